@@ -1,0 +1,260 @@
+/*
+ * sllm.h - the one public header of libsllm: tiered loading of checkpoints and inference on them.
+ *
+ * Conventions
+ *  1. Handles are opaque. `*_create` fills an out pointer; `*_destroy` accepts NULL and waits for the threads of the
+ *     handle. No handle may be used after its destroy began.
+ *  2. Every fallible function returns sllm_status (0 is success, negative values fail, values never change their
+ *     meaning). The text of a failure belongs to the calling thread until its next call: copy it with
+ *     sllm_last_error(). Asynchronous failures carry their text in the event.
+ *  3. Parameter and result structs begin with struct_size, set by the caller to sizeof its version; fields beyond it
+ *     take their defaults (0). Fields are fixed-width numbers and pointers; nothing is passed by value but scalars.
+ *  4. Pointers in parameters are borrowed for the call: the library copies what it keeps. Text is UTF-8 with a length;
+ *     where a NUL-terminated path is wanted the comment says so.
+ *  5. Work is submitted, waited for and drained. The library never calls back and throws nothing across this border.
+ *  6. Thread notes: [any] any thread at any time; [serial] one call at a time per handle; [blocks] may take long.
+ *  7. Struct members are laid out without hidden padding; sizes are asserted in abi/layout.cc and mirrored by the
+ *     language bindings.
+ */
+#ifndef SLLM_SLLM_H
+#define SLLM_SLLM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define SLLM_API __attribute__((visibility("default")))
+#else
+#define SLLM_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Major in the upper, minor in the lower 16 bits. Major: a function or field changed or left; minor: something came. */
+#define SLLM_ABI_VERSION 0x00010000u
+
+typedef int32_t sllm_status;
+
+enum {
+    SLLM_OK = 0,
+    SLLM_E_INVALID_ARGUMENT = -1,    /* a parameter is out of its range; nothing happened */
+    SLLM_E_NOT_FOUND = -2,           /* no such file, request or load */
+    SLLM_E_BUFFER_TOO_SMALL = -3,    /* *needed tells the size; nothing was consumed */
+    SLLM_E_OVERLOADED = -4,          /* a bounded queue is full; try again later */
+    SLLM_E_CLOSED = -5,              /* the handle is shutting down */
+    SLLM_E_OUT_OF_MEMORY = -6,
+    SLLM_E_IO = -10,                 /* the system refused to read, write or map; text holds path and errno */
+    SLLM_E_CORRUPT = -11,            /* bytes differ from their digest or cannot be what they should be */
+    SLLM_E_LIBRARY_MISSING = -20,    /* an engine library or a CPU variant of it cannot be loaded */
+    SLLM_E_LIBRARY_VERSION = -21,    /* the engine library is not the version this library was built for */
+    SLLM_E_MODEL_UNSUPPORTED = -22,  /* the engine library refuses the model; text holds its last words */
+    SLLM_E_CONTEXT_OVERFLOW = -30,   /* the prompt does not fit the context */
+    SLLM_E_CANCELLED = -31,
+    SLLM_E_ENGINE = -32,             /* the engine failed while computing; it must be destroyed */
+    SLLM_E_INTERNAL = -99
+};
+
+/* ABI version of the loaded library. Call first and compare the major half with SLLM_ABI_VERSION. [any] */
+SLLM_API uint32_t sllm_abi_version(void);
+
+/* Name of a status such as "SLLM_E_IO"; "SLLM_E_UNKNOWN" for others. Static text. [any] */
+SLLM_API const char *sllm_status_name(sllm_status status);
+
+/* Copies the calling thread's last failure text, NUL-terminated and cut to cap bytes. Returns its full length without
+ * the NUL. out may be NULL when cap is 0. [any] */
+SLLM_API uint64_t sllm_last_error(char *out, uint64_t cap);
+
+/* XXH3 (64 bits, seed 0) of n bytes: the fast chunk digest of checkpoints. data may be NULL when n is 0. [any] */
+SLLM_API uint64_t sllm_digest_xxh3(const void *data, uint64_t n);
+
+/* ---- Checkpoint layout ------------------------------------------------------------------------------------------ */
+
+/*
+ * Builds the model of a GGUF header once without its weights and writes the order in which the engine lays its tensors
+ * out, as JSON {"tensors":["name",...]}: the canonical order of weights.bin. header_path (NUL-terminated) names a file
+ * that starts with a complete GGUF header and is at least as long as header and data together (may be sparse).
+ * library_dir (NUL-terminated) holds the engine libraries.
+ * A hostile header can end the process inside the engine library: call it in a process of its own.
+ * Errors: NOT_FOUND, CORRUPT, MODEL_UNSUPPORTED, LIBRARY_*, BUFFER_TOO_SMALL (*needed is set). [serial] [blocks]
+ */
+SLLM_API sllm_status sllm_layout_plan(const char *library_dir, const char *header_path, char *out, uint64_t cap,
+                                      uint64_t *needed);
+
+/* ---- Store: checkpoints from disk into host memory --------------------------------------------------------------- */
+
+/* Reads checkpoints into host copies. Owns a pool of reader threads. */
+typedef struct sllm_store sllm_store;
+
+typedef struct sllm_store_params {
+    uint32_t struct_size;
+    uint32_t reader_threads; /* 0: 4 */
+} sllm_store_params;
+
+/*
+ * A host copy is an anonymous shared memory file: weights_bytes of data from offset 0 and, at the next page, one control
+ * page through which engines follow the load. Other processes of the same user open it as /proc/<pid>/fd/<fd>.
+ */
+typedef struct sllm_load_params {
+    uint32_t struct_size;
+    uint32_t reserved;
+    const char *weights_path;      /* NUL-terminated; weights.bin */
+    uint64_t weights_bytes;        /* size of weights.bin, a multiple of 4096 */
+    uint64_t chunk_bytes;          /* a multiple of 4096 */
+    const uint64_t *chunk_digests; /* XXH3 of every chunk, n_chunks of them */
+    uint64_t n_chunks;
+} sllm_load_params;
+
+typedef struct sllm_load_status {
+    uint32_t struct_size;
+    int32_t state;          /* 0 loading, 1 ready, or a negative sllm_status: failed */
+    int32_t fd;             /* file descriptor of the host copy, owned by the store until sllm_store_release */
+    uint32_t direct_io;     /* 1 when O_DIRECT was used for (most of) the reads */
+    uint64_t bytes_done;    /* read and verified */
+    uint64_t bytes_total;
+    double read_ms;         /* from the first read to the last; so far, while loading */
+    char message[512];      /* why it failed, NUL-terminated */
+} sllm_load_status;
+
+SLLM_API sllm_status sllm_store_create(const sllm_store_params *params, sllm_store **out);
+
+/* Stops all loads (they fail as CLOSED), joins the threads, closes all host copies. [serial] [blocks] */
+SLLM_API void sllm_store_destroy(sllm_store *store);
+
+/* Begins to read a checkpoint into a new host copy and returns its number (> 0) at once. O_DIRECT where the file system
+ * has it, buffered otherwise; every chunk is checked against its digest, a wrong one is read once more and then fails
+ * the load with CORRUPT. Errors: INVALID_ARGUMENT, NOT_FOUND, IO, OUT_OF_MEMORY. [any] */
+SLLM_API sllm_status sllm_store_load(sllm_store *store, const sllm_load_params *params, uint64_t *load);
+
+/* State of a load or host copy. Errors: NOT_FOUND. [any] */
+SLLM_API sllm_status sllm_store_status(sllm_store *store, uint64_t load, sllm_load_status *out);
+
+/* Waits until any load of the store made progress since the last wait, or for timeout_us. [any] [blocks] */
+SLLM_API sllm_status sllm_store_wait(sllm_store *store, uint64_t timeout_us);
+
+/* Forgets a host copy: a load in progress is stopped, the descriptor is closed. Engines that mapped it keep their
+ * pages. Errors: NOT_FOUND. [any] */
+SLLM_API sllm_status sllm_store_release(sllm_store *store, uint64_t load);
+
+/* ---- Engine: one model instance ---------------------------------------------------------------------------------- */
+
+/* One model instance with its slots. Owns one compute thread (and the pool of the engine library below it). */
+typedef struct sllm_engine sllm_engine;
+
+enum {
+    SLLM_ENGINE_LLAMA = 0, /* a GGUF model through libllama */
+    SLLM_ENGINE_ECHO = 1   /* answers with the prompt's own words, no model: for tests of the path */
+};
+
+typedef struct sllm_engine_params {
+    uint32_t struct_size;
+    uint32_t kind;           /* SLLM_ENGINE_* */
+    const char *library_dir; /* NUL-terminated; folder of the engine libraries. LLAMA only */
+    const char *header_path; /* NUL-terminated; header.gguf of the checkpoint. LLAMA only */
+    const char *weights_path;/* NUL-terminated; the host copy (see sllm_load_params). LLAMA only */
+    uint64_t weights_bytes;
+    uint32_t context_tokens; /* per slot */
+    uint32_t slots;
+    uint32_t batch_tokens;   /* tokens of one step at most; 0: 512 */
+    uint32_t threads;        /* 0: all cores */
+    uint32_t queue;          /* requests that may wait beyond the slots; 0: 1024 */
+    uint32_t echo_token_us;  /* ECHO only: time per token */
+} sllm_engine_params;
+
+typedef struct sllm_engine_info {
+    uint32_t struct_size;
+    uint32_t vocabulary_tokens;
+    uint32_t context_tokens; /* per slot */
+    uint32_t slots;
+    double model_build_ms;   /* model skeleton, vocabulary and context */
+    double weights_wait_ms;  /* waiting for the last byte after the model was built */
+} sllm_engine_info;
+
+/* Builds the model at once, while its weights may still be arriving, then waits for them, maps them in place (no byte is
+ * copied) and starts the compute thread. When the host copy's load fails, so does this, with its status and text.
+ * Errors: INVALID_ARGUMENT, NOT_FOUND, IO, CORRUPT, LIBRARY_*, MODEL_UNSUPPORTED, OUT_OF_MEMORY. [any] [blocks] */
+SLLM_API sllm_status sllm_engine_create(const sllm_engine_params *params, sllm_engine **out);
+
+/* Ends all requests, joins the thread, unmaps the weights. [serial] [blocks] */
+SLLM_API void sllm_engine_destroy(sllm_engine *engine);
+
+SLLM_API sllm_status sllm_engine_info_get(sllm_engine *engine, sllm_engine_info *out);
+
+/* Renders a conversation with the model's own chat template, ready for an answer. messages: JSON array of
+ * {"role","content"}. Errors: INVALID_ARGUMENT (text says what the template refused), BUFFER_TOO_SMALL. [any] */
+SLLM_API sllm_status sllm_engine_render_chat(sllm_engine *engine, const char *messages, uint64_t messages_bytes,
+                                             char *out, uint64_t cap, uint64_t *needed);
+
+/* Tokens of a text. add_special: begin-of-text and the like as the model wants; parse_special: read control tokens that
+ * stand in the text. *n is the count, also with BUFFER_TOO_SMALL. [any] */
+SLLM_API sllm_status sllm_engine_tokenize(sllm_engine *engine, const char *text, uint64_t text_bytes,
+                                          uint8_t add_special, uint8_t parse_special, int32_t *out, uint64_t cap,
+                                          uint64_t *n);
+
+typedef struct sllm_text {
+    const char *data;
+    uint64_t bytes;
+} sllm_text;
+
+typedef struct sllm_request {
+    uint32_t struct_size;
+    uint32_t ignore_eos;     /* 1: go on after an end-of-generation token */
+    uint64_t request;        /* number chosen by the caller, unique among its unfinished requests */
+    const int32_t *prompt;   /* prompt tokens, at least one */
+    uint64_t n_prompt;
+    uint64_t max_tokens;     /* 0: until the context is full */
+    uint64_t seed;           /* the draw at a position is a function of seed and position */
+    double temperature;      /* 0: greedy */
+    double top_p;            /* 1 (or 0): all */
+    double min_p;            /* 0: all */
+    uint32_t top_k;          /* 0: all */
+    uint32_t n_stop;
+    const sllm_text *stop;   /* n_stop texts that end the answer and are not part of it */
+} sllm_request;
+
+/* Queues a request. Exactly one DONE or ERROR event will come for it if and only if this succeeds.
+ * Errors: INVALID_ARGUMENT, CONTEXT_OVERFLOW (the prompt leaves no room for a token), OVERLOADED, CLOSED, ENGINE. [any] */
+SLLM_API sllm_status sllm_engine_submit(sllm_engine *engine, const sllm_request *request);
+
+/* Asks a request to end; its event is ERROR with CANCELLED unless it was done before. NOT_FOUND when it has ended. [any] */
+SLLM_API sllm_status sllm_engine_cancel(sllm_engine *engine, uint64_t request);
+
+enum {
+    SLLM_EVENT_STARTED = 1, /* the request has a slot; prefill begins */
+    SLLM_EVENT_TOKEN = 2,
+    SLLM_EVENT_DONE = 3,
+    SLLM_EVENT_ERROR = 4
+};
+
+enum { SLLM_FINISH_STOP = 1, SLLM_FINISH_LENGTH = 2 };
+
+/* text_* address the text buffer of the same drain: for TOKEN the text that became certain with it (may be empty), for
+ * DONE what was held back, for ERROR the message. Text is always whole UTF-8 characters. */
+typedef struct sllm_event {
+    uint64_t request;
+    uint32_t kind;            /* SLLM_EVENT_* */
+    int32_t status;           /* ERROR: a negative sllm_status; DONE: SLLM_FINISH_* */
+    int32_t token;            /* TOKEN */
+    uint32_t index;           /* TOKEN: index of the output token from 0; DONE: number of output tokens */
+    uint32_t text_offset;
+    uint32_t text_bytes;
+    uint32_t prompt_tokens;   /* STARTED, DONE */
+    uint32_t reserved;
+    double queue_ms;          /* DONE: submit to slot */
+    double prefill_ms;        /* DONE: slot to first token */
+    double decode_ms;         /* DONE: first token to last */
+} sllm_event;
+
+/* Waits until events can be drained, for timeout_us at most. SLLM_OK also when the time ran out. [any] [blocks] */
+SLLM_API sllm_status sllm_engine_wait(sllm_engine *engine, uint64_t timeout_us);
+
+/* Moves up to cap events, oldest first, and their text into the caller's buffers; *n is their number, *text_n the bytes
+ * of text. BUFFER_TOO_SMALL when not even the first event's text fits text_cap. [serial] */
+SLLM_API sllm_status sllm_engine_drain(sllm_engine *engine, sllm_event *out, uint64_t cap, uint64_t *n, char *text,
+                                       uint64_t text_cap, uint64_t *text_n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,135 @@
+/** The admin API under /admin/v1: deploy, list and delete models; see workers, instances and generations. */
+import { z } from "zod";
+import { manifest } from "../checkpoint/manifest.ts";
+import { wireError } from "../error.ts";
+import { checkpointDigest, generationId, instanceId, modelId, workerId } from "../ids.ts";
+import { limits } from "../limits.ts";
+import {
+  deviceKinds,
+  finishReasons,
+  generationStates,
+  instanceStates,
+  modelStates,
+  placementStates,
+  tiers,
+  workerStates,
+} from "../vocab.ts";
+
+/** How a model is run. What is left out follows the model and the gateway's settings. */
+export const modelSettings = z.strictObject({
+  /** Context of one sequence; the model's own, at most 4096, if left out. */
+  context_tokens: z.number().int().min(16).max(limits.context_tokens).optional(),
+  /** Parallel sequences of an instance. */
+  slots: z.number().int().min(1).max(limits.slots).default(4),
+  /** Idle time before the instance is stopped; the gateway's setting if left out. */
+  keep_alive_ms: z.number().int().min(0).max(86_400_000).optional(),
+});
+export type ModelSettings = z.output<typeof modelSettings>;
+
+/** POST /admin/v1/models. The manifest travels whole, so the gateway needs no file system. */
+export const deployRequest = z.strictObject({
+  id: modelId,
+  manifest,
+  settings: modelSettings.prefault({}),
+  /** Take over an existing model of this name instead of refusing. */
+  replace: z.boolean().default(false),
+});
+export type DeployRequest = z.output<typeof deployRequest>;
+
+export const deployedModel = z.object({
+  id: modelId,
+  state: z.enum(modelStates),
+  checkpoint: checkpointDigest,
+  architecture: z.string(),
+  parameters: z.number(),
+  weights_bytes: z.number(),
+  context_tokens: z.number().int(),
+  slots: z.number().int(),
+  keep_alive_ms: z.number().int(),
+  created_at: z.string(),
+  instances: z.array(
+    z.object({ instance_id: instanceId, worker_id: workerId, state: z.enum(instanceStates) }),
+  ),
+});
+export type DeployedModel = z.infer<typeof deployedModel>;
+export const deployedModelList = z.object({ data: z.array(deployedModel) });
+
+export const adminWorker = z.object({
+  worker_id: workerId,
+  state: z.enum(workerStates),
+  url: z.string(),
+  version: z.string(),
+  last_heartbeat_at: z.string().nullable(),
+  devices: z.array(
+    z.object({
+      device_id: z.string(),
+      kind: z.enum(deviceKinds),
+      memory_bytes: z.number(),
+      reserved_bytes: z.number(),
+    }),
+  ),
+  placements: z.array(
+    z.object({
+      checkpoint: checkpointDigest,
+      tier: z.enum(tiers),
+      state: z.enum(placementStates),
+      bytes_present: z.number(),
+    }),
+  ),
+});
+export type AdminWorker = z.infer<typeof adminWorker>;
+export const adminWorkerList = z.object({ data: z.array(adminWorker) });
+
+export const adminInstance = z.object({
+  instance_id: instanceId,
+  model_id: modelId,
+  worker_id: workerId,
+  device_id: z.string(),
+  state: z.enum(instanceStates),
+  memory_bytes: z.number(),
+  slots: z.number().int(),
+  active: z.number().int(),
+  queued: z.number().int(),
+  error: wireError.nullable(),
+  created_at: z.string(),
+  ready_at: z.string().nullable(),
+  last_used_at: z.string().nullable(),
+});
+export type AdminInstance = z.infer<typeof adminInstance>;
+export const adminInstanceList = z.object({ data: z.array(adminInstance) });
+
+/** Where the time of a start went, in milliseconds. Stages overlap: disk reading and model building run at once. */
+export const timeline = z.strictObject({
+  /** From the request's arrival until a worker was told to load or generate. */
+  queue: z.number(),
+  /** Start of the engine process, libraries linked. 0 when an instance was there. */
+  process_start: z.number(),
+  /** Reading the weights from disk; 0 when host memory had them or an instance was there. */
+  disk_read: z.number(),
+  /** Model skeleton, vocabulary and context. 0 when an instance was there. */
+  model_build: z.number(),
+  prefill: z.number(),
+  /** From the end of prefill to the first token at the gateway. */
+  first_token: z.number(),
+  /** From the request's arrival to the first token at the gateway: the TTFT. */
+  total: z.number(),
+});
+export type Timeline = z.infer<typeof timeline>;
+
+export const adminGeneration = z.object({
+  generation_id: generationId,
+  model_id: modelId,
+  state: z.enum(generationStates),
+  worker_id: workerId.nullable(),
+  instance_id: instanceId.nullable(),
+  epoch: z.number().int(),
+  cold_start: z.boolean(),
+  prompt_tokens: z.number().int().nullable(),
+  completion_tokens: z.number().int().nullable(),
+  finish_reason: z.enum(finishReasons).nullable(),
+  error: wireError.nullable(),
+  timeline_ms: timeline.nullable(),
+  created_at: z.string(),
+  finished_at: z.string().nullable(),
+});
+export type AdminGeneration = z.infer<typeof adminGeneration>;

@@ -1,0 +1,18 @@
+/** GET /v1/models and /v1/models/{id}: OpenAI's fields and the state a user wants to know. */
+import { z } from "zod";
+import { modelId } from "../ids.ts";
+
+export const modelStatuses = ["loaded", "loading", "unloaded", "failed"] as const;
+
+export const modelObject = z.object({
+  id: modelId,
+  object: z.literal("model"),
+  created: z.number().int(),
+  owned_by: z.string(),
+  status: z.enum(modelStatuses),
+  context_tokens: z.number().int(),
+});
+export type ModelObject = z.infer<typeof modelObject>;
+
+export const modelList = z.object({ object: z.literal("list"), data: z.array(modelObject) });
+export type ModelList = z.infer<typeof modelList>;

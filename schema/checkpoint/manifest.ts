@@ -1,0 +1,118 @@
+/** manifest.json of a checkpoint directory; README.md beside this file is the specification of the format. */
+import { z } from "zod";
+import { checkpointDigest } from "../ids.ts";
+import { limits } from "../limits.ts";
+
+export const checkpointVersion = 1;
+
+/** Names of the files in a checkpoint directory. */
+export const checkpointFiles = {
+  manifest: "manifest.json",
+  origin: "origin.json",
+  header: "header.gguf",
+  weights: "weights.bin",
+} as const;
+
+const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+const xxh3 = z.string().regex(/^[0-9a-f]{16}$/);
+
+/** What is known of the model without opening it. Counts of tokens, layers and bytes; no unit conversions. */
+export const modelFacts = z.strictObject({
+  architecture: z.string().min(1).max(64),
+  name: z.string().max(512),
+  parameters: count,
+  layers: z.number().int().min(1).max(512),
+  embedding: z.number().int().min(1),
+  vocabulary_tokens: z.number().int().min(1),
+  /** Context the model was trained for. */
+  context_tokens: z.number().int().min(1),
+  /** Commonest tensor type by bytes, e.g. F16, Q4_K. */
+  quantisation: z.string().min(1).max(32),
+  /** KV cache of one token over all layers with F16 keys and values. */
+  kv_bytes_per_token: count,
+  /** SHA-256 of the chat template's text; null without one. */
+  chat_template_sha256: sha256.nullable(),
+});
+export type ModelFacts = z.infer<typeof modelFacts>;
+
+export const tensorEntry = z.strictObject({
+  name: z.string().min(1).max(255),
+  dtype: z.string().min(1).max(32),
+  /** Elements per dimension, fastest first (GGUF order). */
+  shape: z.array(z.number().int().min(1)).min(1).max(4),
+  /** Layer index; -1 for the input part, the number of layers for the output part. */
+  layer: z.number().int().min(-1).max(512),
+  /** Byte offset in weights.bin. */
+  offset: count,
+  bytes: count,
+});
+export type TensorEntry = z.infer<typeof tensorEntry>;
+
+export const chunkEntry = z.strictObject({
+  /** Strong digest, for bytes that arrive from outside. */
+  sha256,
+  /** Fast digest (XXH3, 64 bits, hexadecimal), checked on every read from disk. */
+  xxh3,
+});
+export type ChunkEntry = z.infer<typeof chunkEntry>;
+
+export const manifest = z
+  .strictObject({
+    version: z.literal(checkpointVersion),
+    digest: checkpointDigest,
+    model: modelFacts,
+    header: z.strictObject({
+      bytes: z.number().int().min(1).max(limits.gguf_header_bytes),
+      /** Of the first `bytes` bytes of header.gguf; the rest of the file is a hole. */
+      sha256,
+    }),
+    weights: z.strictObject({
+      bytes: z.number().int().min(1).max(limits.weights_bytes).multipleOf(limits.file_align_bytes),
+      chunk_bytes: z
+        .number()
+        .int()
+        .min(limits.file_align_bytes)
+        .max(1024 * 1024 * 1024)
+        .multipleOf(limits.file_align_bytes),
+      chunks: z.array(chunkEntry).min(1),
+    }),
+    tensors: z.array(tensorEntry).min(1).max(limits.tensors),
+  })
+  .superRefine((value, context) => {
+    const { bytes, chunk_bytes, chunks } = value.weights;
+    if (chunks.length !== Math.ceil(bytes / chunk_bytes)) {
+      context.addIssue({
+        code: "custom",
+        path: ["weights", "chunks"],
+        message: "one entry per chunk is needed",
+      });
+    }
+    let end = 0;
+    for (const [i, t] of value.tensors.entries()) {
+      const problem =
+        t.offset % limits.tensor_align_bytes !== 0
+          ? "is not aligned"
+          : t.offset < end
+            ? "overlaps the tensor before"
+            : t.offset + t.bytes > bytes
+              ? "lies beyond the end of weights.bin"
+              : null;
+      if (problem !== null) {
+        context.addIssue({ code: "custom", path: ["tensors", i, "offset"], message: problem });
+        return;
+      }
+      end = t.offset + t.bytes;
+    }
+  });
+export type Manifest = z.infer<typeof manifest>;
+
+/** origin.json: where the content came from; not part of the digest. */
+export const origin = z.strictObject({
+  uri: z.string(),
+  /** Immutable name of the source's version: the SHA-256 of a file. */
+  revision: z.string(),
+  converted_at: z.string(),
+  converter: z.string(),
+});
+export type Origin = z.infer<typeof origin>;

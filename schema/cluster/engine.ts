@@ -1,0 +1,68 @@
+/**
+ * The private channel between a worker and one engine process: one JSON object per line on the engine's standard
+ * input and output. The engine ends when its input ends; its standard error is its log.
+ */
+import { z } from "zod";
+import { wireError } from "../error.ts";
+import { limits } from "../limits.ts";
+import { finishReasons } from "../vocab.ts";
+import { generationTimings, outputToken, promptInput, samplingParams } from "./generate.ts";
+
+/** Which engine runs: a model through libllama, or the deterministic echo engine for tests. */
+export const engineKinds = ["llama", "echo"] as const;
+
+/** Numbers requests on this channel only. */
+const requestNumber = z.number().int().min(1).max(Number.MAX_SAFE_INTEGER);
+
+export const engineCommand = z.discriminatedUnion("op", [
+  z.strictObject({
+    op: z.literal("load"),
+    engine: z.enum(engineKinds),
+    /** Path of header.gguf; unused by the echo engine. */
+    header_path: z.string(),
+    /** Path of the host copy of the weights, e.g. /proc/<pid>/fd/<n>; see sllm.h, host copies. */
+    weights_path: z.string(),
+    weights_bytes: z.number().int().min(0),
+    context_tokens: z.number().int().min(16).max(limits.context_tokens),
+    slots: z.number().int().min(1).max(limits.slots),
+    threads: z.number().int().min(1),
+  }),
+  z.strictObject({
+    op: z.literal("generate"),
+    request: requestNumber,
+    prompt: promptInput,
+    sampling: samplingParams,
+    stop: z.array(z.string()),
+    max_tokens: z.number().int().min(1).nullable(),
+    ignore_eos: z.boolean(),
+  }),
+  z.strictObject({ op: z.literal("cancel"), request: requestNumber }),
+  z.strictObject({ op: z.literal("exit") }),
+]);
+export type EngineCommand = z.infer<typeof engineCommand>;
+
+export const engineMessage = z.discriminatedUnion("type", [
+  z.strictObject({ type: z.literal("hello"), pid: z.number().int(), abi_version: z.number().int() }),
+  z.strictObject({ type: z.literal("ready"), model_build_ms: z.number(), weights_wait_ms: z.number() }),
+  /** The load failed or the engine cannot go on; the process ends afterwards. */
+  z.strictObject({ type: z.literal("failed"), error: wireError }),
+  z.strictObject({ type: z.literal("started"), request: requestNumber, prompt_tokens: z.number().int() }),
+  z.strictObject({
+    type: z.literal("tokens"),
+    request: requestNumber,
+    first_index: z.number().int().min(0),
+    tokens: z.array(outputToken).min(1),
+  }),
+  z.strictObject({
+    type: z.literal("done"),
+    request: requestNumber,
+    finish_reason: z.enum(finishReasons),
+    text: z.string(),
+    prompt_tokens: z.number().int(),
+    completion_tokens: z.number().int(),
+    timings: generationTimings,
+  }),
+  /** The request ended without a result: refused, failed or cancelled (code `cancelled`). */
+  z.strictObject({ type: z.literal("error"), request: requestNumber, error: wireError }),
+]);
+export type EngineMessage = z.infer<typeof engineMessage>;

@@ -1,0 +1,52 @@
+/** Loading and unloading of instances at a worker. */
+import { z } from "zod";
+import { wireError } from "../error.ts";
+import { checkpointDigest, instanceId, modelId } from "../ids.ts";
+import { limits } from "../limits.ts";
+import { protocolVersion } from "./protocol.ts";
+
+/**
+ * POST /v1/instances: start an instance and stream its load events; the same instance_id again attaches to the
+ * load in progress (or answers its end). The load goes on when the reader leaves.
+ */
+export const loadRequest = z.strictObject({
+  protocol_version: z.literal(protocolVersion),
+  instance_id: instanceId,
+  model_id: modelId,
+  checkpoint: checkpointDigest,
+  device_id: z.string().min(1).max(64),
+  context_tokens: z.number().int().min(16).max(limits.context_tokens),
+  slots: z.number().int().min(1).max(limits.slots),
+});
+export type LoadRequest = z.infer<typeof loadRequest>;
+
+/** Where the time of a load went; stages overlap. */
+export const loadTimings = z.strictObject({
+  /** Spawn until the engine process said hello. */
+  process_start_ms: z.number(),
+  /** First to last byte from disk; 0 when host memory held the weights. */
+  disk_read_ms: z.number(),
+  disk_read_bytes: z.number(),
+  /** Model skeleton, vocabulary and context in the engine. */
+  model_build_ms: z.number(),
+  /** From the load request to ready. */
+  total_ms: z.number(),
+});
+export type LoadTimings = z.infer<typeof loadTimings>;
+
+export const loadEvent = z.discriminatedUnion("type", [
+  z.strictObject({
+    type: z.literal("progress"),
+    bytes_done: z.number(),
+    bytes_total: z.number(),
+    /** Estimated time until ready; null while unknown. */
+    eta_ms: z.number().nullable(),
+  }),
+  z.strictObject({ type: z.literal("ready"), timings: loadTimings }),
+  z.strictObject({ type: z.literal("failed"), error: wireError }),
+]);
+export type LoadEvent = z.infer<typeof loadEvent>;
+
+/** DELETE /v1/instances/{id}?if_idle=1 answers when the process is gone; 409 `instance_busy` when it is in use. */
+export const unloadResponse = z.strictObject({ instance_id: instanceId, state: z.literal("gone") });
+export type UnloadResponse = z.infer<typeof unloadResponse>;

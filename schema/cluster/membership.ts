@@ -1,0 +1,69 @@
+/** A worker announces itself and reports what it holds; the gateway answers what it should let go. */
+import { z } from "zod";
+import { wireError } from "../error.ts";
+import { checkpointDigest, instanceId, modelId, workerId } from "../ids.ts";
+import { deviceKinds, instanceStates, placementStates, tiers, workerStates } from "../vocab.ts";
+import { protocolVersion } from "./protocol.ts";
+
+const bytes = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+
+export const deviceReport = z.strictObject({
+  device_id: z.string().min(1).max(64),
+  kind: z.enum(deviceKinds),
+  /** Memory the worker gives to models: weights and KV cache. */
+  memory_bytes: bytes,
+});
+export type DeviceReport = z.infer<typeof deviceReport>;
+
+export const placementReport = z.strictObject({
+  checkpoint: checkpointDigest,
+  tier: z.enum(tiers),
+  state: z.enum(placementStates),
+  bytes_present: bytes,
+});
+export type PlacementReport = z.infer<typeof placementReport>;
+
+export const instanceReport = z.strictObject({
+  instance_id: instanceId,
+  model_id: modelId,
+  state: z.enum(instanceStates),
+  /** Generations in slots, and waiting in the engine's queue. */
+  active: z.number().int().min(0),
+  queued: z.number().int().min(0),
+  error: wireError.nullable(),
+});
+export type InstanceReport = z.infer<typeof instanceReport>;
+
+/** What a worker holds now. `incarnation` is drawn anew at every process start. */
+const workerReport = {
+  protocol_version: z.literal(protocolVersion),
+  worker_id: workerId,
+  incarnation: z.string().regex(/^[0-9a-f]{16}$/),
+  state: z.enum(workerStates),
+  placements: z.array(placementReport).max(100_000),
+  instances: z.array(instanceReport).max(10_000),
+};
+
+/** POST /cluster/v1/register */
+export const registerRequest = z.strictObject({
+  ...workerReport,
+  url: z.url(),
+  version: z.string().max(64),
+  devices: z.array(deviceReport).min(1).max(64),
+});
+export type RegisterRequest = z.infer<typeof registerRequest>;
+
+export const registerResponse = z.strictObject({ heartbeat_ms: z.number().int().min(1) });
+export type RegisterResponse = z.infer<typeof registerResponse>;
+
+/** POST /cluster/v1/heartbeat. `sequence` grows by one: late arrivals are dropped. */
+export const heartbeatRequest = z.strictObject({ ...workerReport, sequence: z.number().int().min(0) });
+export type HeartbeatRequest = z.infer<typeof heartbeatRequest>;
+
+export const heartbeatResponse = z.strictObject({
+  /** False: the gateway does not know this incarnation, register again. */
+  known: z.boolean(),
+  /** Instances the cluster no longer wants; the worker stops them. */
+  release: z.array(instanceId),
+});
+export type HeartbeatResponse = z.infer<typeof heartbeatResponse>;

@@ -1,0 +1,18 @@
+/** Version and paths of the protocol between gateways and workers. */
+
+/** Raised when a message changes its meaning; gateway and worker must agree exactly. */
+export const protocolVersion = 1;
+
+/** Paths at the gateway, called by workers with the cluster token. */
+export const gatewayPaths = {
+  register: "/cluster/v1/register",
+  heartbeat: "/cluster/v1/heartbeat",
+} as const;
+
+/** Paths at the worker, called by gateways with the cluster token (except livez). */
+export const workerPaths = {
+  livez: "/livez",
+  status: "/v1/status",
+  instances: "/v1/instances",
+  generations: "/v1/generations",
+} as const;

@@ -1,0 +1,218 @@
+/**
+ * Every error code of the system: its HTTP status, the OpenAI error type, whether the same request can succeed
+ * later, and what the reader should do. Clients match `code`; messages are for people.
+ */
+
+interface CodeRow {
+  readonly http_status: number;
+  readonly type:
+    | "invalid_request_error"
+    | "authentication_error"
+    | "permission_error"
+    | "not_found_error"
+    | "conflict_error"
+    | "rate_limit_error"
+    | "server_error";
+  readonly retryable: boolean;
+  /** What helps, one sentence for the person who meets it. */
+  readonly hint: string;
+}
+
+export const codes = {
+  invalid_request: {
+    http_status: 400,
+    type: "invalid_request_error",
+    retryable: false,
+    hint: "Correct the named field and send the request again.",
+  },
+  unsupported_parameter: {
+    http_status: 400,
+    type: "invalid_request_error",
+    retryable: false,
+    hint: "Leave the named parameter out; this version does not offer it.",
+  },
+  context_length_exceeded: {
+    http_status: 400,
+    type: "invalid_request_error",
+    retryable: false,
+    hint: "Shorten the prompt or deploy the model with a larger context.",
+  },
+  invalid_api_key: {
+    http_status: 401,
+    type: "authentication_error",
+    retryable: false,
+    hint: "Send a valid key as 'Authorization: Bearer <key>'.",
+  },
+  route_not_found: {
+    http_status: 404,
+    type: "not_found_error",
+    retryable: false,
+    hint: "Check the path; the API starts with /v1.",
+  },
+  model_not_found: {
+    http_status: 404,
+    type: "not_found_error",
+    retryable: false,
+    hint: "List the deployed models with 'sllm ls' or GET /v1/models.",
+  },
+  not_found: {
+    http_status: 404,
+    type: "not_found_error",
+    retryable: false,
+    hint: "Check the id.",
+  },
+  method_not_allowed: {
+    http_status: 405,
+    type: "invalid_request_error",
+    retryable: false,
+    hint: "Use the method of the Allow header.",
+  },
+  model_exists: {
+    http_status: 409,
+    type: "conflict_error",
+    retryable: false,
+    hint: "Delete the model first ('sllm rm') or choose another name.",
+  },
+  state_conflict: {
+    http_status: 409,
+    type: "conflict_error",
+    retryable: true,
+    hint: "Something changed meanwhile; read the state and try again.",
+  },
+  stale_epoch: {
+    http_status: 409,
+    type: "conflict_error",
+    retryable: false,
+    hint: "Another owner took over; stop sending.",
+  },
+  instance_busy: {
+    http_status: 409,
+    type: "conflict_error",
+    retryable: true,
+    hint: "The instance is serving requests; wait until it is idle.",
+  },
+  payload_too_large: {
+    http_status: 413,
+    type: "invalid_request_error",
+    retryable: false,
+    hint: "Send a smaller body.",
+  },
+  unsupported_media_type: {
+    http_status: 415,
+    type: "invalid_request_error",
+    retryable: false,
+    hint: "Send 'Content-Type: application/json'.",
+  },
+  checkpoint_invalid: {
+    http_status: 422,
+    type: "invalid_request_error",
+    retryable: false,
+    hint: "The file is damaged or not what it says; convert it again from a good source.",
+  },
+  checkpoint_unsupported: {
+    http_status: 422,
+    type: "invalid_request_error",
+    retryable: false,
+    hint: "This model or format version is not supported; see the message.",
+  },
+  protocol_mismatch: {
+    http_status: 422,
+    type: "invalid_request_error",
+    retryable: false,
+    hint: "Gateway and worker speak different protocol versions; update the older one.",
+  },
+  cancelled: {
+    http_status: 499,
+    type: "invalid_request_error",
+    retryable: false,
+    hint: "The client or an operator ended the request.",
+  },
+  internal: {
+    http_status: 500,
+    type: "server_error",
+    retryable: true,
+    hint: "A defect; the request id finds it in the logs.",
+  },
+  native_unavailable: {
+    http_status: 500,
+    type: "server_error",
+    retryable: false,
+    hint: "The native library cannot be used here; run 'npm run setup' and read the message.",
+  },
+  io_error: {
+    http_status: 500,
+    type: "server_error",
+    retryable: true,
+    hint: "Reading or writing failed; check the disk and the path in the message.",
+  },
+  engine_failed: {
+    http_status: 502,
+    type: "server_error",
+    retryable: true,
+    hint: "The engine process ended; the message holds its last words.",
+  },
+  generation_lost: {
+    http_status: 502,
+    type: "server_error",
+    retryable: true,
+    hint: "The generation cannot be continued from what is known; send the request again.",
+  },
+  model_load_failed: {
+    http_status: 503,
+    type: "server_error",
+    retryable: true,
+    hint: "The model could not be started; the message says why.",
+  },
+  model_loading: {
+    http_status: 503,
+    type: "server_error",
+    retryable: true,
+    hint: "The model is being started; try again after Retry-After.",
+  },
+  no_worker: {
+    http_status: 503,
+    type: "server_error",
+    retryable: true,
+    hint: "No worker is connected that could run the model; start one.",
+  },
+  checkpoint_unavailable: {
+    http_status: 503,
+    type: "server_error",
+    retryable: true,
+    hint: "No connected worker has the model's checkpoint; convert it on a worker's host.",
+  },
+  insufficient_memory: {
+    http_status: 503,
+    type: "server_error",
+    retryable: true,
+    hint: "The model does not fit into the memory that is free; stop others or use a smaller context.",
+  },
+  overloaded: {
+    http_status: 503,
+    type: "server_error",
+    retryable: true,
+    hint: "Too many requests are waiting; try again after Retry-After.",
+  },
+  worker_unavailable: {
+    http_status: 503,
+    type: "server_error",
+    retryable: true,
+    hint: "The worker does not answer; it is placed elsewhere or again on the next try.",
+  },
+  state_unavailable: {
+    http_status: 503,
+    type: "server_error",
+    retryable: true,
+    hint: "The database does not answer; check SLLM_GATEWAY_DATABASE_URL and the server.",
+  },
+  deadline_exceeded: {
+    http_status: 504,
+    type: "server_error",
+    retryable: true,
+    hint: "The request took longer than it was allowed to.",
+  },
+} as const satisfies Record<string, CodeRow>;
+
+export type ErrorCode = keyof typeof codes;
+
+export const errorCodes = Object.keys(codes) as [ErrorCode, ...ErrorCode[]];

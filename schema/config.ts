@@ -1,0 +1,160 @@
+/**
+ * Settings of gateway, worker and command line: one schema, read from flags, `SLLM_*` variables and one YAML
+ * file, in this order of precedence. Names of variables follow the path: gateway.port is SLLM_GATEWAY_PORT.
+ */
+import { z } from "zod";
+import { limits } from "./limits.ts";
+
+const port = z.coerce.number().int().min(0).max(65_535);
+const ms = (max: number) => z.coerce.number().int().min(0).max(max);
+const secret = z.string().min(16, "use at least 16 characters");
+/** In variables and flags a list is written with commas. */
+const list = <T extends z.ZodType>(item: T) =>
+  z.preprocess(
+    (value) => (typeof value === "string" ? value.split(",").filter((s) => s !== "") : value),
+    z.array(item),
+  );
+
+export const gatewayConfig = z.strictObject({
+  host: z.string().default("127.0.0.1").describe("Address to listen on; loopback unless told otherwise."),
+  port: port.default(8343).describe("TCP port; 0 takes a free one."),
+  database_url: z
+    .string()
+    .default("embedded")
+    .describe("postgres:// URL, or 'embedded' for a database inside the gateway's data folder."),
+  api_keys: list(secret).default([]).describe("Keys of clients; without any, /v1 is open."),
+  admin_token: secret.optional().describe("Token of the admin API; needed when not on loopback."),
+  keep_alive_ms: ms(86_400_000)
+    .default(limits.keep_alive_ms)
+    .describe("Idle time before an instance is stopped, for models that do not set their own."),
+  hold_ms: ms(3_600_000).default(limits.hold_ms).describe("How long a request waits for a cold model."),
+});
+export type GatewayConfig = z.infer<typeof gatewayConfig>;
+
+export const workerConfig = z.strictObject({
+  host: z.string().default("127.0.0.1").describe("Address to listen on; loopback unless told otherwise."),
+  port: port.default(0).describe("TCP port; 0 takes a free one."),
+  advertise_url: z
+    .url()
+    .optional()
+    .describe("URL under which gateways reach this worker, if not the address."),
+  gateways: list(z.url())
+    .default(["http://127.0.0.1:8343"])
+    .describe("Gateways to report to; the first that answers is used."),
+  memory_bytes: z.coerce
+    .number()
+    .int()
+    .positive()
+    .optional()
+    .describe("Memory for models (weights and KV); 80 % of what is available at the start if left out."),
+  host_cache_bytes: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .optional()
+    .describe("Host-memory tier for weights of stopped models; half of memory_bytes if left out."),
+  threads: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(1024)
+    .optional()
+    .describe("Compute threads of an engine; all cores if left out."),
+});
+export type WorkerConfig = z.infer<typeof workerConfig>;
+
+export const config = z
+  .strictObject({
+    data_dir: z
+      .string()
+      .min(1)
+      .default(".sllm")
+      .describe("Folder of the database, checkpoints and identities."),
+    cluster_token: secret
+      .optional()
+      .describe("Shared by gateways and workers; made and kept in the data folder by 'sllm up' if left out."),
+    gateway: gatewayConfig.prefault({}),
+    worker: workerConfig.prefault({}),
+  })
+  .superRefine((value, context) => {
+    if (!isLoopback(value.gateway.host) && value.gateway.admin_token === undefined) {
+      context.addIssue({
+        code: "custom",
+        path: ["gateway", "admin_token"],
+        message: "is needed when the gateway listens beyond loopback",
+      });
+    }
+  });
+export type Config = z.infer<typeof config>;
+
+/** True for addresses that only this machine reaches. */
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || host === "[::1]" || /^127(\.\d{1,3}){3}$/.test(host);
+}
+
+type Settings = { [key: string]: unknown };
+
+const sections = { gateway: gatewayConfig.shape, worker: workerConfig.shape } as const;
+const plain = ["data_dir", "cluster_token"] as const;
+
+/** Name of the variable of a setting: `gateway`, `port` -> SLLM_GATEWAY_PORT. */
+export function variableName(...path: string[]): string {
+  return `SLLM_${path.join("_").toUpperCase()}`;
+}
+
+/** Settings found in `SLLM_*` variables, unparsed. Variables that name no setting are ignored. */
+export function settingsFromVariables(variables: Record<string, string | undefined>): Settings {
+  const found: Settings = {};
+  for (const name of plain) {
+    const value = variables[variableName(name)];
+    if (value !== undefined) found[name] = value;
+  }
+  for (const [section, shape] of Object.entries(sections)) {
+    const inner: Settings = {};
+    for (const name of Object.keys(shape)) {
+      const value = variables[variableName(section, name)];
+      if (value !== undefined) inner[name] = value;
+    }
+    if (Object.keys(inner).length > 0) found[section] = inner;
+  }
+  return found;
+}
+
+/** The variables that make a child process see the same settings. */
+export function variablesFromConfig(value: Config): Record<string, string> {
+  const variables: Record<string, string> = {};
+  const put = (name: string, setting: unknown) => {
+    if (setting === undefined) return;
+    variables[name] = Array.isArray(setting) ? setting.join(",") : String(setting);
+  };
+  for (const name of plain) put(variableName(name), value[name]);
+  for (const section of ["gateway", "worker"] as const) {
+    for (const [name, setting] of Object.entries(value[section])) put(variableName(section, name), setting);
+  }
+  return variables;
+}
+
+/** Later layers win; sections are merged, lists are replaced. */
+export function mergeSettings(...layers: Settings[]): Settings {
+  const merged: Settings = {};
+  for (const layer of layers) {
+    for (const [key, value] of Object.entries(layer)) {
+      const before = merged[key];
+      merged[key] = isSection(before) && isSection(value) ? mergeSettings(before, value) : value;
+    }
+  }
+  return merged;
+}
+
+function isSection(value: unknown): value is Settings {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** One problem with its setting's name, ready to print. */
+export function configProblems(error: z.ZodError): string[] {
+  return error.issues.map((issue) => {
+    const path = issue.path.map(String);
+    const variable = path.length > 0 ? ` (${variableName(...path)})` : "";
+    return `${path.join(".") || "settings"}${variable}: ${issue.message}`;
+  });
+}

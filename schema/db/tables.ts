@@ -1,0 +1,192 @@
+/**
+ * The shared state of a cluster. Workers never see it; gateways write it, every change of a state by a guarded
+ * update with an `events` row in the same transaction. Byte counts are bigint columns read as numbers (< 2^53).
+ */
+import { sql } from "drizzle-orm";
+import {
+  bigint,
+  bigserial,
+  boolean,
+  check,
+  index,
+  integer,
+  jsonb,
+  pgEnum,
+  pgTable,
+  primaryKey,
+  text,
+  timestamp,
+} from "drizzle-orm/pg-core";
+import type { Timeline } from "../api/admin.ts";
+import type { Manifest } from "../checkpoint/manifest.ts";
+import type { ErrorCode } from "../codes.ts";
+import {
+  deviceKinds,
+  eventEntities,
+  finishReasons,
+  generationStates,
+  instanceStates,
+  modelStates,
+  placementStates,
+  tiers,
+  workerStates,
+} from "../vocab.ts";
+
+export const deviceKindEnum = pgEnum("device_kind", deviceKinds);
+export const eventEntityEnum = pgEnum("event_entity", eventEntities);
+export const finishReasonEnum = pgEnum("finish_reason", finishReasons);
+export const generationStateEnum = pgEnum("generation_state", generationStates);
+export const instanceStateEnum = pgEnum("instance_state", instanceStates);
+export const modelStateEnum = pgEnum("model_state", modelStates);
+export const placementStateEnum = pgEnum("placement_state", placementStates);
+export const tierEnum = pgEnum("tier", tiers);
+export const workerStateEnum = pgEnum("worker_state", workerStates);
+
+const bytes = (name: string) => bigint(name, { mode: "number" });
+const at = (name: string) => timestamp(name, { withTimezone: true, mode: "date", precision: 3 });
+const createdAt = () => at("created_at").notNull().defaultNow();
+
+/** GPU hosts. A worker keeps its id over restarts; `incarnation` tells one process from the next. */
+export const workers = pgTable("workers", {
+  worker_id: text("worker_id").primaryKey(),
+  incarnation: text("incarnation").notNull(),
+  state: workerStateEnum("state").notNull(),
+  url: text("url").notNull(),
+  version: text("version").notNull(),
+  heartbeat_sequence: bigint("heartbeat_sequence", { mode: "number" }).notNull().default(0),
+  last_heartbeat_at: at("last_heartbeat_at"),
+  created_at: createdAt(),
+});
+
+/** Memory that instances can book. The check is the last line of defence against booking bytes twice. */
+export const devices = pgTable(
+  "devices",
+  {
+    worker_id: text("worker_id")
+      .notNull()
+      .references(() => workers.worker_id, { onDelete: "cascade" }),
+    device_id: text("device_id").notNull(),
+    kind: deviceKindEnum("kind").notNull(),
+    memory_bytes: bytes("memory_bytes").notNull(),
+    reserved_bytes: bytes("reserved_bytes").notNull().default(0),
+  },
+  (t) => [
+    primaryKey({ columns: [t.worker_id, t.device_id] }),
+    check("devices_reserved_not_negative", sql`${t.reserved_bytes} >= 0`),
+  ],
+);
+
+/** Content-addressed weights, described by their manifest. */
+export const checkpoints = pgTable("checkpoints", {
+  digest: text("digest").primaryKey(),
+  manifest: jsonb("manifest").$type<Manifest>().notNull(),
+  created_at: createdAt(),
+});
+
+/** Deployments: a name, a checkpoint and how to run it. */
+export const models = pgTable("models", {
+  model_id: text("model_id").primaryKey(),
+  state: modelStateEnum("state").notNull(),
+  checkpoint: text("checkpoint")
+    .notNull()
+    .references(() => checkpoints.digest),
+  context_tokens: integer("context_tokens").notNull(),
+  slots: integer("slots").notNull(),
+  keep_alive_ms: integer("keep_alive_ms").notNull(),
+  created_at: createdAt(),
+});
+
+/** Which bytes of a checkpoint lie in which tier of which worker; follows the workers' reports. */
+export const placements = pgTable(
+  "placements",
+  {
+    worker_id: text("worker_id")
+      .notNull()
+      .references(() => workers.worker_id, { onDelete: "cascade" }),
+    /** No foreign key: a worker may hold checkpoints that nobody deployed yet. */
+    checkpoint: text("checkpoint").notNull(),
+    tier: tierEnum("tier").notNull(),
+    state: placementStateEnum("state").notNull(),
+    bytes_present: bytes("bytes_present").notNull(),
+    updated_at: at("updated_at").notNull().defaultNow(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.worker_id, t.checkpoint, t.tier] }),
+    index("placements_checkpoint").on(t.checkpoint),
+  ],
+);
+
+/** One running (or ended) copy of a model on one device; holds `memory_bytes` of it until it is gone or failed. */
+export const instances = pgTable(
+  "instances",
+  {
+    instance_id: text("instance_id").primaryKey(),
+    /** No foreign key: ended instances outlive the deletion of their model. */
+    model_id: text("model_id").notNull(),
+    checkpoint: text("checkpoint").notNull(),
+    worker_id: text("worker_id").notNull(),
+    incarnation: text("incarnation").notNull(),
+    device_id: text("device_id").notNull(),
+    state: instanceStateEnum("state").notNull(),
+    context_tokens: integer("context_tokens").notNull(),
+    slots: integer("slots").notNull(),
+    memory_bytes: bytes("memory_bytes").notNull(),
+    error_code: text("error_code").$type<ErrorCode>(),
+    error_message: text("error_message"),
+    created_at: createdAt(),
+    ready_at: at("ready_at"),
+    last_used_at: at("last_used_at"),
+    ended_at: at("ended_at"),
+  },
+  (t) => [
+    index("instances_model_state").on(t.model_id, t.state),
+    index("instances_worker_state").on(t.worker_id, t.state),
+  ],
+);
+
+/** Requests and what became of them. Never holds prompts or text. */
+export const generations = pgTable(
+  "generations",
+  {
+    generation_id: text("generation_id").primaryKey(),
+    model_id: text("model_id").notNull(),
+    state: generationStateEnum("state").notNull(),
+    epoch: integer("epoch").notNull().default(1),
+    worker_id: text("worker_id"),
+    instance_id: text("instance_id"),
+    cold_start: boolean("cold_start").notNull().default(false),
+    prompt_tokens: integer("prompt_tokens"),
+    completion_tokens: integer("completion_tokens"),
+    finish_reason: finishReasonEnum("finish_reason"),
+    error_code: text("error_code").$type<ErrorCode>(),
+    error_message: text("error_message"),
+    timeline_ms: jsonb("timeline_ms").$type<Timeline>(),
+    created_at: createdAt(),
+    finished_at: at("finished_at"),
+  },
+  (t) => [index("generations_model_created").on(t.model_id, t.created_at)],
+);
+
+/** Audit of every change of a state. */
+export const events = pgTable(
+  "events",
+  {
+    event_id: bigserial("event_id", { mode: "number" }).primaryKey(),
+    at: at("at").notNull().defaultNow(),
+    entity: eventEntityEnum("entity").notNull(),
+    entity_id: text("entity_id").notNull(),
+    from_state: text("from_state"),
+    to_state: text("to_state").notNull(),
+    reason: text("reason").notNull(),
+  },
+  (t) => [index("events_entity").on(t.entity, t.entity_id, t.event_id)],
+);
+
+export type WorkerRow = typeof workers.$inferSelect;
+export type DeviceRow = typeof devices.$inferSelect;
+export type CheckpointRow = typeof checkpoints.$inferSelect;
+export type ModelRow = typeof models.$inferSelect;
+export type PlacementRow = typeof placements.$inferSelect;
+export type InstanceRow = typeof instances.$inferSelect;
+export type GenerationRow = typeof generations.$inferSelect;
+export type EventRow = typeof events.$inferSelect;

@@ -1,0 +1,90 @@
+/**
+ * Every bound of the system with its unit and its reason. A bound that is reached has an error code in
+ * codes.ts; nothing grows without one of these.
+ */
+export const limits = {
+  /** Largest HTTP request body. 128k tokens of text are about 0.5 MB; 4 MiB leaves room for JSON escapes. */
+  body_bytes: 4 * 1024 * 1024,
+  /** Messages of one chat request: far beyond real conversations, small enough to validate at once. */
+  chat_messages: 4096,
+  /** Stop strings of one request. The OpenAI API allows 4; agents send more. */
+  stop_strings: 16,
+  /** Bytes of one stop string: the engine holds back this much text at most. */
+  stop_bytes: 256,
+  /** Output tokens of one request, whatever the model's context. */
+  output_tokens: 1_048_576,
+  /** Length of a model id, so that it fits a log line and an index. */
+  model_id_chars: 128,
+  /** Length of an accepted x-request-id. */
+  request_id_chars: 128,
+
+  /** Time between SSE comments while nothing else is sent. Common proxies cut at 15 s and more. */
+  sse_keep_alive_ms: 5_000,
+  /** How long a streaming request waits for a refusal before its headers go out as 200. */
+  stream_header_hold_ms: 150,
+  /** How long a request may wait for a cold model before it is refused as retryable. */
+  hold_ms: 300_000,
+  /** Requests waiting for instances at one gateway. Beyond it: `overloaded`. */
+  waiting_requests: 4_096,
+  /** Bytes of text a gateway keeps for a reader that is slower than the engine before it stops reading. */
+  stream_buffer_bytes: 1024 * 1024,
+  /** How often a request is placed again after a worker refused or lost it before its first token. */
+  placement_attempts: 4,
+
+  /** Time between heartbeats of a worker. */
+  heartbeat_ms: 1_000,
+  /** Silence after which a worker counts as lost: three heartbeats and half a second of slack. */
+  worker_lease_ms: 3_500,
+  /** One HTTP call between gateway and worker that is not a stream. */
+  control_call_ms: 10_000,
+  /** Idle time after which an instance without requests is stopped, unless the model says otherwise. */
+  keep_alive_ms: 300_000,
+  /** Pause between two runs of the reconcile loop. */
+  reconcile_ms: 250,
+  /** After its last reader left, a generation that nobody cancelled goes on this long at the worker. */
+  orphan_grace_ms: 5_000,
+
+  /** Parallel sequences of one instance. */
+  slots: 256,
+  /** Requests waiting inside one engine beyond its slots. */
+  engine_queue: 1_024,
+  /** Context of one sequence. */
+  context_tokens: 1_048_576,
+  /** Tokens of one prefill step: bounds the pause it puts into running streams. */
+  batch_tokens: 512,
+  /** Instances of one worker; far above what memory admits. */
+  instances: 256,
+  /** Time for an engine process to leave by itself before it is killed. */
+  engine_exit_ms: 2_000,
+  /** Time for an engine process to say hello. Starting Bun and linking the libraries takes 0.1-1 s. */
+  engine_hello_ms: 30_000,
+  /** One line of the protocol between worker and engine process. */
+  engine_line_bytes: 16 * 1024 * 1024,
+  /** Last lines of an engine's own log that are kept to explain a failure. */
+  engine_log_lines: 50,
+
+  /** Chunk of weights.bin: large enough for full disk speed, small enough to pipeline. */
+  chunk_bytes: 16 * 1024 * 1024,
+  /** Alignment of tensors in weights.bin: what CUDA wants of device pointers, a multiple of the CPU's. */
+  tensor_align_bytes: 128,
+  /** Alignment of chunks and of the file's end: O_DIRECT on any common device. */
+  file_align_bytes: 4_096,
+  /** Header of a GGUF file (metadata, vocabulary, tensor infos). A 262k vocabulary needs about 16 MB. */
+  gguf_header_bytes: 512 * 1024 * 1024,
+  /** Tensors of one checkpoint; the largest mixture-of-experts files have some 20,000. */
+  tensors: 131_072,
+  /** Metadata pairs of one GGUF file. */
+  gguf_pairs: 65_536,
+  /** Elements of one metadata array: vocabularies reach 300k, merges 600k. */
+  gguf_array: 8_388_608,
+  /** One string in a GGUF header, chat templates included. */
+  gguf_string_bytes: 16 * 1024 * 1024,
+  /** Nesting of metadata arrays. */
+  gguf_array_depth: 4,
+  /** Parts of a split GGUF file. */
+  gguf_splits: 1_024,
+  /** manifest.json: 131,072 tensors at about 150 bytes and the chunk digests of 2 TiB. */
+  manifest_bytes: 64 * 1024 * 1024,
+  /** Bytes of weights of one checkpoint. */
+  weights_bytes: 4 * 1024 ** 4,
+} as const;

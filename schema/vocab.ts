@@ -1,0 +1,87 @@
+/**
+ * The closed word lists of the system. The same word stands in HTTP bodies, SQL, C and TypeScript;
+ * enumerations elsewhere are built from these tuples, never retyped.
+ */
+
+/** Where bytes of a checkpoint can be, nearest to the compute first. */
+export const tiers = ["device", "host", "disk", "peer", "origin"] as const;
+export type Tier = (typeof tiers)[number];
+
+/** Kinds of compute device; `cpu` stands for the host's processors and memory together. */
+export const deviceKinds = ["cpu", "cuda", "hip", "vulkan", "metal"] as const;
+export type DeviceKind = (typeof deviceKinds)[number];
+
+/** `lost`: no heartbeat for a lease period. `gone`: said goodbye. */
+export const workerStates = ["ready", "draining", "lost", "gone"] as const;
+export type WorkerState = (typeof workerStates)[number];
+
+export const instanceStates = [
+  "loading",
+  "ready",
+  "migrating",
+  "draining",
+  "parked",
+  "gone",
+  "failed",
+] as const;
+export type InstanceState = (typeof instanceStates)[number];
+
+/** A deployment: `deleting` accepts no request and ends when its last instance is gone. */
+export const modelStates = ["active", "deleting"] as const;
+export type ModelState = (typeof modelStates)[number];
+
+/** A checkpoint in one tier of one worker. */
+export const placementStates = ["loading", "present", "evicting"] as const;
+export type PlacementState = (typeof placementStates)[number];
+
+export const generationStates = ["queued", "running", "finished", "cancelled", "failed"] as const;
+export type GenerationState = (typeof generationStates)[number];
+
+/** Why a generation ended, in the words of the OpenAI API. */
+export const finishReasons = ["stop", "length"] as const;
+export type FinishReason = (typeof finishReasons)[number];
+
+export const messageRoles = ["system", "developer", "user", "assistant"] as const;
+export type MessageRole = (typeof messageRoles)[number];
+
+/** What an audit event is about. */
+export const eventEntities = [
+  "worker",
+  "model",
+  "checkpoint",
+  "placement",
+  "instance",
+  "generation",
+] as const;
+export type EventEntity = (typeof eventEntities)[number];
+
+/** Legal moves of an instance; every other update is refused by the guarded transition. */
+export const instanceMoves = {
+  loading: ["ready", "failed", "gone"],
+  ready: ["migrating", "draining", "parked", "failed", "gone"],
+  migrating: ["ready", "draining", "failed", "gone"],
+  draining: ["gone", "failed", "ready"],
+  parked: ["loading", "ready", "gone", "failed"],
+  gone: [],
+  failed: ["gone"],
+} as const satisfies Record<InstanceState, readonly InstanceState[]>;
+
+export const workerMoves = {
+  ready: ["draining", "lost", "gone"],
+  draining: ["ready", "lost", "gone"],
+  lost: ["ready", "gone"],
+  gone: ["ready"],
+} as const satisfies Record<WorkerState, readonly WorkerState[]>;
+
+export const generationMoves = {
+  queued: ["running", "finished", "cancelled", "failed"],
+  running: ["finished", "cancelled", "failed"],
+  finished: [],
+  cancelled: [],
+  failed: [],
+} as const satisfies Record<GenerationState, readonly GenerationState[]>;
+
+export const modelMoves = {
+  active: ["deleting"],
+  deleting: ["active"],
+} as const satisfies Record<ModelState, readonly ModelState[]>;
