@@ -60,6 +60,8 @@ export const limits = {
   engine_hello_ms: 30_000,
   /** One line of the protocol between worker and engine process. */
   engine_line_bytes: 16 * 1024 * 1024,
+  /** Memory of an engine process beside model and compute buffers: runtime, libraries, vocabulary. */
+  engine_overhead_bytes: 128 * 1024 * 1024,
   /** Last lines of an engine's own log that are kept to explain a failure. */
   engine_log_lines: 50,
 

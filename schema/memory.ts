@@ -1,0 +1,28 @@
+/**
+ * Memory that one instance takes on its device: the gateway books this number, the worker refuses by the same one.
+ * An estimate from above, so that two instances that fit on paper fit in fact. Pure.
+ */
+import type { ModelFacts } from "./checkpoint/manifest.ts";
+import { limits } from "./limits.ts";
+
+/** What of the model decides its memory beside the weights. */
+export type MemoryFacts = Pick<ModelFacts, "embedding" | "vocabulary_tokens" | "kv_bytes_per_token">;
+
+/** Activations alive at once during a step, counted in rows of the embedding's width. */
+const activationRows = 16;
+const float32Bytes = 4;
+
+/**
+ * Bytes of an instance: weights, KV cache of all slots, compute buffers of one step (activations and logits) and
+ * the engine process itself. Weights count in full although instances of one checkpoint share them.
+ */
+export function instanceMemoryBytes(
+  model: MemoryFacts,
+  weights_bytes: number,
+  context_tokens: number,
+  slots: number,
+): number {
+  const kvBytes = slots * context_tokens * model.kv_bytes_per_token;
+  const rowBytes = (activationRows * model.embedding + model.vocabulary_tokens) * float32Bytes;
+  return weights_bytes + kvBytes + limits.batch_tokens * rowBytes + limits.engine_overhead_bytes;
+}
