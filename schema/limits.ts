@@ -37,6 +37,8 @@ export const limits = {
   worker_lease_ms: 3_500,
   /** One HTTP call between gateway and worker that is not a stream. */
   control_call_ms: 10_000,
+  /** One call of the database. Statements take milliseconds; beyond this it counts as not answering. */
+  database_call_ms: 10_000,
   /** Idle time after which an instance without requests is stopped, unless the model says otherwise. */
   keep_alive_ms: 300_000,
   /** Pause between two runs of the reconcile loop. */

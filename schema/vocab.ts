@@ -69,8 +69,8 @@ export const instanceMoves = {
 export const workerMoves = {
   ready: ["draining", "lost", "gone"],
   draining: ["ready", "lost", "gone"],
-  lost: ["ready", "gone"],
-  gone: ["ready"],
+  lost: ["ready", "draining", "gone"],
+  gone: ["ready", "draining"],
 } as const satisfies Record<WorkerState, readonly WorkerState[]>;
 
 export const generationMoves = {

@@ -10,6 +10,7 @@ import {
   check,
   index,
   integer,
+  json,
   jsonb,
   pgEnum,
   pgTable,
@@ -42,6 +43,9 @@ export const placementStateEnum = pgEnum("placement_state", placementStates);
 export const tierEnum = pgEnum("tier", tiers);
 export const workerStateEnum = pgEnum("worker_state", workerStates);
 
+/** Instances that hold memory. Queries must say it in these words for the planner to take the partial indexes. */
+export const liveInstance = sql`state not in ('gone', 'failed')`;
+
 const bytes = (name: string) => bigint(name, { mode: "number" });
 const at = (name: string) => timestamp(name, { withTimezone: true, mode: "date", precision: 3 });
 const createdAt = () => at("created_at").notNull().defaultNow();
@@ -53,7 +57,8 @@ export const workers = pgTable("workers", {
   state: workerStateEnum("state").notNull(),
   url: text("url").notNull(),
   version: text("version").notNull(),
-  heartbeat_sequence: bigint("heartbeat_sequence", { mode: "number" }).notNull().default(0),
+  /** Of the last heartbeat taken in; -1 between registration and the first one. */
+  heartbeat_sequence: bigint("heartbeat_sequence", { mode: "number" }).notNull().default(-1),
   last_heartbeat_at: at("last_heartbeat_at"),
   created_at: createdAt(),
 });
@@ -72,29 +77,39 @@ export const devices = pgTable(
   },
   (t) => [
     primaryKey({ columns: [t.worker_id, t.device_id] }),
-    check("devices_reserved_not_negative", sql`${t.reserved_bytes} >= 0`),
+    check("devices_reserved_fits", sql`${t.reserved_bytes} between 0 and ${t.memory_bytes}`),
   ],
 );
 
 /** Content-addressed weights, described by their manifest. */
 export const checkpoints = pgTable("checkpoints", {
   digest: text("digest").primaryKey(),
-  manifest: jsonb("manifest").$type<Manifest>().notNull(),
+  /** `json`, not `jsonb`: read whole, never searched, and any string that JSON can say is kept (jsonb refuses NUL). */
+  manifest: json("manifest").$type<Manifest>().notNull(),
   created_at: createdAt(),
 });
 
 /** Deployments: a name, a checkpoint and how to run it. */
-export const models = pgTable("models", {
-  model_id: text("model_id").primaryKey(),
-  state: modelStateEnum("state").notNull(),
-  checkpoint: text("checkpoint")
-    .notNull()
-    .references(() => checkpoints.digest),
-  context_tokens: integer("context_tokens").notNull(),
-  slots: integer("slots").notNull(),
-  keep_alive_ms: integer("keep_alive_ms").notNull(),
-  created_at: createdAt(),
-});
+export const models = pgTable(
+  "models",
+  {
+    model_id: text("model_id").primaryKey(),
+    state: modelStateEnum("state").notNull(),
+    checkpoint: text("checkpoint")
+      .notNull()
+      .references(() => checkpoints.digest),
+    context_tokens: integer("context_tokens").notNull(),
+    slots: integer("slots").notNull(),
+    keep_alive_ms: integer("keep_alive_ms").notNull(),
+    created_at: createdAt(),
+  },
+  (t) => [
+    check(
+      "models_settings_valid",
+      sql`${t.context_tokens} > 0 and ${t.slots} > 0 and ${t.keep_alive_ms} >= 0`,
+    ),
+  ],
+);
 
 /** Which bytes of a checkpoint lie in which tier of which worker; follows the workers' reports. */
 export const placements = pgTable(
@@ -112,7 +127,7 @@ export const placements = pgTable(
   },
   (t) => [
     primaryKey({ columns: [t.worker_id, t.checkpoint, t.tier] }),
-    index("placements_checkpoint").on(t.checkpoint),
+    check("placements_bytes_not_negative", sql`${t.bytes_present} >= 0`),
   ],
 );
 
@@ -124,7 +139,9 @@ export const instances = pgTable(
     /** No foreign key: ended instances outlive the deletion of their model. */
     model_id: text("model_id").notNull(),
     checkpoint: text("checkpoint").notNull(),
-    worker_id: text("worker_id").notNull(),
+    worker_id: text("worker_id")
+      .notNull()
+      .references(() => workers.worker_id),
     incarnation: text("incarnation").notNull(),
     device_id: text("device_id").notNull(),
     state: instanceStateEnum("state").notNull(),
@@ -139,8 +156,10 @@ export const instances = pgTable(
     ended_at: at("ended_at"),
   },
   (t) => [
-    index("instances_model_state").on(t.model_id, t.state),
-    index("instances_worker_state").on(t.worker_id, t.state),
+    index("instances_live_by_model").on(t.model_id).where(liveInstance),
+    index("instances_live_by_worker").on(t.worker_id).where(liveInstance),
+    check("instances_memory_not_negative", sql`${t.memory_bytes} >= 0`),
+    check("instances_ended_with_time", sql`(${t.state} in ('gone', 'failed')) = (${t.ended_at} is not null)`),
   ],
 );
 
@@ -164,7 +183,12 @@ export const generations = pgTable(
     created_at: createdAt(),
     finished_at: at("finished_at"),
   },
-  (t) => [index("generations_model_created").on(t.model_id, t.created_at)],
+  (t) => [
+    check(
+      "generations_finished_with_time",
+      sql`(${t.state} in ('finished', 'cancelled', 'failed')) = (${t.finished_at} is not null)`,
+    ),
+  ],
 );
 
 /** Audit of every change of a state. */

@@ -9,7 +9,7 @@ CREATE TYPE "public"."tier" AS ENUM('device', 'host', 'disk', 'peer', 'origin');
 CREATE TYPE "public"."worker_state" AS ENUM('ready', 'draining', 'lost', 'gone');--> statement-breakpoint
 CREATE TABLE "checkpoints" (
 	"digest" text PRIMARY KEY NOT NULL,
-	"manifest" jsonb NOT NULL,
+	"manifest" json NOT NULL,
 	"created_at" timestamp (3) with time zone DEFAULT now() NOT NULL
 );
 --> statement-breakpoint
@@ -20,7 +20,7 @@ CREATE TABLE "devices" (
 	"memory_bytes" bigint NOT NULL,
 	"reserved_bytes" bigint DEFAULT 0 NOT NULL,
 	CONSTRAINT "devices_worker_id_device_id_pk" PRIMARY KEY("worker_id","device_id"),
-	CONSTRAINT "devices_reserved_not_negative" CHECK ("devices"."reserved_bytes" >= 0)
+	CONSTRAINT "devices_reserved_fits" CHECK ("devices"."reserved_bytes" between 0 and "devices"."memory_bytes")
 );
 --> statement-breakpoint
 CREATE TABLE "events" (
@@ -48,7 +48,8 @@ CREATE TABLE "generations" (
 	"error_message" text,
 	"timeline_ms" jsonb,
 	"created_at" timestamp (3) with time zone DEFAULT now() NOT NULL,
-	"finished_at" timestamp (3) with time zone
+	"finished_at" timestamp (3) with time zone,
+	CONSTRAINT "generations_finished_with_time" CHECK (("generations"."state" in ('finished', 'cancelled', 'failed')) = ("generations"."finished_at" is not null))
 );
 --> statement-breakpoint
 CREATE TABLE "instances" (
@@ -67,7 +68,9 @@ CREATE TABLE "instances" (
 	"created_at" timestamp (3) with time zone DEFAULT now() NOT NULL,
 	"ready_at" timestamp (3) with time zone,
 	"last_used_at" timestamp (3) with time zone,
-	"ended_at" timestamp (3) with time zone
+	"ended_at" timestamp (3) with time zone,
+	CONSTRAINT "instances_memory_not_negative" CHECK ("instances"."memory_bytes" >= 0),
+	CONSTRAINT "instances_ended_with_time" CHECK (("instances"."state" in ('gone', 'failed')) = ("instances"."ended_at" is not null))
 );
 --> statement-breakpoint
 CREATE TABLE "models" (
@@ -77,7 +80,8 @@ CREATE TABLE "models" (
 	"context_tokens" integer NOT NULL,
 	"slots" integer NOT NULL,
 	"keep_alive_ms" integer NOT NULL,
-	"created_at" timestamp (3) with time zone DEFAULT now() NOT NULL
+	"created_at" timestamp (3) with time zone DEFAULT now() NOT NULL,
+	CONSTRAINT "models_settings_valid" CHECK ("models"."context_tokens" > 0 and "models"."slots" > 0 and "models"."keep_alive_ms" >= 0)
 );
 --> statement-breakpoint
 CREATE TABLE "placements" (
@@ -87,7 +91,8 @@ CREATE TABLE "placements" (
 	"state" "placement_state" NOT NULL,
 	"bytes_present" bigint NOT NULL,
 	"updated_at" timestamp (3) with time zone DEFAULT now() NOT NULL,
-	CONSTRAINT "placements_worker_id_checkpoint_tier_pk" PRIMARY KEY("worker_id","checkpoint","tier")
+	CONSTRAINT "placements_worker_id_checkpoint_tier_pk" PRIMARY KEY("worker_id","checkpoint","tier"),
+	CONSTRAINT "placements_bytes_not_negative" CHECK ("placements"."bytes_present" >= 0)
 );
 --> statement-breakpoint
 CREATE TABLE "workers" (
@@ -96,16 +101,15 @@ CREATE TABLE "workers" (
 	"state" "worker_state" NOT NULL,
 	"url" text NOT NULL,
 	"version" text NOT NULL,
-	"heartbeat_sequence" bigint DEFAULT 0 NOT NULL,
+	"heartbeat_sequence" bigint DEFAULT -1 NOT NULL,
 	"last_heartbeat_at" timestamp (3) with time zone,
 	"created_at" timestamp (3) with time zone DEFAULT now() NOT NULL
 );
 --> statement-breakpoint
 ALTER TABLE "devices" ADD CONSTRAINT "devices_worker_id_workers_worker_id_fk" FOREIGN KEY ("worker_id") REFERENCES "public"."workers"("worker_id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
+ALTER TABLE "instances" ADD CONSTRAINT "instances_worker_id_workers_worker_id_fk" FOREIGN KEY ("worker_id") REFERENCES "public"."workers"("worker_id") ON DELETE no action ON UPDATE no action;--> statement-breakpoint
 ALTER TABLE "models" ADD CONSTRAINT "models_checkpoint_checkpoints_digest_fk" FOREIGN KEY ("checkpoint") REFERENCES "public"."checkpoints"("digest") ON DELETE no action ON UPDATE no action;--> statement-breakpoint
 ALTER TABLE "placements" ADD CONSTRAINT "placements_worker_id_workers_worker_id_fk" FOREIGN KEY ("worker_id") REFERENCES "public"."workers"("worker_id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
 CREATE INDEX "events_entity" ON "events" USING btree ("entity","entity_id","event_id");--> statement-breakpoint
-CREATE INDEX "generations_model_created" ON "generations" USING btree ("model_id","created_at");--> statement-breakpoint
-CREATE INDEX "instances_model_state" ON "instances" USING btree ("model_id","state");--> statement-breakpoint
-CREATE INDEX "instances_worker_state" ON "instances" USING btree ("worker_id","state");--> statement-breakpoint
-CREATE INDEX "placements_checkpoint" ON "placements" USING btree ("checkpoint");
+CREATE INDEX "instances_live_by_model" ON "instances" USING btree ("model_id") WHERE state not in ('gone', 'failed');--> statement-breakpoint
+CREATE INDEX "instances_live_by_worker" ON "instances" USING btree ("worker_id") WHERE state not in ('gone', 'failed');
