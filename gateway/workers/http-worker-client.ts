@@ -1,0 +1,130 @@
+/** The worker API over HTTP. `fetch` is given, so that each runtime can bring its own connection pool. */
+import type { z } from "zod";
+import { cancelResponse, generationEvent } from "../../schema/cluster/generate.ts";
+import { loadEvent, unloadResponse } from "../../schema/cluster/instances.ts";
+import { workerPaths } from "../../schema/cluster/protocol.ts";
+import { SllmError } from "../../schema/error.ts";
+import { limits } from "../../schema/limits.ts";
+import type { WorkerAddress, WorkerClient } from "../ports.ts";
+import { readEventStream } from "./event-stream.ts";
+import { toWorkerRefusal } from "./refusal.ts";
+
+/** What is used of the platform's fetch. */
+export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
+
+export interface HttpWorkerClientOptions {
+  readonly fetch: Fetch;
+  readonly cluster_token: string;
+}
+
+export function createHttpWorkerClient(options: HttpWorkerClientOptions): WorkerClient {
+  const call = (worker: WorkerAddress, method: string, path: string, signal: AbortSignal, body?: unknown) =>
+    send(options, worker, method, path, signal, body);
+
+  /** A call that is not a stream: bounded in time, its answer parsed. */
+  const control = async <S extends z.ZodType>(worker: WorkerAddress, path: string, schema: S) => {
+    const response = await call(worker, "DELETE", path, AbortSignal.timeout(limits.control_call_ms));
+    const parsed = schema.safeParse(await response.json().catch(() => null));
+    if (!parsed.success) throw unavailable(worker, "answered with something else", parsed.error);
+    return parsed.data;
+  };
+
+  return {
+    load: (worker, request, signal) =>
+      stream(
+        worker,
+        loadEvent,
+        (event) => event.type !== "progress",
+        signal,
+        (opening) => call(worker, "POST", workerPaths.instances, opening, request),
+      ),
+
+    generate: (worker, request, signal) =>
+      stream(
+        worker,
+        generationEvent,
+        (event) => event.type === "done" || event.type === "error",
+        signal,
+        (opening) => call(worker, "POST", workerPaths.generations, opening, request),
+      ),
+
+    unload: async (worker, instance_id, { if_idle }) => {
+      const path = `${workerPaths.instances}/${instance_id}${if_idle ? "?if_idle=1" : ""}`;
+      try {
+        await control(worker, path, unloadResponse);
+      } catch (error) {
+        if (error instanceof SllmError && error.code === "not_found") return;
+        throw error;
+      }
+    },
+
+    cancel: async (worker, generation_id) => {
+      const path = `${workerPaths.generations}/${generation_id}`;
+      try {
+        return (await control(worker, path, cancelResponse)).cancelled;
+      } catch (error) {
+        if (error instanceof SllmError && error.code === "not_found") return false;
+        throw error;
+      }
+    },
+  };
+}
+
+/** One HTTP call; resolves with a 2xx response, whose body is the caller's to read or cancel. */
+async function send(
+  options: HttpWorkerClientOptions,
+  worker: WorkerAddress,
+  method: string,
+  path: string,
+  signal: AbortSignal,
+  body: unknown,
+): Promise<Response> {
+  let response: Response;
+  try {
+    response = await options.fetch(new URL(path, worker.url).href, {
+      method,
+      signal,
+      redirect: "error",
+      headers: {
+        authorization: `Bearer ${options.cluster_token}`,
+        ...(body === undefined ? {} : { "content-type": "application/json" }),
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+  } catch (error) {
+    throw unavailable(worker, "does not answer", error);
+  }
+  if (!response.ok) throw await toWorkerRefusal(worker, response);
+  return response;
+}
+
+/**
+ * Opens a stream of events and yields them up to the last one. Ends silently when the signal aborts; a connection
+ * that breaks or closes before the last event throws `worker_unavailable`.
+ */
+async function* stream<S extends z.ZodType>(
+  worker: WorkerAddress,
+  schema: S,
+  isLast: (event: z.output<S>) => boolean,
+  signal: AbortSignal,
+  open: (opening: AbortSignal) => Promise<Response>,
+): AsyncGenerator<z.output<S>> {
+  try {
+    const response = await open(signal);
+    if (response.body === null) throw unavailable(worker, "sent no stream");
+    for await (const data of readEventStream(response.body, signal)) {
+      const event = schema.parse(JSON.parse(data));
+      yield event;
+      if (isLast(event)) return;
+    }
+  } catch (error) {
+    if (signal.aborted) return;
+    if (error instanceof SllmError) throw error;
+    throw unavailable(worker, "broke off its stream", error);
+  }
+  if (!signal.aborted) throw unavailable(worker, "ended its stream early");
+}
+
+function unavailable(worker: WorkerAddress, what: string, cause?: unknown): SllmError {
+  return new SllmError("worker_unavailable", `Worker ${worker.worker_id} ${what}.`, { cause });
+}
