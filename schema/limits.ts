@@ -37,6 +37,8 @@ export const limits = {
   worker_lease_ms: 3_500,
   /** One HTTP call between gateway and worker that is not a stream. */
   control_call_ms: 10_000,
+  /** Message of an error kept in a row: an engine's last words fit, its whole log does not. */
+  error_message_chars: 4_096,
   /** One call of the database. Statements take milliseconds; beyond this it counts as not answering. */
   database_call_ms: 10_000,
   /** Idle time after which an instance without requests is stopped, unless the model says otherwise. */
@@ -85,6 +87,8 @@ export const limits = {
   gguf_string_bytes: 16 * 1024 * 1024,
   /** Nesting of metadata arrays. */
   gguf_array_depth: 4,
+  /** Alignment that a GGUF file may ask for; files use 32, some 64 KiB pages. */
+  gguf_alignment_bytes: 65_536,
   /** Parts of a split GGUF file. */
   gguf_splits: 1_024,
   /** manifest.json: 131,072 tensors at about 150 bytes and the chunk digests of 2 TiB. */

@@ -1,0 +1,83 @@
+/**
+ * Random access to the bytes of a source file. The importer reads through this interface only, so that a source
+ * need not be a local file.
+ */
+import { type FileHandle, open } from "node:fs/promises";
+import { basename } from "node:path";
+import { SllmError } from "../../../schema/error.ts";
+
+export interface ByteSource {
+  /** What people call it: shown in messages, never opened. */
+  readonly name: string;
+  readonly bytes: number;
+  /** Fills `into` from `offset` on. Fails when the source ends before it is full. Calls may overlap. */
+  read(offset: number, into: Uint8Array): Promise<void>;
+}
+
+/** Text of a system error such as ENOENT, without the path that Node puts into its message. */
+export function systemReason(thrown: unknown): string {
+  if (!(thrown instanceof Error)) return String(thrown);
+  const code = (thrown as NodeJS.ErrnoException).code;
+  return code === undefined ? thrown.message : (knownReasons[code] ?? code);
+}
+
+const knownReasons: Record<string, string> = {
+  ENOENT: "no such file or directory",
+  EACCES: "permission denied",
+  EISDIR: "it is a directory",
+  ENOSPC: "no space left on the disk",
+  EROFS: "the file system is read-only",
+};
+
+/** A local file. The caller closes it; reads through a closed source fail as `io_error`. */
+export class FileSource implements ByteSource {
+  readonly name: string;
+  readonly bytes: number;
+  /** Last change in milliseconds since 1970, to tell versions of a file apart. */
+  readonly modified_ms: number;
+  readonly #handle: FileHandle;
+
+  private constructor(name: string, bytes: number, modifiedMs: number, handle: FileHandle) {
+    this.name = name;
+    this.bytes = bytes;
+    this.modified_ms = modifiedMs;
+    this.#handle = handle;
+  }
+
+  /** Opens a regular file; anything else (a pipe could block for ever) is refused. Errors: `io_error`. */
+  static async open(path: string): Promise<FileSource> {
+    const name = basename(path);
+    const handle = await open(path, "r").catch((cause: unknown) => {
+      throw new SllmError("io_error", `Cannot open ${name}: ${systemReason(cause)}.`, { cause });
+    });
+    try {
+      const stat = await handle.stat();
+      if (!stat.isFile()) throw new SllmError("io_error", `${name} is not a regular file.`);
+      return new FileSource(name, stat.size, stat.mtimeMs, handle);
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+  }
+
+  async read(offset: number, into: Uint8Array): Promise<void> {
+    let done = 0;
+    while (done < into.length) {
+      const { bytesRead } = await this.#handle
+        .read(into, done, into.length - done, offset + done)
+        .catch((cause: unknown) => {
+          const message = `Cannot read ${this.name} at byte ${offset + done}: ${systemReason(cause)}.`;
+          throw new SllmError("io_error", message, { cause });
+        });
+      if (bytesRead === 0) {
+        const message = `${this.name}: the file ends at byte ${offset + done}, inside data that was there before.`;
+        throw new SllmError("checkpoint_invalid", message);
+      }
+      done += bytesRead;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close();
+  }
+}
