@@ -1,0 +1,152 @@
+/** The part of a decision about new instances: which device, and whom to stop for it. Pure. */
+import type { InstanceId } from "../../schema/ids.ts";
+import type { Decision, Loser, StartTarget } from "./decision.ts";
+import { estimateStartup } from "./estimate.ts";
+import { compareText, inFlight, type Serving } from "./serve.ts";
+import type { ClusterView, DeviceView, InstanceView, PlacementRequest } from "./view.ts";
+
+/** A device that the model could run on if its memory were free. */
+export interface Candidate {
+  readonly device: DeviceView;
+  readonly target: StartTarget;
+  readonly free_bytes: number;
+}
+
+export interface Candidates {
+  /** Best first: soonest start, then most free memory, then ids. */
+  readonly fitting: readonly Candidate[];
+  readonly losers: readonly Loser[];
+  /** Why devices were refused for good, counted for the message. */
+  readonly tooSmall: number;
+  readonly withoutCheckpoint: number;
+  readonly accepting: number;
+}
+
+/** All devices on which the model could ever start, given who accepts work and who has the checkpoint. */
+export function findCandidates(view: ClusterView, request: PlacementRequest, serving: Serving): Candidates {
+  const fitting: Candidate[] = [];
+  const losers: Loser[] = [];
+  let tooSmall = 0;
+  let withoutCheckpoint = 0;
+  let accepting = 0;
+  for (const device of view.devices) {
+    const { worker_id, device_id } = device;
+    const lose = (why: string) => losers.push({ worker_id, device_id, instance_id: null, why });
+    const worker = view.workers.find((w) => w.worker_id === worker_id);
+    if (worker?.accepting !== true) {
+      lose("its worker takes nothing new");
+      continue;
+    }
+    accepting += 1;
+    const sources = view.sources.filter(
+      (s) => s.worker_id === worker_id && s.checkpoint === request.checkpoint,
+    );
+    const estimate = estimateStartup(device.kind, request.weights_bytes, sources);
+    if (estimate === null) {
+      withoutCheckpoint += 1;
+      lose("its worker does not have the checkpoint");
+    } else if (request.memory_bytes > device.memory_bytes) {
+      tooSmall += 1;
+      lose(`has ${device.memory_bytes} bytes in all`);
+    } else if (request.avoid.workers.has(worker_id)) {
+      lose("its worker failed this request before");
+    } else if (serving.ready.some((r) => r.worker_id === worker_id && r.device_id === device_id)) {
+      lose("runs the model already: a second copy would share its compute");
+    } else {
+      const free_bytes = device.memory_bytes - device.reserved_bytes;
+      fitting.push({ device, target: { worker_id, device_id, ...estimate }, free_bytes });
+    }
+  }
+  fitting.sort(
+    (a, b) =>
+      a.target.estimate_ms - b.target.estimate_ms ||
+      b.free_bytes - a.free_bytes ||
+      compareText(a.device.worker_id, b.device.worker_id) ||
+      compareText(a.device.device_id, b.device.device_id),
+  );
+  return { fitting, losers, tooSmall, withoutCheckpoint, accepting };
+}
+
+/** The soonest start in memory that is free now. */
+export function startInFreeMemory(candidates: Candidates, request: PlacementRequest): Decision | null {
+  const free = candidates.fitting.filter((c) => c.free_bytes >= request.memory_bytes);
+  const [best] = free;
+  if (best === undefined) return null;
+  const losers = [
+    ...candidates.losers,
+    ...candidates.fitting
+      .filter((c) => c !== best)
+      .map((c) =>
+        toLoser(c, free.includes(c) ? "would start later or is fuller" : "has too little free memory"),
+      ),
+  ];
+  const { target } = best;
+  return { action: { kind: "start", target }, reason: `starts soonest there, from ${target.tier}`, losers };
+}
+
+/** Stops idle instances where the fewest have to go; of equals, where they were used longest ago. */
+export function startByReclaim(
+  view: ClusterView,
+  candidates: Candidates,
+  request: PlacementRequest,
+): Decision | null {
+  let best: { candidate: Candidate; victims: readonly InstanceView[] } | null = null;
+  for (const candidate of candidates.fitting) {
+    const victims = chooseVictims(view, candidate, request);
+    if (victims === null) continue;
+    if (best === null || cost(victims) < cost(best.victims)) best = { candidate, victims };
+  }
+  if (best === null) return null;
+  const victims: InstanceId[] = best.victims.map((v) => v.instance_id);
+  const chosen = best.candidate;
+  const losers = [
+    ...candidates.losers,
+    ...candidates.fitting.filter((c) => c !== chosen).map((c) => toLoser(c, "more would have to stop there")),
+  ];
+  const action = { kind: "reclaim", target: chosen.target, victims } as const;
+  return { action, reason: `stopping ${victims.length} idle frees enough memory there`, losers };
+}
+
+/**
+ * Idle instances of the device, least recently used first, until their memory suffices; then those that turn out
+ * not to be needed are spared, most recently used first. Null when even all of them do not free enough.
+ */
+function chooseVictims(
+  view: ClusterView,
+  candidate: Candidate,
+  request: PlacementRequest,
+): readonly InstanceView[] | null {
+  const { worker_id, device_id } = candidate.device;
+  const idle = view.instances
+    .filter((i) => i.worker_id === worker_id && i.device_id === device_id)
+    .filter((i) => i.state === "ready" && inFlight(view, i) === 0)
+    .sort((a, b) => a.last_used_ms - b.last_used_ms || compareText(a.instance_id, b.instance_id));
+  const victims: InstanceView[] = [];
+  let free_bytes = candidate.free_bytes;
+  for (const instance of idle) {
+    if (free_bytes >= request.memory_bytes) break;
+    victims.push(instance);
+    free_bytes += instance.memory_bytes;
+  }
+  if (free_bytes < request.memory_bytes) return null;
+  for (const instance of victims.toReversed()) {
+    if (free_bytes - instance.memory_bytes < request.memory_bytes) continue;
+    victims.splice(victims.indexOf(instance), 1);
+    free_bytes -= instance.memory_bytes;
+  }
+  return victims;
+}
+
+/** Orders sets of victims: count first, then the wall time of the latest use among them (below 2^43 ms). */
+function cost(victims: readonly InstanceView[]): number {
+  return victims.length * 2 ** 43 + Math.max(0, ...victims.map((v) => v.last_used_ms));
+}
+
+function toLoser(candidate: Candidate, why: string): Loser {
+  return {
+    worker_id: candidate.device.worker_id,
+    device_id: candidate.device.device_id,
+    instance_id: null,
+    why,
+  };
+}
