@@ -1,0 +1,207 @@
+// The border: layout plan and engine.
+#include <memory>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "abi/guard.h"
+#include "core/limits.h"
+#include "engine/echo_backend.h"
+#include "engine/engine.h"
+#include "engine/llama_module.h"
+
+struct sllm_engine {
+    sllm_engine(std::unique_ptr<sllm::Backend> backend, std::uint32_t queue) : impl(std::move(backend), queue) {}
+    sllm::Engine impl;
+};
+
+namespace {
+
+using sllm::Code;
+using sllm::Status;
+using namespace sllm::abi;
+namespace limits = sllm::limits;
+
+Status no_handle() { return {Code::invalid_argument, "the engine is NULL"}; }
+
+Status check(const sllm_engine_params &p) {
+    const auto range = [](const char *name, std::uint64_t value, std::uint64_t low, std::uint64_t high) -> Status {
+        if (value >= low && value <= high) return {};
+        return {Code::invalid_argument,
+                std::string(name) + " must be " + std::to_string(low) + " to " + std::to_string(high)};
+    };
+    if (Status s = range("context_tokens", p.context_tokens, 2, limits::context_tokens); !s.ok()) return s;
+    if (Status s = range("slots", p.slots, 1, limits::slots); !s.ok()) return s;
+    if (Status s = range("batch_tokens", p.batch_tokens, 0, limits::batch_tokens_max); !s.ok()) return s;
+    if (Status s = range("threads", p.threads, 0, limits::threads); !s.ok()) return s;
+    return range("queue", p.queue, 0, limits::engine_queue_max);
+}
+
+Status create_backend(const sllm_engine_params &p, std::unique_ptr<sllm::Backend> *out) {
+    const std::uint32_t batch_tokens = p.batch_tokens == 0 ? limits::batch_tokens : p.batch_tokens;
+    if (p.kind == SLLM_ENGINE_ECHO) {
+        *out = std::make_unique<sllm::EchoBackend>(p.context_tokens, p.slots, batch_tokens, p.echo_token_us);
+        return {};
+    }
+    if (p.kind != SLLM_ENGINE_LLAMA) return {Code::invalid_argument, "kind is no SLLM_ENGINE_*"};
+    sllm::LlamaOptions options;
+    if (Status s = read_path(p.library_dir, "library_dir", &options.library_dir); !s.ok()) return s;
+    if (Status s = read_path(p.header_path, "header_path", &options.header_path); !s.ok()) return s;
+    if (Status s = read_path(p.weights_path, "weights_path", &options.weights_path); !s.ok()) return s;
+    const std::uint64_t align = limits::file_align_bytes;
+    if (p.weights_bytes == 0 || p.weights_bytes % align != 0 || p.weights_bytes > limits::weights_bytes) {
+        return {Code::invalid_argument, "weights_bytes must be a multiple of 4096 between 4096 and 4 TiB"};
+    }
+    options.weights_bytes = p.weights_bytes;
+    options.context_tokens = p.context_tokens;
+    options.slots = p.slots;
+    options.batch_tokens = batch_tokens;
+    options.threads = p.threads;
+    const sllm::LlamaModule *module = nullptr;
+    if (Status s = sllm::load_llama_module(options.library_dir, &module); !s.ok()) return s;
+    return module->create_backend(options, out);
+}
+
+Status read_request(const sllm_request &r, sllm::Request *out) {
+    if (r.n_prompt > limits::context_tokens) {
+        return {Code::context_overflow, "the prompt has " + std::to_string(r.n_prompt) + " tokens"};
+    }
+    if ((r.prompt == nullptr && r.n_prompt > 0) || (r.stop == nullptr && r.n_stop > 0)) {
+        return {Code::invalid_argument, "prompt or stop is NULL"};
+    }
+    if (r.n_stop > limits::stop_strings) {
+        return {Code::invalid_argument, "at most " + std::to_string(limits::stop_strings) + " stop strings"};
+    }
+    out->number = r.request;
+    if (r.n_prompt > 0) out->prompt.assign(r.prompt, r.prompt + r.n_prompt);
+    out->max_tokens = r.max_tokens;
+    out->ignore_eos = r.ignore_eos != 0;
+    out->sampling.temperature = r.temperature;
+    out->sampling.top_p = r.top_p == 0 ? 1 : r.top_p;
+    out->sampling.min_p = r.min_p;
+    out->sampling.top_k = r.top_k;
+    out->sampling.seed = r.seed;
+    for (std::uint32_t i = 0; i < r.n_stop; i++) {
+        if (r.stop[i].data == nullptr || r.stop[i].bytes == 0 || r.stop[i].bytes > limits::stop_bytes) {
+            return {Code::invalid_argument, "a stop string has 1 to " + std::to_string(limits::stop_bytes) + " bytes"};
+        }
+        out->stops.emplace_back(r.stop[i].data, r.stop[i].bytes);
+    }
+    return {};
+}
+
+}  // namespace
+
+extern "C" {
+
+sllm_status sllm_layout_plan(const char *library_dir, const char *header_path, char *out, uint64_t cap,
+                             uint64_t *needed) {
+    return guarded([&]() -> Status {
+        std::string libraries;
+        std::string header;
+        if (Status s = read_path(library_dir, "library_dir", &libraries); !s.ok()) return s;
+        if (Status s = read_path(header_path, "header_path", &header); !s.ok()) return s;
+        const sllm::LlamaModule *module = nullptr;
+        if (Status s = sllm::load_llama_module(libraries, &module); !s.ok()) return s;
+        std::string json;
+        if (Status s = module->plan_layout(libraries, header, &json); !s.ok()) return s;
+        return write_text(json, out, cap, needed);
+    });
+}
+
+sllm_status sllm_engine_create(const sllm_engine_params *params, sllm_engine **out) {
+    return guarded([&]() -> Status {
+        sllm_engine_params p;
+        if (Status s = read_params(params, &p); !s.ok()) return s;
+        if (out == nullptr) return {Code::invalid_argument, "out is NULL"};
+        if (Status s = check(p); !s.ok()) return s;
+        std::unique_ptr<sllm::Backend> backend;
+        if (Status s = create_backend(p, &backend); !s.ok()) return s;
+        *out = new sllm_engine(std::move(backend), p.queue == 0 ? limits::engine_queue : p.queue);
+        return {};
+    });
+}
+
+void sllm_engine_destroy(sllm_engine *engine) { delete engine; }
+
+sllm_status sllm_engine_info_get(sllm_engine *engine, sllm_engine_info *out) {
+    return guarded([&]() -> Status {
+        if (engine == nullptr) return no_handle();
+        const sllm::BackendFacts &facts = engine->impl.backend().facts();
+        sllm_engine_info result{};
+        result.vocabulary_tokens = facts.vocabulary_tokens;
+        result.context_tokens = facts.context_tokens;
+        result.slots = facts.slots;
+        result.model_build_ms = facts.model_build_ms;
+        result.weights_wait_ms = facts.weights_wait_ms;
+        return write_result(result, out);
+    });
+}
+
+sllm_status sllm_engine_render_chat(sllm_engine *engine, const char *messages, uint64_t messages_bytes, char *out,
+                                    uint64_t cap, uint64_t *needed) {
+    return guarded([&]() -> Status {
+        if (engine == nullptr) return no_handle();
+        if (messages == nullptr) return {Code::invalid_argument, "messages is NULL"};
+        std::string prompt;
+        if (Status s = engine->impl.backend().render_chat({messages, messages_bytes}, &prompt); !s.ok()) return s;
+        return write_text(prompt, out, cap, needed);
+    });
+}
+
+sllm_status sllm_engine_tokenize(sllm_engine *engine, const char *text, uint64_t text_bytes, uint8_t add_special,
+                                 uint8_t parse_special, int32_t *out, uint64_t cap, uint64_t *n) {
+    return guarded([&]() -> Status {
+        if (engine == nullptr) return no_handle();
+        if ((text == nullptr && text_bytes > 0) || (out == nullptr && cap > 0) || n == nullptr) {
+            return {Code::invalid_argument, "a pointer is NULL"};
+        }
+        std::vector<std::int32_t> tokens;
+        const std::string_view view(text_bytes == 0 ? "" : text, text_bytes);
+        if (Status s = engine->impl.backend().tokenize(view, add_special != 0, parse_special != 0, &tokens); !s.ok()) {
+            return s;
+        }
+        *n = tokens.size();
+        if (tokens.size() > cap) {
+            return {Code::buffer_too_small, "the text has " + std::to_string(tokens.size()) + " tokens"};
+        }
+        std::copy(tokens.begin(), tokens.end(), out);
+        return {};
+    });
+}
+
+sllm_status sllm_engine_submit(sllm_engine *engine, const sllm_request *request) {
+    return guarded([&]() -> Status {
+        if (engine == nullptr) return no_handle();
+        sllm_request r;
+        if (Status s = read_params(request, &r); !s.ok()) return s;
+        sllm::Request copy;
+        if (Status s = read_request(r, &copy); !s.ok()) return s;
+        return engine->impl.submit(std::move(copy));
+    });
+}
+
+sllm_status sllm_engine_cancel(sllm_engine *engine, uint64_t request) {
+    return guarded([&]() -> Status { return engine == nullptr ? no_handle() : engine->impl.cancel(request); });
+}
+
+sllm_status sllm_engine_wait(sllm_engine *engine, uint64_t timeout_us) {
+    return guarded([&]() -> Status {
+        if (engine == nullptr) return no_handle();
+        engine->impl.events().wait(timeout_us);
+        return {};
+    });
+}
+
+sllm_status sllm_engine_drain(sllm_engine *engine, sllm_event *out, uint64_t cap, uint64_t *n, char *text,
+                              uint64_t text_cap, uint64_t *text_n) {
+    return guarded([&]() -> Status {
+        if (engine == nullptr) return no_handle();
+        if (n == nullptr || text_n == nullptr || (out == nullptr && cap > 0) || (text == nullptr && text_cap > 0)) {
+            return {Code::invalid_argument, "a pointer is NULL"};
+        }
+        return engine->impl.events().drain(out, cap, n, text, text_cap, text_n);
+    });
+}
+
+}  // extern "C"

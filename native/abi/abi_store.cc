@@ -1,0 +1,94 @@
+// The border: store.
+#include <memory>
+#include <utility>
+
+#include "abi/guard.h"
+#include "core/limits.h"
+#include "store/store.h"
+
+struct sllm_store {
+    explicit sllm_store(std::uint32_t reader_threads) : impl(reader_threads) {}
+    sllm::Store impl;
+};
+
+namespace {
+
+using sllm::Code;
+using sllm::Status;
+using namespace sllm::abi;
+
+Status no_handle() { return {Code::invalid_argument, "the store is NULL"}; }
+
+constexpr std::uint32_t default_reader_threads = 4;
+
+}  // namespace
+
+extern "C" {
+
+sllm_status sllm_store_create(const sllm_store_params *params, sllm_store **out) {
+    return guarded([&]() -> Status {
+        sllm_store_params p;
+        if (Status s = read_params(params, &p); !s.ok()) return s;
+        if (out == nullptr) return {Code::invalid_argument, "out is NULL"};
+        if (p.reader_threads > sllm::limits::reader_threads) {
+            return {Code::invalid_argument, "at most " + std::to_string(sllm::limits::reader_threads) + " readers"};
+        }
+        *out = new sllm_store(p.reader_threads == 0 ? default_reader_threads : p.reader_threads);
+        return {};
+    });
+}
+
+void sllm_store_destroy(sllm_store *store) { delete store; }
+
+sllm_status sllm_store_load(sllm_store *store, const sllm_load_params *params, uint64_t *load) {
+    return guarded([&]() -> Status {
+        if (store == nullptr) return no_handle();
+        sllm_load_params p;
+        if (Status s = read_params(params, &p); !s.ok()) return s;
+        if (load == nullptr) return {Code::invalid_argument, "load is NULL"};
+        if (p.chunk_digests == nullptr || p.n_chunks == 0 ||
+            p.n_chunks > sllm::limits::weights_bytes / sllm::limits::file_align_bytes) {
+            return {Code::invalid_argument, "chunk_digests is empty or impossibly long"};
+        }
+        sllm::LoadRequest request;
+        if (Status s = read_path(p.weights_path, "weights_path", &request.weights_path); !s.ok()) return s;
+        request.weights_bytes = p.weights_bytes;
+        request.chunk_bytes = p.chunk_bytes;
+        request.chunk_digests.assign(p.chunk_digests, p.chunk_digests + p.n_chunks);
+        return store->impl.load(std::move(request), load);
+    });
+}
+
+sllm_status sllm_store_status(sllm_store *store, uint64_t load, sllm_load_status *out) {
+    return guarded([&]() -> Status {
+        if (store == nullptr) return no_handle();
+        sllm::LoadStatus status;
+        if (Status s = store->impl.status(load, &status); !s.ok()) return s;
+        sllm_load_status result{};
+        result.state = status.state;
+        result.fd = status.fd;
+        result.direct_io = status.direct_io ? 1 : 0;
+        result.bytes_done = status.bytes_done;
+        result.bytes_total = status.bytes_total;
+        result.read_ms = status.read_ms;
+        status.message.copy(result.message, sizeof result.message - 1);
+        return write_result(result, out);
+    });
+}
+
+sllm_status sllm_store_wait(sllm_store *store, uint64_t timeout_us) {
+    return guarded([&]() -> Status {
+        if (store == nullptr) return no_handle();
+        store->impl.wait(timeout_us);
+        return {};
+    });
+}
+
+sllm_status sllm_store_release(sllm_store *store, uint64_t load) {
+    return guarded([&]() -> Status {
+        if (store == nullptr) return no_handle();
+        return store->impl.release(load);
+    });
+}
+
+}  // extern "C"

@@ -1,0 +1,40 @@
+// The border's shape, held fast at compile time: language bindings mirror these sizes and offsets.
+#include <cstddef>
+
+#include "core/status.h"
+#include "sllm/sllm.h"
+
+static_assert(sizeof(sllm_store_params) == 8);
+static_assert(sizeof(sllm_load_params) == 48 && offsetof(sllm_load_params, weights_path) == 8 &&
+              offsetof(sllm_load_params, chunk_digests) == 32 && offsetof(sllm_load_params, n_chunks) == 40);
+static_assert(sizeof(sllm_load_status) == 552 && offsetof(sllm_load_status, bytes_done) == 16 &&
+              offsetof(sllm_load_status, read_ms) == 32 && offsetof(sllm_load_status, message) == 40);
+static_assert(sizeof(sllm_engine_params) == 64 && offsetof(sllm_engine_params, library_dir) == 8 &&
+              offsetof(sllm_engine_params, weights_bytes) == 32 && offsetof(sllm_engine_params, slots) == 44 &&
+              offsetof(sllm_engine_params, echo_token_us) == 60);
+static_assert(sizeof(sllm_engine_info) == 32 && offsetof(sllm_engine_info, model_build_ms) == 16);
+static_assert(sizeof(sllm_text) == 16);
+static_assert(sizeof(sllm_request) == 88 && offsetof(sllm_request, request) == 8 &&
+              offsetof(sllm_request, max_tokens) == 32 && offsetof(sllm_request, temperature) == 48 &&
+              offsetof(sllm_request, top_k) == 72 && offsetof(sllm_request, stop) == 80);
+static_assert(sizeof(sllm_event) == 64 && offsetof(sllm_event, text_offset) == 24 &&
+              offsetof(sllm_event, queue_ms) == 40 && offsetof(sllm_event, decode_ms) == 56);
+
+namespace {
+
+constexpr bool same(sllm::Code code, int value) { return static_cast<int>(code) == value; }
+
+}  // namespace
+
+static_assert(same(sllm::Code::ok, SLLM_OK) && same(sllm::Code::invalid_argument, SLLM_E_INVALID_ARGUMENT) &&
+              same(sllm::Code::not_found, SLLM_E_NOT_FOUND) &&
+              same(sllm::Code::buffer_too_small, SLLM_E_BUFFER_TOO_SMALL) &&
+              same(sllm::Code::overloaded, SLLM_E_OVERLOADED) && same(sllm::Code::closed, SLLM_E_CLOSED) &&
+              same(sllm::Code::out_of_memory, SLLM_E_OUT_OF_MEMORY) && same(sllm::Code::io, SLLM_E_IO) &&
+              same(sllm::Code::corrupt, SLLM_E_CORRUPT) &&
+              same(sllm::Code::library_missing, SLLM_E_LIBRARY_MISSING) &&
+              same(sllm::Code::library_version, SLLM_E_LIBRARY_VERSION) &&
+              same(sllm::Code::model_unsupported, SLLM_E_MODEL_UNSUPPORTED) &&
+              same(sllm::Code::context_overflow, SLLM_E_CONTEXT_OVERFLOW) &&
+              same(sllm::Code::cancelled, SLLM_E_CANCELLED) && same(sllm::Code::engine, SLLM_E_ENGINE) &&
+              same(sllm::Code::internal, SLLM_E_INTERNAL));

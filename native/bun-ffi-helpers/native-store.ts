@@ -1,0 +1,94 @@
+/** The store of the native library: reads checkpoints from disk into host copies that engine processes map. */
+import { CallMemory } from "./call-memory.ts";
+import { checkStatus } from "./checked-calls.ts";
+import { toSafeNumber } from "./errors.ts";
+import { type FailureName, failureName, loadParams, loadStatus } from "./sllm-structs.ts";
+import type { NativeBinding, NativeHandle } from "./symbols.ts";
+
+export interface NativeLoadParams {
+  readonly weights_path: string;
+  readonly weights_bytes: number;
+  readonly chunk_bytes: number;
+  /** XXH3 of every chunk, in order. */
+  readonly chunk_digests: BigUint64Array;
+}
+
+export interface NativeLoadStatus {
+  readonly state: "loading" | "ready" | "failed";
+  /** Why it failed; null unless it did. */
+  readonly failure: { readonly status_name: FailureName; readonly message: string } | null;
+  /** Descriptor of the host copy in this process; the store closes it on release. */
+  readonly fd: number;
+  readonly direct_io: boolean;
+  readonly bytes_done: number;
+  readonly bytes_total: number;
+  readonly read_ms: number;
+}
+
+/** Owned: dispose of it once, from one thread; calls afterwards throw. Dispose blocks until its threads are joined. */
+export class NativeStore implements Disposable {
+  readonly #binding: NativeBinding;
+  #handle: NativeHandle | null;
+
+  constructor(binding: NativeBinding, handle: NativeHandle) {
+    this.#binding = binding;
+    this.#handle = handle;
+  }
+
+  /** sllm_store_load: begins to read and returns the number of the load at once. */
+  load(params: NativeLoadParams): bigint {
+    using memory = new CallMemory(this.#binding);
+    const encoded = loadParams.encode({
+      weights_path: memory.cString(params.weights_path),
+      weights_bytes: BigInt(params.weights_bytes),
+      chunk_bytes: BigInt(params.chunk_bytes),
+      chunk_digests: memory.address(params.chunk_digests),
+      n_chunks: BigInt(params.chunk_digests.length),
+    });
+    const load = new BigUint64Array(1);
+    const status = this.#binding.calls.sllm_store_load(this.#open(), encoded, load);
+    checkStatus("sllm_store_load", this.#binding, status);
+    return load[0] ?? 0n;
+  }
+
+  /** sllm_store_status. */
+  status(load: bigint): NativeLoadStatus {
+    const out = loadStatus.allocate();
+    const status = this.#binding.calls.sllm_store_status(this.#open(), load, out);
+    checkStatus("sllm_store_status", this.#binding, status);
+    const found = loadStatus.decode(new DataView(out.buffer));
+    return {
+      state: found.state < 0 ? "failed" : found.state === 0 ? "loading" : "ready",
+      failure: found.state < 0 ? { status_name: failureName(found.state), message: found.message } : null,
+      fd: found.fd,
+      direct_io: found.direct_io !== 0,
+      bytes_done: toSafeNumber(found.bytes_done, "bytes_done"),
+      bytes_total: toSafeNumber(found.bytes_total, "bytes_total"),
+      read_ms: found.read_ms,
+    };
+  }
+
+  /** sllm_store_wait: blocks; keep it off the event loop. */
+  wait(timeout_us: number): void {
+    const status = this.#binding.calls.sllm_store_wait(this.#open(), timeout_us);
+    checkStatus("sllm_store_wait", this.#binding, status);
+  }
+
+  /** sllm_store_release: engines that mapped the copy keep their pages. */
+  release(load: bigint): void {
+    const status = this.#binding.calls.sllm_store_release(this.#open(), load);
+    checkStatus("sllm_store_release", this.#binding, status);
+  }
+
+  [Symbol.dispose](): void {
+    const handle = this.#handle;
+    if (handle === null) return;
+    this.#handle = null;
+    this.#binding.calls.sllm_store_destroy(handle);
+  }
+
+  #open(): NativeHandle {
+    if (this.#handle === null) throw new Error("the store has been disposed of");
+    return this.#handle;
+  }
+}

@@ -1,0 +1,103 @@
+/**
+ * The native library with types: opens it, checks its ABI version before anything else and turns statuses into
+ * errors. Stores and engines are made here; their own calls are in native-store.ts and native-engine.ts.
+ */
+import { CallMemory, cString } from "./call-memory.ts";
+import { checkStatus, createdHandle, fillText } from "./checked-calls.ts";
+import { NativeLoadError } from "./errors.ts";
+import { NativeEngine, type NativeEngineParams } from "./native-engine.ts";
+import { NativeStore } from "./native-store.ts";
+import { abiVersion, engineKind, engineParams, storeParams } from "./sllm-structs.ts";
+import type { NativeBinding, NativeHandle, NativeLoader } from "./symbols.ts";
+
+export { NativeLoadError, SllmNativeError, toSafeNumber } from "./errors.ts";
+export type { DrainBuffers, NativeEngineParams, NativeEvent, NativeRequest } from "./native-engine.ts";
+export { NativeEngine, newDrainBuffers } from "./native-engine.ts";
+export type { NativeLoadParams, NativeLoadStatus } from "./native-store.ts";
+export { NativeStore } from "./native-store.ts";
+export { type FailureName, failureName } from "./sllm-structs.ts";
+export type { NativeHandle, NativeLoader } from "./symbols.ts";
+
+/** The opened library. All calls are synchronous; those marked [blocks] in the header belong into a thread. */
+export class NativeLibrary {
+  readonly path: string;
+  readonly binding: NativeBinding;
+
+  private constructor(path: string, binding: NativeBinding) {
+    this.path = path;
+    this.binding = binding;
+  }
+
+  /** Opens the library and compares ABI versions. Throws NativeLoadError with the path and what is wrong. */
+  static open(path: string, loader: NativeLoader): NativeLibrary {
+    let binding: NativeBinding;
+    try {
+      binding = loader(path);
+    } catch (cause) {
+      throw new NativeLoadError(path, cause instanceof Error ? cause.message : String(cause), cause);
+    }
+    const found = binding.calls.sllm_abi_version();
+    if (found >>> 16 !== abiVersion >>> 16 || found < abiVersion) {
+      const hex = (version: number) => `0x${version.toString(16).padStart(8, "0")}`;
+      throw new NativeLoadError(path, `its ABI version is ${hex(found)}, wanted is ${hex(abiVersion)}`);
+    }
+    return new NativeLibrary(path, binding);
+  }
+
+  /** sllm_abi_version. */
+  abiVersion(): number {
+    return this.binding.calls.sllm_abi_version();
+  }
+
+  /** sllm_status_name. */
+  statusName(status: number): string {
+    return this.binding.calls.sllm_status_name(status);
+  }
+
+  /** XXH3 of bytes: the fast digest of checkpoint chunks. */
+  digestXxh3(bytes: Uint8Array): bigint {
+    return this.binding.calls.sllm_digest_xxh3(bytes.byteLength === 0 ? null : bytes, bytes.byteLength);
+  }
+
+  /**
+   * sllm_layout_plan: the JSON text of the canonical tensor order. Blocks, and a hostile header can end the process:
+   * call it in a process of its own.
+   */
+  layoutPlan(libraryDir: string, headerPath: string): string {
+    return fillText("sllm_layout_plan", this.binding, (out, cap, needed) =>
+      this.binding.calls.sllm_layout_plan(cString(libraryDir), cString(headerPath), out, cap, needed),
+    );
+  }
+
+  /** sllm_store_create. The caller owns the store and disposes of it. */
+  createStore(params: { reader_threads?: number } = {}): NativeStore {
+    const out = new BigUint64Array(1);
+    const status = this.binding.calls.sllm_store_create(storeParams.encode(params), out);
+    checkStatus("sllm_store_create", this.binding, status);
+    return new NativeStore(this.binding, createdHandle("sllm_store_create", out));
+  }
+
+  /** sllm_engine_create: blocks until the weights are there. The caller owns the engine and disposes of it. */
+  createEngine(params: NativeEngineParams): NativeEngine {
+    using memory = new CallMemory(this.binding);
+    const encoded = engineParams.encode({
+      ...params,
+      kind: engineKind[params.kind],
+      library_dir: memory.cString(params.library_dir),
+      header_path: memory.cString(params.header_path),
+      weights_path: memory.cString(params.weights_path),
+    });
+    const out = new BigUint64Array(1);
+    const status = this.binding.calls.sllm_engine_create(encoded, out);
+    checkStatus("sllm_engine_create", this.binding, status);
+    return new NativeEngine(this.binding, createdHandle("sllm_engine_create", out));
+  }
+
+  /**
+   * An engine that another thread owns, by its handle: for the calls marked [any]. It must not be disposed of, and
+   * the owner keeps it alive as long as it is used.
+   */
+  borrowEngine(handle: NativeHandle): NativeEngine {
+    return new NativeEngine(this.binding, handle);
+  }
+}

@@ -1,0 +1,137 @@
+/** The structs and constants of sllm.h. test/tidy/abi-drift.test.ts compares them with what a C compiler says. */
+import { struct } from "./struct.ts";
+
+/** SLLM_ABI_VERSION of the header these layouts were written for; the major half must agree. */
+export const abiVersion = 0x0001_0000;
+
+/** sllm_status, by name. */
+export const statuses = {
+  SLLM_OK: 0,
+  SLLM_E_INVALID_ARGUMENT: -1,
+  SLLM_E_NOT_FOUND: -2,
+  SLLM_E_BUFFER_TOO_SMALL: -3,
+  SLLM_E_OVERLOADED: -4,
+  SLLM_E_CLOSED: -5,
+  SLLM_E_OUT_OF_MEMORY: -6,
+  SLLM_E_IO: -10,
+  SLLM_E_CORRUPT: -11,
+  SLLM_E_LIBRARY_MISSING: -20,
+  SLLM_E_LIBRARY_VERSION: -21,
+  SLLM_E_MODEL_UNSUPPORTED: -22,
+  SLLM_E_CONTEXT_OVERFLOW: -30,
+  SLLM_E_CANCELLED: -31,
+  SLLM_E_ENGINE: -32,
+  SLLM_E_INTERNAL: -99,
+} as const;
+/** Names of failures; a status outside the table counts as SLLM_E_INTERNAL. */
+export type FailureName = Exclude<keyof typeof statuses, "SLLM_OK">;
+
+const namesByStatus = new Map<number, FailureName>(
+  Object.entries(statuses).flatMap(([name, status]) => (status === 0 ? [] : [[status, name as FailureName]])),
+);
+
+/** Name of a negative status. */
+export function failureName(status: number): FailureName {
+  return namesByStatus.get(status) ?? "SLLM_E_INTERNAL";
+}
+
+export const engineKind = { SLLM_ENGINE_LLAMA: 0, SLLM_ENGINE_ECHO: 1 } as const;
+export const eventKind = {
+  SLLM_EVENT_STARTED: 1,
+  SLLM_EVENT_TOKEN: 2,
+  SLLM_EVENT_DONE: 3,
+  SLLM_EVENT_ERROR: 4,
+} as const;
+export const finishKind = { SLLM_FINISH_STOP: 1, SLLM_FINISH_LENGTH: 2 } as const;
+
+export const storeParams = struct("sllm_store_params", { struct_size: "u32", reader_threads: "u32" });
+
+export const loadParams = struct("sllm_load_params", {
+  struct_size: "u32",
+  reserved: "u32",
+  weights_path: "pointer",
+  weights_bytes: "u64",
+  chunk_bytes: "u64",
+  chunk_digests: "pointer",
+  n_chunks: "u64",
+});
+
+export const loadStatus = struct("sllm_load_status", {
+  struct_size: "u32",
+  state: "i32",
+  fd: "i32",
+  direct_io: "u32",
+  bytes_done: "u64",
+  bytes_total: "u64",
+  read_ms: "f64",
+  message: "char[512]",
+});
+
+export const engineParams = struct("sllm_engine_params", {
+  struct_size: "u32",
+  kind: "u32",
+  library_dir: "pointer",
+  header_path: "pointer",
+  weights_path: "pointer",
+  weights_bytes: "u64",
+  context_tokens: "u32",
+  slots: "u32",
+  batch_tokens: "u32",
+  threads: "u32",
+  queue: "u32",
+  echo_token_us: "u32",
+});
+
+export const engineInfo = struct("sllm_engine_info", {
+  struct_size: "u32",
+  vocabulary_tokens: "u32",
+  context_tokens: "u32",
+  slots: "u32",
+  model_build_ms: "f64",
+  weights_wait_ms: "f64",
+});
+
+export const textSpan = struct("sllm_text", { data: "pointer", bytes: "u64" });
+
+export const request = struct("sllm_request", {
+  struct_size: "u32",
+  ignore_eos: "u32",
+  request: "u64",
+  prompt: "pointer",
+  n_prompt: "u64",
+  max_tokens: "u64",
+  seed: "u64",
+  temperature: "f64",
+  top_p: "f64",
+  min_p: "f64",
+  top_k: "u32",
+  n_stop: "u32",
+  stop: "pointer",
+});
+
+export const event = struct("sllm_event", {
+  request: "u64",
+  kind: "u32",
+  status: "i32",
+  token: "i32",
+  index: "u32",
+  text_offset: "u32",
+  text_bytes: "u32",
+  prompt_tokens: "u32",
+  reserved: "u32",
+  queue_ms: "f64",
+  prefill_ms: "f64",
+  decode_ms: "f64",
+});
+
+/** All structs of the header, for checks. */
+export const structs = [
+  storeParams,
+  loadParams,
+  loadStatus,
+  engineParams,
+  engineInfo,
+  textSpan,
+  request,
+  event,
+] as const;

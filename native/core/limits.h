@@ -1,0 +1,56 @@
+// Bounds of the native library. Those that also exist in schema/limits.ts carry the same names and values.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sllm::limits {
+
+// Stop strings of one request, and bytes of one of them: the text held back is bounded by the longest.
+inline constexpr std::uint32_t stop_strings = 16;
+inline constexpr std::uint64_t stop_bytes = 256;
+
+// Parallel sequences of one instance; libllama's own bound is the same.
+inline constexpr std::uint32_t slots = 256;
+
+// Context of one sequence.
+inline constexpr std::uint32_t context_tokens = 1'048'576;
+
+// Requests waiting inside one engine beyond its slots, when the caller names no number, and at most.
+inline constexpr std::uint32_t engine_queue = 1'024;
+inline constexpr std::uint32_t engine_queue_max = 65'536;
+
+// Tokens of one step when the caller names no number, and at most: it bounds the pause a prefill puts into streams.
+inline constexpr std::uint32_t batch_tokens = 512;
+inline constexpr std::uint32_t batch_tokens_max = 16'384;
+
+// Events nobody drained: the compute thread pauses there instead of filling memory for a consumer that stopped.
+inline constexpr std::size_t undrained_events = 65'536;
+
+// Reader threads of a store: more only queue at the disk.
+inline constexpr std::uint32_t reader_threads = 64;
+
+// Compute threads of an engine.
+inline constexpr std::uint32_t threads = 512;
+
+// Bytes of weights of one checkpoint.
+inline constexpr std::uint64_t weights_bytes = std::uint64_t{4} << 40;
+
+// Alignment of chunks and of the end of weights.bin: O_DIRECT on any common device.
+inline constexpr std::uint64_t file_align_bytes = 4'096;
+
+// Alignment of tensors in weights.bin.
+inline constexpr std::uint64_t tensor_align_bytes = 128;
+
+// Bounds of a GGUF header.
+inline constexpr std::uint64_t gguf_header_bytes = std::uint64_t{512} << 20;
+inline constexpr std::uint64_t tensors = 131'072;
+inline constexpr std::uint64_t gguf_pairs = 65'536;
+inline constexpr std::uint64_t gguf_array = 8'388'608;
+inline constexpr std::uint64_t gguf_string_bytes = std::uint64_t{16} << 20;
+inline constexpr int gguf_array_depth = 4;
+
+// JSON of one conversation.
+inline constexpr std::uint64_t messages_bytes = std::uint64_t{16} << 20;
+
+}  // namespace sllm::limits

@@ -1,0 +1,67 @@
+// Backend: what computes tokens. The engine batches, counts and speaks to the caller; a backend knows a model.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/status.h"
+
+namespace sllm {
+
+struct BackendFacts {
+    std::uint32_t vocabulary_tokens = 0;
+    std::uint32_t context_tokens = 0;  // per slot
+    std::uint32_t slots = 0;
+    std::uint32_t batch_tokens = 0;  // of one decode call, at least one per slot
+    double model_build_ms = 0;
+    double weights_wait_ms = 0;
+};
+
+struct SamplingParams {
+    double temperature = 0;  // 0: greedy
+    double top_p = 1;
+    double min_p = 0;
+    std::uint32_t top_k = 0;  // 0: all
+    std::uint64_t seed = 0;
+};
+
+// One token of a batch: it takes `position` of the slot's sequence.
+struct BatchToken {
+    std::int32_t token = 0;
+    std::uint32_t position = 0;
+    std::uint32_t slot = 0;
+    bool wants_output = false;  // a token will be sampled from what the model says after this one
+};
+
+class Backend {
+public:
+    virtual ~Backend() = default;
+
+    // [any]
+    virtual const BackendFacts &facts() const = 0;
+    virtual Status tokenize(std::string_view text, bool add_special, bool parse_special,
+                            std::vector<std::int32_t> *out) const = 0;
+    virtual Status render_chat(std::string_view messages, std::string *out) const = 0;
+    // Makes a running decode return soon, with an error. Nothing but destruction may follow.
+    virtual void interrupt() = 0;
+
+    // The rest: compute thread only.
+
+    // A slot begins an empty sequence.
+    virtual Status begin(std::uint32_t slot, const SamplingParams &sampling) = 0;
+    // A slot's sequence is forgotten.
+    virtual void end(std::uint32_t slot) = 0;
+    // Computes a batch. After an error the backend is unusable.
+    virtual Status decode(std::span<const BatchToken> batch) = 0;
+    // The token at `position` of the slot's sequence, drawn from the output of batch[index] of the last decode.
+    virtual std::int32_t sample(std::uint32_t slot, std::size_t index, std::uint32_t position) = 0;
+    virtual bool ends_generation(std::int32_t token) const = 0;
+    // Appends the bytes of a token, which may be part of a UTF-8 character.
+    virtual void append_piece(std::int32_t token, std::string *out) const = 0;
+};
+
+}  // namespace sllm

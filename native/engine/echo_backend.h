@@ -1,0 +1,51 @@
+// A backend without a model: it answers a prompt with the prompt's own bytes and then ends; with ignore_eos it starts
+// over. Tokens are bytes, so that characters cross token borders as they do with real vocabularies. It lets the whole
+// path be tested where no model is wanted, and takes a set time per step.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "engine/backend.h"
+
+namespace sllm {
+
+class EchoBackend : public Backend {
+public:
+    static constexpr std::int32_t end_token = 256;  // after the 256 bytes
+
+    EchoBackend(std::uint32_t context_tokens, std::uint32_t slots, std::uint32_t batch_tokens, std::uint32_t token_us);
+
+    const BackendFacts &facts() const override { return facts_; }
+    Status tokenize(std::string_view text, bool add_special, bool parse_special,
+                    std::vector<std::int32_t> *out) const override;
+    // The prompt of a conversation is its last message.
+    Status render_chat(std::string_view messages, std::string *out) const override;
+    void interrupt() override;
+
+    Status begin(std::uint32_t slot, const SamplingParams &sampling) override;
+    void end(std::uint32_t slot) override;
+    Status decode(std::span<const BatchToken> batch) override;
+    std::int32_t sample(std::uint32_t slot, std::size_t index, std::uint32_t position) override;
+    bool ends_generation(std::int32_t token) const override { return token == end_token; }
+    void append_piece(std::int32_t token, std::string *out) const override;
+
+private:
+    struct Slot {
+        std::vector<std::int32_t> prompt;
+        bool answering = false;  // the prompt is complete
+        std::size_t said = 0;
+    };
+
+    BackendFacts facts_;
+    const std::uint32_t token_us_;
+    std::vector<Slot> slots_;
+    std::mutex mutex_;
+    std::condition_variable interrupt_;
+    bool interrupted_ = false;  // guarded by mutex_
+};
+
+}  // namespace sllm

@@ -1,0 +1,49 @@
+// Env: the only door to the operating system. Tests give another one that fails, delays and tears.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace sllm {
+
+// Every function that can fail returns a negative errno then. All are safe to call from any thread.
+class Env {
+public:
+    virtual ~Env() = default;
+
+    // A file descriptor with close-on-exec.
+    virtual int open(const char *path, int flags);
+    virtual int close(int fd);
+    virtual ssize_t pread(int fd, void *out, std::size_t bytes, std::uint64_t offset);
+    // Size in bytes of a regular file or of anonymous memory; -EISDIR and the like are up to open.
+    virtual std::int64_t file_size(int fd);
+
+    // Anonymous shared memory of the given size, sealable, all zero.
+    virtual int create_memory(const char *name, std::uint64_t bytes);
+    // Adds F_SEAL_* flags.
+    virtual int seal(int fd, int seals);
+
+    // mmap; *out is set on success.
+    virtual int map(void *address, std::size_t bytes, int protection, int flags, int fd, std::uint64_t offset,
+                    void **out);
+    virtual int unmap(void *address, std::size_t bytes);
+    virtual int advise(void *address, std::size_t bytes, int advice);
+
+    // Sleeps while *word == expected, for timeout_us at most. Works across processes that share the page.
+    virtual void futex_wait(const std::atomic<std::uint32_t> *word, std::uint32_t expected, std::uint64_t timeout_us);
+    virtual void futex_wake_all(std::atomic<std::uint32_t> *word);
+
+    virtual std::int32_t process_id();
+    virtual bool process_exists(std::int32_t pid);
+
+    // Milliseconds of a clock that never goes back.
+    virtual double now_ms();
+
+    // The real one.
+    static Env &posix();
+};
+
+}  // namespace sllm

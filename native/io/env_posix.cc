@@ -1,0 +1,85 @@
+// The system calls themselves.
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+
+#include "io/env.h"
+
+namespace sllm {
+
+int Env::open(const char *path, int flags) {
+    const int fd = ::open(path, flags | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+int Env::close(int fd) { return ::close(fd) < 0 ? -errno : 0; }
+
+ssize_t Env::pread(int fd, void *out, std::size_t bytes, std::uint64_t offset) {
+    const ssize_t n = ::pread(fd, out, bytes, static_cast<off_t>(offset));
+    return n < 0 ? -errno : n;
+}
+
+std::int64_t Env::file_size(int fd) {
+    struct stat facts {};
+    return ::fstat(fd, &facts) < 0 ? -errno : facts.st_size;
+}
+
+int Env::create_memory(const char *name, std::uint64_t bytes) {
+    const int fd = ::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) return -errno;
+    if (::ftruncate(fd, static_cast<off_t>(bytes)) < 0) {
+        const int error = errno;
+        ::close(fd);
+        return -error;
+    }
+    return fd;
+}
+
+int Env::seal(int fd, int seals) { return ::fcntl(fd, F_ADD_SEALS, seals) < 0 ? -errno : 0; }
+
+int Env::map(void *address, std::size_t bytes, int protection, int flags, int fd, std::uint64_t offset, void **out) {
+    void *result = ::mmap(address, bytes, protection, flags, fd, static_cast<off_t>(offset));
+    if (result == MAP_FAILED) return -errno;
+    *out = result;
+    return 0;
+}
+
+int Env::unmap(void *address, std::size_t bytes) { return ::munmap(address, bytes) < 0 ? -errno : 0; }
+
+int Env::advise(void *address, std::size_t bytes, int advice) {
+    return ::madvise(address, bytes, advice) < 0 ? -errno : 0;
+}
+
+void Env::futex_wait(const std::atomic<std::uint32_t> *word, std::uint32_t expected, std::uint64_t timeout_us) {
+    const timespec timeout{static_cast<time_t>(timeout_us / 1'000'000),
+                           static_cast<long>(timeout_us % 1'000'000) * 1'000};
+    // Whatever ends the wait, the caller looks at the word again.
+    ::syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, nullptr, 0);
+}
+
+void Env::futex_wake_all(std::atomic<std::uint32_t> *word) {
+    ::syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, nullptr, nullptr, 0);
+}
+
+std::int32_t Env::process_id() { return ::getpid(); }
+
+bool Env::process_exists(std::int32_t pid) { return ::kill(pid, 0) == 0 || errno == EPERM; }
+
+double Env::now_ms() {
+    const auto now = std::chrono::steady_clock::now().time_since_epoch();
+    return std::chrono::duration<double, std::milli>(now).count();
+}
+
+Env &Env::posix() {
+    static Env env;
+    return env;
+}
+
+}  // namespace sllm
