@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { deviceKinds, instanceStates, tiers } from "../../schema/vocab.ts";
 import { checkProperty } from "../../test/support/property.ts";
 import { decide } from "./decide.ts";
+import { estimateStartup } from "./estimate.ts";
 import { roundsBeforeScaleOut } from "./serve.ts";
 import type { ClusterView, InstanceView, PlacementRequest, SourceView } from "./view.ts";
 
@@ -303,6 +304,14 @@ describe("whatever the cluster", () => {
       expect(own.filter((i) => accepts(i.worker_id) && ["ready", "loading"].includes(i.state))).toHaveLength(
         0,
       );
+      const roomy = cluster.devices.filter((d) => {
+        const sources = cluster.sources.filter(
+          (x) => x.worker_id === d.worker_id && x.checkpoint === checkpoint,
+        );
+        const complete = estimateStartup(d.kind, request.weights_bytes, sources) !== null;
+        return accepts(d.worker_id) && complete && d.memory_bytes - d.reserved_bytes >= request.memory_bytes;
+      });
+      expect(roomy).toHaveLength(0);
     });
   });
 });

@@ -1,7 +1,7 @@
 /** Property tests that can be replayed: the seed comes from SLLM_TEST_SEED or chance and stands in every failure. */
 import fc from "fast-check";
 
-const given = process.env["SLLM_TEST_SEED"];
+const given = process.env.SLLM_TEST_SEED;
 
 /** One seed per test process, so that a failing run is repeated by setting the variable. */
 export const testSeed =
