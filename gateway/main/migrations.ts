@@ -1,0 +1,10 @@
+/** The committed migrations as data, so that they travel with every bundle. In the order of drizzle's journal. */
+import initial from "../../schema/db/migrations/0000_initial.sql" with { type: "text" };
+
+export interface Migration {
+  /** Name of the file without its ending. */
+  readonly name: string;
+  readonly sql: string;
+}
+
+export const migrations: readonly Migration[] = [{ name: "0000_initial", sql: initial }];

@@ -1,0 +1,39 @@
+/** The StateStore of the gateway's ports on a database; every operation is one transaction. */
+import { sql } from "drizzle-orm";
+import type { Clock, StateStore } from "../ports.ts";
+import type { Database, Db } from "./database.ts";
+import { listEvents } from "./events.ts";
+import { callDatabase } from "./failures.ts";
+import { getGeneration, insertGeneration, moveGeneration } from "./generations.ts";
+import { createInstance, moveInstance, touchInstance } from "./instances.ts";
+import { deleteModel, deployModel, getModel, listModels, purgeModel } from "./models.ts";
+import { snapshot } from "./snapshot.ts";
+import { expireWorkers, heartbeat, registerWorker } from "./workers.ts";
+
+/** The database stays the caller's to close. The clock only measures how long it takes to answer. */
+export function createStateStore(database: Database, clock: Clock): StateStore {
+  const run = <T>(operation: (db: Db) => Promise<T>): Promise<T> =>
+    callDatabase(clock, () => operation(database.db));
+  return {
+    ping: () =>
+      run(async (db) => {
+        await db.execute(sql`select 1`);
+      }),
+    deployModel: (request, resolved) => run((db) => deployModel(db, request, resolved)),
+    deleteModel: (model_id) => run((db) => deleteModel(db, model_id)),
+    purgeModel: (model_id) => run((db) => purgeModel(db, model_id)),
+    getModel: (model_id) => run((db) => getModel(db, model_id)),
+    listModels: () => run(listModels),
+    registerWorker: (report, now_ms) => run((db) => registerWorker(db, report, now_ms)),
+    heartbeat: (report, now_ms) => run((db) => heartbeat(db, report, now_ms)),
+    expireWorkers: (now_ms, lease_ms) => run((db) => expireWorkers(db, now_ms, lease_ms)),
+    snapshot: () => run(snapshot),
+    createInstance: (instance) => run((db) => createInstance(db, instance)),
+    moveInstance: (move) => run((db) => moveInstance(db, move)),
+    touchInstance: (instance_id, now_ms) => run((db) => touchInstance(db, instance_id, now_ms)),
+    insertGeneration: (generation) => run((db) => insertGeneration(db, generation)),
+    moveGeneration: (move) => run((db) => moveGeneration(db, move)),
+    getGeneration: (generation_id) => run((db) => getGeneration(db, generation_id)),
+    listEvents: (filter) => run((db) => listEvents(db, filter)),
+  };
+}

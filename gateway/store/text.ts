@@ -1,0 +1,11 @@
+/** Texts from outside, made fit for a column. */
+import { limits } from "../../schema/limits.ts";
+
+/**
+ * An error message as a row can hold it: bounded, without NUL, well-formed. It may quote an engine's last words, and
+ * must never be the reason why the end of an instance cannot be recorded.
+ */
+export function storableMessage(message: string): string {
+  const bounded = message.slice(0, limits.error_message_chars).replaceAll("\0", "\uFFFD");
+  return new TextDecoder().decode(new TextEncoder().encode(bounded));
+}

@@ -1,0 +1,183 @@
+/** Workers come, report, fall silent. Their reports are merged into the shared truth in sets, not row by row. */
+import { sql } from "drizzle-orm";
+import type {
+  HeartbeatRequest,
+  HeartbeatResponse,
+  RegisterRequest,
+} from "../../schema/cluster/membership.ts";
+import { SllmError } from "../../schema/error.ts";
+import type { WorkerId } from "../../schema/ids.ts";
+import { workerMoves } from "../../schema/vocab.ts";
+import type { Db } from "./database.ts";
+import { logEvents } from "./events.ts";
+import { endInstances } from "./instances.ts";
+import { statesBefore } from "./moves.ts";
+import { mergePlacements } from "./placements.ts";
+import { listOf } from "./rows.ts";
+import { storableMessage } from "./text.ts";
+
+type Transaction = Parameters<Parameters<Db["transaction"]>[0]>[0];
+
+/**
+ * Takes a worker in. The first statement locks its row, the second sees every instance that was created before:
+ * `createInstance` holds a share lock on that row.
+ */
+export async function registerWorker(db: Db, report: RegisterRequest, now_ms: number): Promise<void> {
+  await db.transaction(async (tx) => {
+    await writeWorker(tx, report, new Date(now_ms).toISOString());
+    await tx.execute(sql`
+      with host as (
+        select worker_id from workers where worker_id = ${report.worker_id}
+      ), ending as (
+        select instance_id, state as from_state, 'gone'::instance_state as to_state, 'worker_restarted' as reason,
+          null::text as error_code, null::text as error_message
+        from instances
+        where worker_id = ${report.worker_id} and incarnation <> ${report.incarnation}
+          and state not in ('gone', 'failed')
+        order by instance_id for update
+      ), ${endInstances}, ${mergePlacements(sql`host`, report.placements)}
+      select 1`);
+    await writeDevices(tx, report);
+  });
+}
+
+async function writeWorker(tx: Transaction, report: RegisterRequest, now: string): Promise<void> {
+  const rows = await tx.execute(sql`
+    with before as (
+      select worker_id, state from workers where worker_id = ${report.worker_id} for update
+    ), written as (
+      insert into workers as w (worker_id, incarnation, state, url, version, last_heartbeat_at)
+      values (${report.worker_id}, ${report.incarnation}, ${report.state}, ${report.url}, ${report.version}, ${now})
+      on conflict (worker_id) do update set
+        incarnation = excluded.incarnation, state = excluded.state, url = excluded.url, version = excluded.version,
+        heartbeat_sequence = excluded.heartbeat_sequence, last_heartbeat_at = excluded.last_heartbeat_at
+      where w.state in (${listOf(statesBefore(workerMoves, report.state))})
+      returning w.worker_id as entity_id, w.state as to_state
+    ), logged as (${logEvents(
+      "worker",
+      sql`(
+        select w.entity_id, b.state as from_state, w.to_state, 'registered' as reason
+        from written w left join before b on b.worker_id = w.entity_id
+        where b.state is distinct from w.to_state
+      ) c`,
+    )})
+    select entity_id from written`);
+  if (rows.length === 0) {
+    throw new SllmError("state_conflict", `A worker cannot register as '${report.state}'.`, {
+      param: "state",
+    });
+  }
+}
+
+/**
+ * Devices follow the report; what is reserved is counted anew. A process never shrinks its devices, so the greater
+ * value only guards the check of the table against a worker that breaks this rule.
+ */
+async function writeDevices(tx: Transaction, report: RegisterRequest): Promise<void> {
+  await tx.execute(sql`
+    with live as (
+      select device_id, memory_bytes from instances
+      where worker_id = ${report.worker_id} and state not in ('gone', 'failed')
+      order by instance_id for update
+    ), reserved as (
+      select device_id, sum(memory_bytes)::bigint as reserved_bytes from live group by device_id
+    ), reported as (
+      select distinct on (r.device_id) r.device_id, r.kind, r.memory_bytes,
+        coalesce(reserved.reserved_bytes, 0) as reserved_bytes
+      from jsonb_to_recordset(${JSON.stringify(report.devices)}::jsonb)
+        as r(device_id text, kind device_kind, memory_bytes bigint)
+        left join reserved using (device_id)
+    ), removed as (
+      delete from devices d where d.worker_id = ${report.worker_id}
+        and not exists (select 1 from reported r where r.device_id = d.device_id)
+    )
+    insert into devices (worker_id, device_id, kind, memory_bytes, reserved_bytes)
+    select ${report.worker_id}, device_id, kind, greatest(memory_bytes, reserved_bytes), reserved_bytes from reported
+    on conflict (worker_id, device_id) do update set
+      kind = excluded.kind, memory_bytes = excluded.memory_bytes, reserved_bytes = excluded.reserved_bytes`);
+}
+
+type HeartbeatResult = { known: boolean; release: string[] };
+
+/**
+ * Takes a heartbeat in by one statement. Late ones (by their sequence) and those of another incarnation change
+ * nothing. A state that cannot follow the known one makes the worker register again.
+ */
+export async function heartbeat(
+  db: Db,
+  report: HeartbeatRequest,
+  now_ms: number,
+): Promise<HeartbeatResponse> {
+  const now = new Date(now_ms).toISOString();
+  const ended = report.instances.map((instance) => ({
+    instance_id: instance.instance_id,
+    state: instance.state,
+    error_code: instance.error?.code ?? null,
+    error_message: instance.error === null ? null : storableMessage(instance.error.message),
+  }));
+  const [result] = await db.execute<HeartbeatResult>(sql`
+    with before as (
+      select worker_id, state, heartbeat_sequence from workers
+      where worker_id = ${report.worker_id} and incarnation = ${report.incarnation}
+        and state in (${listOf(statesBefore(workerMoves, report.state))})
+      for update
+    ), taken as (
+      update workers w set state = ${report.state}, heartbeat_sequence = ${report.sequence}, last_heartbeat_at = ${now}
+      from before b
+      where w.worker_id = b.worker_id and b.heartbeat_sequence < ${report.sequence}
+      returning w.worker_id, b.state as from_state, w.state as to_state
+    ), workers_log as (${logEvents(
+      "worker",
+      sql`(
+        select worker_id as entity_id, from_state, to_state, 'reported' as reason from taken
+        where from_state <> to_state
+      ) c`,
+    )}), reported as (
+      select r.* from taken, jsonb_to_recordset(${JSON.stringify(ended)}::jsonb)
+        as r(instance_id text, state instance_state, error_code text, error_message text)
+    ), ending as (
+      select i.instance_id, i.state as from_state,
+        case when r.state = 'failed' then r.state else 'gone' end as to_state,
+        case when r.state in ('gone', 'failed') then 'reported' else 'worker_gone' end as reason,
+        r.error_code, r.error_message
+      from taken t join instances i using (worker_id) left join reported r using (instance_id)
+      where i.state not in ('gone', 'failed') and (r.state in ('gone', 'failed') or t.to_state = 'gone')
+      order by i.instance_id for update of i
+    ), ${endInstances}, ${mergePlacements(sql`taken`, report.placements)}
+    select exists (select 1 from before) as known, (
+      select coalesce(json_agg(distinct r.instance_id), '[]') from reported r
+      where r.instance_id in (select entity_id from ended) or not exists (
+        select 1 from instances i
+        where i.instance_id = r.instance_id and i.worker_id = ${report.worker_id} and i.state not in ('gone', 'failed')
+      )
+    ) as release`);
+  if (result === undefined) throw new Error("a select without from gave no row");
+  return { known: result.known, release: result.release };
+}
+
+/**
+ * Marks silent workers lost and fails their instances, and those found on workers that were lost or gone before
+ * (one may have been created while its worker expired). Safe to run from every gateway at once.
+ */
+export async function expireWorkers(db: Db, now_ms: number, lease_ms: number): Promise<WorkerId[]> {
+  const oldest = new Date(now_ms - lease_ms).toISOString();
+  const rows = await db.execute<{ worker_id: WorkerId }>(sql`
+    with silent as (
+      select worker_id, state from workers
+      where state in ('ready', 'draining') and last_heartbeat_at < ${oldest}
+      order by worker_id for update
+    ), lost as (
+      update workers w set state = 'lost' from silent s where w.worker_id = s.worker_id
+      returning w.worker_id as entity_id, s.state as from_state, w.state as to_state, 'lease_expired' as reason
+    ), workers_log as (${logEvents("worker", sql`lost`)}), ending as (
+      select instance_id, state as from_state, 'failed'::instance_state as to_state, 'worker_lost' as reason,
+        'worker_unavailable' as error_code, 'The worker stopped reporting.' as error_message
+      from instances
+      where state not in ('gone', 'failed') and worker_id in (
+        select entity_id from lost union all select worker_id from workers where state in ('lost', 'gone')
+      )
+      order by instance_id for update
+    ), ${endInstances}
+    select entity_id as worker_id from lost order by worker_id`);
+  return rows.map((row) => row.worker_id);
+}
