@@ -46,7 +46,8 @@ const leastTensorBytes = 8 + 1 + 4 + 4 + 8;
 /** No type takes less than a bit per element. */
 const mostElements = limits.weights_bytes * 8;
 
-const utf8 = new TextDecoder("utf-8", { fatal: true });
+/** Byte order marks stay: names that differ in one are different names. */
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /**
  * Reads the header of a GGUF file and checks that all its tensors lie inside the file and apart from each other.

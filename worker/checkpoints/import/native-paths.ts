@@ -1,0 +1,22 @@
+/** Where the native library and the engine libraries lie, for programs that are not told. */
+import { join } from "node:path";
+import process from "node:process";
+
+export interface NativePaths {
+  /** Path of libsllm.so. */
+  readonly library: string;
+  /** Folder of libllama and its CPU variants. */
+  readonly engine_libraries: string;
+}
+
+const repositoryRoot = join(import.meta.dirname, "../../..");
+
+/** Paths from SLLM_NATIVE_LIBRARY and SLLM_ENGINE_LIBRARIES, or those of a checkout that was set up. */
+export function defaultNativePaths(): NativePaths {
+  return {
+    library: process.env.SLLM_NATIVE_LIBRARY ?? join(repositoryRoot, "native/build/libsllm.so"),
+    engine_libraries:
+      process.env.SLLM_ENGINE_LIBRARIES ??
+      join(repositoryRoot, "node_modules/@node-llama-cpp/linux-x64/bins/linux-x64"),
+  };
+}

@@ -1,0 +1,71 @@
+/** Events of the native engine as messages of the engine protocol: the tokens of one drain become one message. Pure. */
+import type { NativeEvent } from "../../native/bun-ffi-helpers/native.ts";
+import { failureName } from "../../native/bun-ffi-helpers/native.ts";
+import { eventKind, finishKind, statuses } from "../../native/bun-ffi-helpers/sllm-structs.ts";
+import type { EngineMessage } from "../../schema/cluster/engine.ts";
+import { requestErrorCode } from "../status-codes.ts";
+
+type TokensMessage = Extract<EngineMessage, { type: "tokens" }>;
+
+/** Messages in an order that keeps every request's own; at most one `tokens` message per request. */
+export function toMessages(events: readonly NativeEvent[]): EngineMessage[] {
+  const messages: EngineMessage[] = [];
+  const open = new Map<number, TokensMessage>();
+  for (const event of events) {
+    switch (event.kind) {
+      case eventKind.SLLM_EVENT_STARTED:
+        messages.push({ type: "started", request: event.request, prompt_tokens: event.prompt_tokens });
+        break;
+      case eventKind.SLLM_EVENT_TOKEN:
+        addToken(messages, open, event);
+        break;
+      case eventKind.SLLM_EVENT_DONE:
+        open.delete(event.request);
+        messages.push(doneMessage(event));
+        break;
+      case eventKind.SLLM_EVENT_ERROR:
+        open.delete(event.request);
+        messages.push({
+          type: "error",
+          request: event.request,
+          error: { code: requestErrorCode(failureName(event.status)), message: event.text },
+        });
+        break;
+    }
+  }
+  return messages;
+}
+
+/** True when an event says that the engine itself has failed and must be destroyed. */
+export function isFatal(event: NativeEvent): boolean {
+  return event.kind === eventKind.SLLM_EVENT_ERROR && event.status === statuses.SLLM_E_ENGINE;
+}
+
+function addToken(messages: EngineMessage[], open: Map<number, TokensMessage>, event: NativeEvent): void {
+  const token = { token: event.token, text: event.text };
+  const before = open.get(event.request);
+  if (before) {
+    before.tokens.push(token);
+    return;
+  }
+  const message: TokensMessage = {
+    type: "tokens",
+    request: event.request,
+    first_index: event.index,
+    tokens: [token],
+  };
+  open.set(event.request, message);
+  messages.push(message);
+}
+
+function doneMessage(event: NativeEvent): EngineMessage {
+  return {
+    type: "done",
+    request: event.request,
+    finish_reason: event.status === finishKind.SLLM_FINISH_LENGTH ? "length" : "stop",
+    text: event.text,
+    prompt_tokens: event.prompt_tokens,
+    completion_tokens: event.index,
+    timings: { queue_ms: event.queue_ms, prefill_ms: event.prefill_ms, decode_ms: event.decode_ms },
+  };
+}

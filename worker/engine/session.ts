@@ -1,0 +1,177 @@
+/**
+ * The commands of one engine process: starts the pump thread, renders and tokenizes prompts, submits and cancels
+ * requests. Lives on the main thread; every answer goes out through `write`.
+ */
+import {
+  type NativeEngine,
+  type NativeLibrary,
+  SllmNativeError,
+} from "../../native/bun-ffi-helpers/native.ts";
+import type { EngineCommand, EngineMessage } from "../../schema/cluster/engine.ts";
+import type { PromptInput } from "../../schema/cluster/generate.ts";
+import type { WireError } from "../../schema/error.ts";
+import { limits } from "../../schema/limits.ts";
+import { toWireError } from "../status-codes.ts";
+import { type CreateCommand, controlWord, controlWords, type PumpMessage } from "./pump-messages.ts";
+
+type LoadCommand = Extract<EngineCommand, { op: "load" }>;
+type GenerateCommand = Extract<EngineCommand, { op: "generate" }>;
+
+export interface SessionOptions {
+  readonly library: NativeLibrary;
+  readonly pump: Worker;
+  /** Folder of the engine libraries. */
+  readonly engine_libraries: string;
+  /** Time per token of the echo engine. */
+  readonly echo_token_us: number;
+  /** Resolves when the messages have left the process. */
+  readonly write: (messages: readonly EngineMessage[]) => Promise<void>;
+  /** Called once, when the engine has ended: with 0 after `close`, with 1 after a failure. */
+  readonly onEnd: (exitCode: number) => void;
+}
+
+/** One engine and its requests. */
+export class Session {
+  readonly #options: SessionOptions;
+  readonly #control = new Int32Array(new SharedArrayBuffer(controlWords * Int32Array.BYTES_PER_ELEMENT));
+  #engine: NativeEngine | null = null;
+  #contextTokens = 0;
+  #loading = false;
+  /** Resolves when the failure has been reported; null while all is well. */
+  #failure: Promise<void> | null = null;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    options.pump.onmessage = ({ data }: MessageEvent<PumpMessage>) => this.#onPump(data);
+    options.pump.onerror = (event) => {
+      event.preventDefault();
+      this.#fail({ code: "internal", message: `the engine's thread has failed: ${event.message}` });
+      void this.#end();
+    };
+  }
+
+  /** Carries out a command of the supervisor. `exit` is the caller's business. */
+  handle(command: Exclude<EngineCommand, { op: "exit" }>): void {
+    switch (command.op) {
+      case "load":
+        this.#load(command);
+        break;
+      case "generate":
+        this.#generate(command);
+        break;
+      case "cancel":
+        this.#engine?.cancel(command.request);
+        break;
+    }
+  }
+
+  /**
+   * Ends the engine in order. False when that is not possible because the library is building it: the caller ends
+   * the process instead.
+   */
+  close(): boolean {
+    if (this.#loading) return false;
+    if (this.#engine === null) void this.#end();
+    Atomics.store(this.#control, controlWord.stop, 1);
+    return true;
+  }
+
+  #load(command: LoadCommand): void {
+    if (this.#loading || this.#engine !== null) throw new Error("an engine process loads one model only");
+    this.#loading = true;
+    const create: CreateCommand = {
+      library: this.#options.library.path,
+      control: this.#control.buffer as SharedArrayBuffer,
+      params: {
+        kind: command.engine === "echo" ? "SLLM_ENGINE_ECHO" : "SLLM_ENGINE_LLAMA",
+        library_dir: this.#options.engine_libraries,
+        header_path: command.header_path,
+        weights_path: command.weights_path,
+        weights_bytes: BigInt(command.weights_bytes),
+        context_tokens: command.context_tokens,
+        slots: command.slots,
+        batch_tokens: limits.batch_tokens,
+        threads: command.threads,
+        queue: limits.engine_queue,
+        echo_token_us: this.#options.echo_token_us,
+      },
+    };
+    this.#options.pump.postMessage(create);
+  }
+
+  #generate(command: GenerateCommand): void {
+    const refuse = (error: WireError) =>
+      void this.#options.write([{ type: "error", request: command.request, error }]);
+    if (this.#engine === null) {
+      refuse({ code: "model_loading", message: "The model is not ready yet." });
+      return;
+    }
+    try {
+      const prompt = tokenizePrompt(this.#engine, command.prompt);
+      if (prompt.length >= this.#contextTokens) {
+        refuse(contextError(prompt.length, this.#contextTokens));
+        return;
+      }
+      this.#engine.submit({
+        request: command.request,
+        prompt,
+        max_tokens: command.max_tokens ?? 0,
+        ignore_eos: command.ignore_eos,
+        stop: command.stop,
+        ...command.sampling,
+        seed: BigInt.asUintN(64, BigInt(command.sampling.seed)),
+      });
+    } catch (error) {
+      if (!(error instanceof SllmNativeError)) throw error;
+      refuse(toWireError(error));
+    }
+  }
+
+  #onPump(message: PumpMessage): void {
+    switch (message.type) {
+      case "created": {
+        this.#loading = false;
+        this.#engine = this.#options.library.borrowEngine(message.handle);
+        this.#contextTokens = message.context_tokens;
+        const { model_build_ms, weights_wait_ms } = message;
+        void this.#options.write([{ type: "ready", model_build_ms, weights_wait_ms }]);
+        break;
+      }
+      case "batch":
+        void this.#options.write(message.messages).then(() => {
+          Atomics.sub(this.#control, controlWord.unwritten, 1);
+          Atomics.notify(this.#control, controlWord.unwritten);
+        });
+        break;
+      case "failed":
+        this.#fail(message.error);
+        break;
+      case "closed":
+        void this.#end();
+        break;
+    }
+  }
+
+  #fail(error: WireError): void {
+    this.#failure ??= this.#options.write([{ type: "failed", error }]);
+  }
+
+  async #end(): Promise<void> {
+    this.#engine = null;
+    await this.#failure;
+    this.#options.onEnd(this.#failure === null ? 0 : 1);
+  }
+}
+
+/** Control tokens in a text count as such: chat templates are made of them, and completions may quote them. */
+function tokenizePrompt(engine: NativeEngine, prompt: PromptInput): Int32Array {
+  const text = prompt.kind === "text" ? prompt.text : engine.renderChat(JSON.stringify(prompt.messages));
+  return engine.tokenize(text, { add_special: true, parse_special: true });
+}
+
+function contextError(prompt_tokens: number, context_tokens: number): WireError {
+  return {
+    code: "context_length_exceeded",
+    message: `The prompt has ${prompt_tokens} tokens; the context of ${context_tokens} tokens has no room for an answer.`,
+  };
+}
