@@ -83,8 +83,6 @@ test("every function of the header is in the symbol table with the same paramete
   const declared = functionsOfHeader();
   expect([...declared.keys()].sort()).toEqual(Object.keys(symbols).sort());
   expect(header.match(/^SLLM_API /gm)?.length).toBe(declared.size);
-    declared.size,
-  );
   for (const [name, symbol] of Object.entries(symbols)) {
     expect({ name, ...declared.get(name) }).toEqual({
       name,
