@@ -40,7 +40,6 @@ function instance(instance_id: string, fields: Partial<InstanceView> = {}): Inst
     state: "ready",
     slots: 2,
     memory_bytes: 2_000,
-    last_used_ms: 0,
     ...fields,
   };
 }
@@ -55,6 +54,7 @@ function view(fields: Partial<ClusterView> = {}): ClusterView {
     sources: [disk("w1"), disk("w2")],
     instances: [],
     in_flight: new Map(),
+    last_used_ms: new Map(),
     ...fields,
   };
 }
@@ -129,21 +129,26 @@ describe("a start", () => {
   });
 
   test("reclaims the idle instance that was used longest ago when no memory is free", () => {
-    const idle = (id: string, last_used_ms: number) => instance(id, { model_id: "other", last_used_ms });
+    const idle = (id: string) => instance(id, { model_id: "other" });
     const full = view({
       devices: [device("w1", 4_000, 4_000)],
-      instances: [idle("i-new", 20), idle("i-old", 10)],
+      instances: [idle("i-a"), idle("i-b")],
+      last_used_ms: new Map([
+        ["i-a", 20],
+        ["i-b", 10],
+      ]),
     });
-    expect(decide(full, request).action).toMatchObject({ kind: "reclaim", victims: ["i-old"] });
+    expect(decide(full, request).action).toMatchObject({ kind: "reclaim", victims: ["i-b"] });
   });
 
   test("spares idle instances that are too small to matter", () => {
     const full = view({
       devices: [device("w1", 2_500, 2_500)],
       instances: [
-        instance("i-small", { model_id: "x", memory_bytes: 500, last_used_ms: 1 }),
-        instance("i-large", { model_id: "y", memory_bytes: 2_000, last_used_ms: 2 }),
+        instance("i-small", { model_id: "x", memory_bytes: 500 }),
+        instance("i-large", { model_id: "y", memory_bytes: 2_000 }),
       ],
+      last_used_ms: new Map([["i-large", 2]]),
     });
     expect(decide(full, request).action).toMatchObject({ kind: "reclaim", victims: ["i-large"] });
   });
@@ -180,7 +185,6 @@ const someInstance = fc.record({
   state: fc.constantFrom(...instanceStates),
   slots: fc.integer({ min: 1, max: 4 }),
   memory_bytes: fc.integer({ min: 1, max: 3_000 }),
-  last_used_ms: fc.integer({ min: 0, max: 10 }),
 });
 
 /** Clusters whose books balance: a device's reservation is the sum of its instances that hold memory. */
@@ -188,6 +192,7 @@ const someCluster = fc
   .record({
     accepting: fc.tuple(fc.boolean(), fc.boolean(), fc.boolean()),
     instances: fc.uniqueArray(someInstance, { selector: (i) => i.instance_id, maxLength: 12 }),
+    used: fc.array(fc.integer({ min: 0, max: 10 }), { minLength: 12, maxLength: 12 }),
     busy: fc.array(fc.integer({ min: 0, max: 80 }), { minLength: 31, maxLength: 31 }),
     spare: fc.array(fc.integer({ min: 0, max: 3_000 }), { minLength: 6, maxLength: 6 }),
     kinds: fc.array(fc.constantFrom(...deviceKinds), { minLength: 6, maxLength: 6 }),
@@ -202,7 +207,7 @@ const someCluster = fc
     ),
     needed: fc.integer({ min: 1, max: 4_000 }),
   })
-  .map(({ accepting, instances, busy, spare, kinds, sources, needed }) => {
+  .map(({ accepting, instances, used, busy, spare, kinds, sources, needed }) => {
     const slots = workerIds.flatMap((worker_id) =>
       ["cpu0", "gpu0"].map((device_id) => ({ worker_id, device_id })),
     );
@@ -220,6 +225,7 @@ const someCluster = fc
       sources,
       instances,
       in_flight: new Map(instances.map((x, i) => [x.instance_id, busy[i] ?? 0] as const)),
+      last_used_ms: new Map(instances.map((x, i) => [x.instance_id, used[i] ?? 0] as const)),
     };
     return { cluster, request: { ...request, memory_bytes: needed } };
   });
@@ -289,6 +295,7 @@ describe("whatever the cluster", () => {
         sources: cluster.sources.toReversed(),
         instances: cluster.instances.toReversed(),
         in_flight: cluster.in_flight,
+        last_used_ms: cluster.last_used_ms,
       };
       expect(decide(reversed, request).action).toEqual(decide(cluster, request).action);
     });

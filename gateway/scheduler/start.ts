@@ -94,7 +94,7 @@ export function startByReclaim(
   for (const candidate of candidates.fitting) {
     const victims = chooseVictims(view, candidate, request);
     if (victims === null) continue;
-    if (best === null || cost(victims) < cost(best.victims)) best = { candidate, victims };
+    if (best === null || cost(view, victims) < cost(view, best.victims)) best = { candidate, victims };
   }
   if (best === null) return null;
   const victims: InstanceId[] = best.victims.map((v) => v.instance_id);
@@ -120,7 +120,7 @@ function chooseVictims(
   const idle = view.instances
     .filter((i) => i.worker_id === worker_id && i.device_id === device_id)
     .filter((i) => i.state === "ready" && inFlight(view, i) === 0)
-    .sort((a, b) => a.last_used_ms - b.last_used_ms || compareText(a.instance_id, b.instance_id));
+    .sort((a, b) => lastUsed(view, a) - lastUsed(view, b) || compareText(a.instance_id, b.instance_id));
   const victims: InstanceView[] = [];
   let free_bytes = candidate.free_bytes;
   for (const instance of idle) {
@@ -138,8 +138,12 @@ function chooseVictims(
 }
 
 /** Orders sets of victims: count first, then the wall time of the latest use among them (below 2^43 ms). */
-function cost(victims: readonly InstanceView[]): number {
-  return victims.length * 2 ** 43 + Math.max(0, ...victims.map((v) => v.last_used_ms));
+function cost(view: ClusterView, victims: readonly InstanceView[]): number {
+  return victims.length * 2 ** 43 + Math.max(0, ...victims.map((v) => lastUsed(view, v)));
+}
+
+function lastUsed(view: ClusterView, instance: InstanceView): number {
+  return view.last_used_ms.get(instance.instance_id) ?? 0;
 }
 
 function toLoser(candidate: Candidate, why: string): Loser {

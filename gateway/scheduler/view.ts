@@ -34,8 +34,6 @@ export interface InstanceView {
   readonly state: InstanceState;
   readonly slots: number;
   readonly memory_bytes: number;
-  /** Wall time of its last use, or of its start. */
-  readonly last_used_ms: number;
 }
 
 export interface ClusterView {
@@ -45,6 +43,8 @@ export interface ClusterView {
   readonly instances: readonly InstanceView[];
   /** Generations that hold or wait for each instance; absent means none. */
   readonly in_flight: ReadonlyMap<InstanceId, number>;
+  /** Wall time of each instance's last use or start; absent means never. */
+  readonly last_used_ms: ReadonlyMap<InstanceId, number>;
 }
 
 /** What is to be placed. */
