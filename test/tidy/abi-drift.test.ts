@@ -104,8 +104,8 @@ test("the library exports exactly the functions of the header", () => {
 });
 
 test("every struct has the size and offsets that the C compiler gives it", () => {
-  const declared = [...header.matchAll(/\}\s*(sllm_\w+);/g)].map((m) => m[1]);
-  expect(structs.map((s) => s.name).sort()).toEqual(declared.sort());
+  const declared = [...header.matchAll(/\}\s*(sllm_\w+);/g)].map((m) => m[1] ?? "");
+  expect(structs.map((s): string => s.name).sort()).toEqual(declared.sort());
   const lines = structs.map((s) => {
     const offsets = s.fields.map((f) => `\\"${f.name}\\":%zu`).join(",");
     const values = s.fields.map((f) => `offsetof(${s.name}, ${f.name})`).join(", ");
@@ -118,7 +118,7 @@ test("every struct has the size and offsets that the C compiler gives it", () =>
       { bytes: s.bytes, ...Object.fromEntries(s.fields.map((f) => [f.name, f.offset])) },
     ]),
   );
-  expect(ours).toEqual(probed);
+  expect(probed).toEqual(ours);
 });
 
 test("every constant of the header has the same value in TypeScript, the ABI version too", () => {
