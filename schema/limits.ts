@@ -89,6 +89,18 @@ export const limits = {
   gguf_array_depth: 4,
   /** Alignment that a GGUF file may ask for; files use 32, some 64 KiB pages. */
   gguf_alignment_bytes: 65_536,
+  /** Time for the engine library to lay a model out. The largest takes seconds; a hostile one may never end. */
+  layout_plan_ms: 120_000,
+  /** The answer of the layout process: 131,072 tensor names of up to 63 bytes, escaped. */
+  layout_reply_bytes: 64 * 1024 * 1024,
+  /** Chunks that a conversion reads, digests and writes at once: one buffer of chunk_bytes each. */
+  convert_chunks_in_flight: 4,
+  /** Bytes that a conversion writes before it has the disk follow. */
+  convert_sync_bytes: 512 * 1024 * 1024,
+  /** Space on the store's disk that a conversion leaves: manifest, folders and a margin. */
+  convert_spare_bytes: 64 * 1024 * 1024,
+  /** Silence after which a temporary folder of another host on a shared disk counts as abandoned. */
+  incoming_abandoned_ms: 24 * 60 * 60 * 1000,
   /** Parts of a split GGUF file. */
   gguf_splits: 1_024,
   /** manifest.json: 131,072 tensors at about 150 bytes and the chunk digests of 2 TiB. */

@@ -110,7 +110,7 @@ export type Manifest = z.infer<typeof manifest>;
 /** origin.json: where the content came from; not part of the digest. */
 export const origin = z.strictObject({
   uri: z.string(),
-  /** Immutable name of the source's version: the SHA-256 of a file. */
+  /** Names the source's version: for files the SHA-256 over names, sizes and times of change of its parts. */
   revision: z.string(),
   converted_at: z.string(),
   converter: z.string(),

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { SllmError } from "../../../schema/error.ts";
 import { limits } from "../../../schema/limits.ts";
+import { cancelled } from "./cancelled.ts";
 import type { GgufPair, GgufTensor } from "./gguf-reader.ts";
 import { mergeHeader } from "./gguf-writer.ts";
 import { layoutReply } from "./layout-reply.ts";
@@ -141,7 +142,7 @@ function runChild(
     });
     child.on("close", (code, killedBy) => {
       settle();
-      if (signal?.aborted) reject(new SllmError("cancelled", "The conversion was cancelled."));
+      if (signal?.aborted) return reject(cancelled());
       const death = killedBy === null ? `ended with status ${code}` : `died (${killedBy})`;
       resolve({ stdout, stderr, failure: stopped ?? (code === 0 ? null : death) });
     });

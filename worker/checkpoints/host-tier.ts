@@ -1,0 +1,164 @@
+/**
+ * The host tier: copies of weights in host memory, read once per checkpoint whoever asks (single flight), shared by
+ * reference counts, and kept after use as far as the cache allows. Copies in use or loading are never evicted.
+ */
+import type { NativeLoadParams, NativeLoadStatus } from "../../native/bun-ffi-helpers/native.ts";
+import type { PlacementReport } from "../../schema/cluster/membership.ts";
+import type { CheckpointDigest } from "../../schema/ids.ts";
+import { Changes } from "../changes.ts";
+import type { Clock } from "../ports.ts";
+import type { StoredCheckpoint } from "./disk-tier.ts";
+
+/** What is used of the native store. */
+export interface CopyStore {
+  load(params: NativeLoadParams): bigint;
+  status(load: bigint): NativeLoadStatus;
+  release(load: bigint): void;
+}
+
+/** How often loads in progress are looked at: for reports only, engines follow the copy by themselves. */
+const pollMs = 20;
+
+interface HostCopy {
+  readonly checkpoint: StoredCheckpoint;
+  readonly load: bigint;
+  status: NativeLoadStatus;
+  references: number;
+  /** Order of last use among the copies. */
+  used: number;
+}
+
+/** A share in a host copy. Release it exactly once; engines that mapped the copy keep their pages. */
+export interface HostLease {
+  /** Where engine processes of the same user open the copy. */
+  readonly weights_path: string;
+  /** True when the weights were in host memory already. */
+  readonly was_present: boolean;
+  /** State of the read as last seen. */
+  status(): NativeLoadStatus;
+  /** Resolves when the state may have changed. */
+  changed(): Promise<void>;
+  release(): void;
+}
+
+export interface HostTierOptions {
+  readonly store: CopyStore;
+  readonly clock: Clock;
+  /** Bytes that copies without users may keep. */
+  readonly cache_bytes: number;
+  /** Process that owns the descriptors of the store. */
+  readonly process_id: number;
+}
+
+export class HostTier {
+  readonly #options: HostTierOptions;
+  readonly #copies = new Map<CheckpointDigest, HostCopy>();
+  readonly #changes = new Changes();
+  #uses = 0;
+  #polling = false;
+
+  constructor(options: HostTierOptions) {
+    this.#options = options;
+  }
+
+  /** Shares the copy of a checkpoint and begins to read it if nobody has. Throws what the store refuses with. */
+  acquire(checkpoint: StoredCheckpoint): HostLease {
+    const copy = this.#copies.get(checkpoint.digest) ?? this.#begin(checkpoint);
+    const was_present = copy.status.state === "ready";
+    copy.references++;
+    copy.used = ++this.#uses;
+    let released = false;
+    return {
+      weights_path: `/proc/${this.#options.process_id}/fd/${copy.status.fd}`,
+      was_present,
+      status: () => this.#look(copy),
+      changed: () => this.#changes.wait(),
+      release: () => {
+        if (released) throw new Error("a host lease was released twice");
+        released = true;
+        copy.references--;
+        copy.used = ++this.#uses;
+        this.#afterRelease(copy);
+      },
+    };
+  }
+
+  /** Evicts copies without users, least recently used first, until at most `bytes` of them are left. */
+  trim(bytes: number): void {
+    const idle = [...this.#copies.values()]
+      .filter((copy) => copy.references === 0)
+      .sort((a, b) => a.used - b.used);
+    let left = idle.reduce((sum, copy) => sum + bytesOf(copy), 0);
+    for (const copy of idle) {
+      if (left <= bytes) return;
+      left -= bytesOf(copy);
+      this.#forget(copy);
+    }
+  }
+
+  /** Reports for the gateway. */
+  placements(): PlacementReport[] {
+    return [...this.#copies.values()].map((copy) => {
+      const { state, bytes_done } = copy.status;
+      return {
+        checkpoint: copy.checkpoint.digest,
+        tier: "host",
+        state: state === "ready" ? "present" : "loading",
+        bytes_present: bytes_done,
+      };
+    });
+  }
+
+  #begin(checkpoint: StoredCheckpoint): HostCopy {
+    const { bytes, chunk_bytes, chunks } = checkpoint.manifest.weights;
+    const { store } = this.#options;
+    const load = store.load({
+      weights_path: checkpoint.weights_path,
+      weights_bytes: bytes,
+      chunk_bytes,
+      chunk_digests: BigUint64Array.from(chunks, (chunk) => BigInt(`0x${chunk.xxh3}`)),
+    });
+    const copy = { checkpoint, load, status: store.status(load), references: 0, used: 0 };
+    this.#copies.set(checkpoint.digest, copy);
+    void this.#poll();
+    return copy;
+  }
+
+  /** Failed copies are shared no further: whoever asks next reads anew. */
+  #look(copy: HostCopy): NativeLoadStatus {
+    if (copy.status.state !== "loading") return copy.status;
+    copy.status = this.#options.store.status(copy.load);
+    if (copy.status.state === "failed" && this.#copies.get(copy.checkpoint.digest) === copy) {
+      this.#copies.delete(copy.checkpoint.digest);
+    }
+    return copy.status;
+  }
+
+  async #poll(): Promise<void> {
+    if (this.#polling) return;
+    this.#polling = true;
+    for (;;) {
+      const loading = [...this.#copies.values()].filter((copy) => this.#look(copy).state === "loading");
+      this.#changes.notify();
+      if (loading.length === 0) break;
+      await this.#options.clock.sleep(pollMs);
+    }
+    this.#polling = false;
+  }
+
+  #afterRelease(copy: HostCopy): void {
+    if (copy.references > 0) return;
+    if (this.#look(copy).state === "ready") this.trim(this.#options.cache_bytes);
+    else this.#forget(copy);
+  }
+
+  #forget(copy: HostCopy): void {
+    if (this.#copies.get(copy.checkpoint.digest) === copy) this.#copies.delete(copy.checkpoint.digest);
+    this.#options.store.release(copy.load);
+    this.#changes.notify();
+  }
+}
+
+function bytesOf(copy: HostCopy): number {
+  return copy.checkpoint.manifest.weights.bytes;
+}

@@ -1,0 +1,37 @@
+/** The public entry of checkpoint import: turns model files into checkpoints of a store and opens those. */
+import { runtimeLoader } from "../../native/bun-ffi-helpers/load.ts";
+import { NativeLibrary, NativeLoadError } from "../../native/bun-ffi-helpers/native.ts";
+import { SllmError } from "../../schema/error.ts";
+import type { ConvertOptions, ConvertResult } from "./import/conversion.ts";
+import { convertWith } from "./import/convert.ts";
+import { childLayoutPlanner } from "./import/layout.ts";
+import { defaultNativePaths, type NativePaths } from "./import/native-paths.ts";
+
+export type { ConvertOptions, ConvertProgress, ConvertResult } from "./import/conversion.ts";
+export type { NativePaths } from "./import/native-paths.ts";
+export { parseManifest, readCheckpoint, readManifest, type StoredCheckpoint } from "./import/verify.ts";
+
+/**
+ * Converts a GGUF file (any part of a split one) into a checkpoint of the store. The folder appears whole or not at
+ * all; the same content gives the same digest, and a store that holds it already is left as it is. `native` tells
+ * where the libraries are when they are not where a checkout has them.
+ * Errors: `checkpoint_invalid`, `checkpoint_unsupported`, `native_unavailable`, `insufficient_memory`, `io_error`,
+ * `cancelled`.
+ */
+export async function convertGguf(
+  options: ConvertOptions & { readonly native?: NativePaths | undefined },
+): Promise<ConvertResult> {
+  const paths = options.native ?? defaultNativePaths();
+  const native = await openNative(paths.library);
+  const tools = { plan: childLayoutPlanner(paths), xxh3: (bytes: Uint8Array) => native.digestXxh3(bytes) };
+  return await convertWith(tools, options);
+}
+
+async function openNative(path: string): Promise<NativeLibrary> {
+  try {
+    return NativeLibrary.open(path, await runtimeLoader());
+  } catch (cause) {
+    if (!(cause instanceof NativeLoadError)) throw cause;
+    throw new SllmError("native_unavailable", cause.message, { cause });
+  }
+}

@@ -1,0 +1,207 @@
+/**
+ * Converts GGUF files into checkpoints of a store: reads the header, asks the engine for its order, streams the
+ * tensors into place and publishes the folder at once. On any failure the store is as it was before.
+ */
+import { type FileHandle, open, rm, statfs } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import {
+  type ChunkEntry,
+  checkpointFiles,
+  checkpointVersion,
+  type Manifest,
+  manifest as manifestSchema,
+  type Origin,
+} from "../../../schema/checkpoint/manifest.ts";
+import { SllmError } from "../../../schema/error.ts";
+import { limits } from "../../../schema/limits.ts";
+import { systemReason } from "./byte-source.ts";
+import { checkCancelled } from "./cancelled.ts";
+import {
+  type Conversion,
+  type ConvertOptions,
+  type ConvertResult,
+  type ConvertTools,
+  progressOf,
+} from "./conversion.ts";
+import { digestOf, sha256Hex } from "./digest.ts";
+import { factsOf, tensorEntries } from "./facts.ts";
+import { type OpenedGguf, openGguf } from "./gguf-splits.ts";
+import { type MergedHeader, mergeHeader } from "./gguf-writer.ts";
+import { createIncoming, publish, sweepIncoming } from "./incoming.ts";
+import { canonicalOrder } from "./layout.ts";
+import { compareWithStore } from "./present.ts";
+import { readCheckpoint } from "./verify.ts";
+import { type ChunkSink, streamWeights } from "./weights.ts";
+
+/** Stands in origin.json; the number grows when the same source would give other content. */
+const converter = "sllm gguf-import 1";
+
+/**
+ * Converts with the given tools; convertGguf in ../import.ts is the entry with the real ones.
+ * Errors: `checkpoint_invalid`, `checkpoint_unsupported`, `native_unavailable`, `insufficient_memory`, `io_error`,
+ * `cancelled`.
+ */
+export async function convertWith(tools: ConvertTools, options: ConvertOptions): Promise<ConvertResult> {
+  try {
+    const model = await openGguf(options.source);
+    try {
+      return await convertOpened(tools, options, model);
+    } finally {
+      await model.close();
+    }
+  } catch (error) {
+    throw asOperational(error);
+  }
+}
+
+/** System errors become `io_error`; anything else that is not ours is a defect and passes as it is. */
+function asOperational(error: unknown): unknown {
+  if (error instanceof SllmError || !(error instanceof Error) || !("syscall" in error)) return error;
+  const message = `Cannot ${String(error.syscall)} in the checkpoint store: ${systemReason(error)}.`;
+  return new SllmError("io_error", message, { cause: error });
+}
+
+async function convertOpened(
+  tools: ConvertTools,
+  options: ConvertOptions,
+  model: OpenedGguf,
+): Promise<ConvertResult> {
+  const facts = factsOf(model.pairs, model.tensors);
+  checkCancelled(options.signal);
+  await sweepIncoming(options.store_dir);
+  const folder = await createIncoming(options.store_dir);
+  try {
+    const order = await canonicalOrder(model.pairs, model.tensors, folder, tools.plan, options.signal);
+    const header = mergeHeader(model.pairs, order);
+    const header_sha256 = sha256Hex(header.bytes);
+    const conversion = { options, tools, header, header_sha256, model: facts };
+    const stored = await compareWithStore(conversion);
+    if (stored.state === "whole") return { ...stored.checkpoint, already_present: true };
+    return await writeCheckpoint(
+      conversion,
+      folder,
+      originOf(options.source, model),
+      stored.state === "damaged",
+    );
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+async function writeCheckpoint(
+  conversion: Conversion,
+  folder: string,
+  origin: Origin,
+  damaged: boolean,
+): Promise<ConvertResult> {
+  const { options, header } = conversion;
+  await rm(join(folder, "draft.gguf"));
+  await checkSpace(options.store_dir, header.bytes.length + header.weights_bytes);
+  await writeHeader(join(folder, checkpointFiles.header), header);
+  const chunks = await writeWeights(conversion, join(folder, checkpointFiles.weights));
+  const manifest = manifestOf(conversion, chunks);
+  await writeSynced(join(folder, checkpointFiles.origin), `${JSON.stringify(origin, null, 2)}\n`);
+  await writeSynced(join(folder, checkpointFiles.manifest), `${JSON.stringify(manifest)}\n`);
+  checkCancelled(options.signal);
+  const already_present = !(await publishOnce(folder, options.store_dir, manifest.digest, damaged));
+  const directory = join(options.store_dir, manifest.digest);
+  return { digest: manifest.digest, directory, manifest, already_present };
+}
+
+/** A whole checkpoint that another conversion put there meanwhile stays; what is damaged is replaced. */
+async function publishOnce(folder: string, storeDir: string, digest: string, damaged: boolean) {
+  const whole = await readCheckpoint(join(storeDir, digest)).then(
+    () => true,
+    () => false,
+  );
+  return await publish(folder, storeDir, digest, damaged || !whole);
+}
+
+/** Refuses before the first byte is written when the disk cannot hold the checkpoint. */
+async function checkSpace(storeDir: string, bytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(storeDir);
+  const free = bavail * bsize;
+  if (free >= bytes + limits.convert_spare_bytes) return;
+  const message = `The checkpoint needs ${bytes} bytes on the store's disk, ${free} are free.`;
+  throw new SllmError("io_error", message);
+}
+
+async function writeHeader(path: string, header: MergedHeader): Promise<void> {
+  await writeSynced(path, header.bytes, header.bytes.length + header.weights_bytes);
+}
+
+/** Writes a new file and brings it to the disk; `size` beyond the data leaves a hole. */
+async function writeSynced(path: string, data: Uint8Array | string, size?: number): Promise<void> {
+  const file = await open(path, "wx");
+  try {
+    await file.writeFile(data);
+    if (size !== undefined) await file.truncate(size);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+async function writeWeights(conversion: Conversion, path: string): Promise<ChunkEntry[]> {
+  const { options, tools, header } = conversion;
+  const file = await open(path, "wx");
+  try {
+    await file.truncate(header.weights_bytes);
+    const chunks = await streamWeights({
+      placed: header.placed,
+      weights_bytes: header.weights_bytes,
+      chunk_bytes: limits.chunk_bytes,
+      xxh3: tools.xxh3,
+      sink: fileSink(file),
+      on_progress: progressOf(conversion),
+      signal: options.signal,
+    });
+    await file.sync();
+    return chunks;
+  } finally {
+    await file.close();
+  }
+}
+
+/** Writes chunks and has the disk follow, so that a conversion does not end with minutes of waiting for it. */
+function fileSink(file: FileHandle): ChunkSink {
+  let unsynced = 0;
+  return async (_index, offset, bytes) => {
+    let written = 0;
+    while (written < bytes.length) {
+      const left = bytes.length - written;
+      written += (await file.write(bytes, written, left, offset + written)).bytesWritten;
+    }
+    unsynced += bytes.length;
+    if (unsynced < limits.convert_sync_bytes) return;
+    unsynced = 0;
+    await file.datasync();
+  };
+}
+
+function manifestOf({ header, header_sha256, model }: Conversion, chunks: ChunkEntry[]): Manifest {
+  const content = {
+    header: { bytes: header.bytes.length, sha256: header_sha256 },
+    weights: { bytes: header.weights_bytes, chunk_bytes: limits.chunk_bytes, chunks },
+  };
+  const tensors = tensorEntries(header.placed, model.layers);
+  return manifestSchema.parse({
+    version: checkpointVersion,
+    digest: digestOf(content),
+    model,
+    ...content,
+    tensors,
+  });
+}
+
+/** Names the version of the source by what changes with a file: sizes, times of change and headers of its parts. */
+function originOf(source: string, model: OpenedGguf): Origin {
+  const parts = model.sources.map(({ name, bytes, modified_ms }) => `${name} ${bytes} ${modified_ms}\n`);
+  return {
+    uri: pathToFileURL(resolve(source)).href,
+    revision: sha256Hex(parts.join("")),
+    converted_at: new Date().toISOString(),
+    converter,
+  };
+}

@@ -1,0 +1,88 @@
+/** Opens checkpoints that are in a store: a folder counts only when its manifest and the sizes of its files agree. */
+import { readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import {
+  checkpointFiles,
+  checkpointVersion,
+  type Manifest,
+  manifest as manifestSchema,
+} from "../../../schema/checkpoint/manifest.ts";
+import { SllmError } from "../../../schema/error.ts";
+import { limits } from "../../../schema/limits.ts";
+import { systemReason } from "./byte-source.ts";
+import { digestOf } from "./digest.ts";
+
+/** A checkpoint on disk. */
+export interface StoredCheckpoint {
+  readonly digest: string;
+  readonly directory: string;
+  readonly manifest: Manifest;
+  readonly header_path: string;
+  readonly weights_path: string;
+}
+
+/**
+ * Reads a checkpoint's manifest and compares its digest and the sizes of the files with it. The bytes of the weights
+ * are not read: every load checks them by their fast digests.
+ * Errors: `checkpoint_invalid`, `checkpoint_unsupported` (another version), `io_error`.
+ */
+export async function readCheckpoint(directory: string): Promise<StoredCheckpoint> {
+  const manifest = await readManifest(directory);
+  const { header, weights } = manifest;
+  const header_path = join(directory, checkpointFiles.header);
+  const weights_path = join(directory, checkpointFiles.weights);
+  await checkSize(header_path, checkpointFiles.header, header.bytes + weights.bytes);
+  await checkSize(weights_path, checkpointFiles.weights, weights.bytes);
+  return { digest: manifest.digest, directory, manifest, header_path, weights_path };
+}
+
+/** manifest.json of a checkpoint's folder. Errors as `readCheckpoint`. */
+export async function readManifest(directory: string): Promise<Manifest> {
+  const path = join(directory, checkpointFiles.manifest);
+  const found = await stat(path).catch((cause: unknown) => {
+    const message = `There is no checkpoint: ${checkpointFiles.manifest}: ${systemReason(cause)}.`;
+    throw new SllmError("io_error", message, { cause });
+  });
+  if (found.size > limits.manifest_bytes) {
+    throw new SllmError(
+      "checkpoint_invalid",
+      `${checkpointFiles.manifest} is larger than ${limits.manifest_bytes} bytes.`,
+    );
+  }
+  return parseManifest(await readFile(path, "utf8"));
+}
+
+/** Checks the text of a manifest, the digest over its content included. Errors as `readCheckpoint`. */
+export function parseManifest(text: string): Manifest {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new SllmError("checkpoint_invalid", `${checkpointFiles.manifest} is not JSON.`, { cause });
+  }
+  const version =
+    typeof value === "object" && value !== null && "version" in value ? value.version : undefined;
+  if (typeof version === "number" && version !== checkpointVersion) {
+    const message = `The checkpoint has format version ${version}; this release reads version ${checkpointVersion}.`;
+    throw new SllmError("checkpoint_unsupported", message);
+  }
+  const parsed = manifestSchema.safeParse(value);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    const message = `${checkpointFiles.manifest}: ${issue?.path.join(".") ?? ""}: ${issue?.message ?? "invalid"}.`;
+    throw new SllmError("checkpoint_invalid", message, { cause: parsed.error });
+  }
+  if (digestOf(parsed.data) !== parsed.data.digest) {
+    const message = `${checkpointFiles.manifest}: the digest does not belong to the content it lists.`;
+    throw new SllmError("checkpoint_invalid", message);
+  }
+  return parsed.data;
+}
+
+async function checkSize(path: string, name: string, bytes: number): Promise<void> {
+  const found = await stat(path).catch((cause: unknown) => {
+    throw new SllmError("checkpoint_invalid", `${name}: ${systemReason(cause)}.`, { cause });
+  });
+  if (found.isFile() && found.size === bytes) return;
+  throw new SllmError("checkpoint_invalid", `${name} has ${found.size} bytes, the manifest says ${bytes}.`);
+}
