@@ -1,0 +1,58 @@
+/** From what a user names (a GGUF file, a checkpoint's folder or its digest) to a checkpoint in the store. */
+import { realpathSync, statSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import type { Manifest } from "../../schema/checkpoint/manifest.ts";
+import { checkpointDigest } from "../../schema/ids.ts";
+import { type ConvertResult, convertGguf, readCheckpoint } from "../../worker/checkpoints/import.ts";
+import { CommandFailure } from "./failure.ts";
+import { formatProgress, type StatusLine } from "./terminal/progress.ts";
+
+/** Converts the file into the store, with progress on the status line. Errors: those of `convertGguf`. */
+export async function convertIntoStore(
+  source: string,
+  store_dir: string,
+  status: StatusLine,
+  signal: AbortSignal,
+): Promise<ConvertResult> {
+  requireFile(source);
+  try {
+    const on_progress = ({ bytes_done, bytes_total }: { bytes_done: number; bytes_total: number }) =>
+      status.show(`converting ${basename(source)} ${formatProgress(bytes_done, bytes_total)}`);
+    return await convertGguf({ source, store_dir, on_progress, signal });
+  } finally {
+    status.clear();
+  }
+}
+
+/** The manifest of a checkpoint that is in the store already; null when the text names a file to convert. */
+export async function findInStore(source: string, store_dir: string): Promise<Manifest | null> {
+  if (checkpointDigest.safeParse(source).success) {
+    const folder = join(store_dir, source);
+    if (!isThere(folder)) {
+      throw new CommandFailure(`the store ${store_dir} has no checkpoint ${source}`, {
+        advice: "'sllm convert <file.gguf>' makes one.",
+      });
+    }
+    return (await readCheckpoint(folder)).manifest;
+  }
+  if (statSync(source, { throwIfNoEntry: false })?.isDirectory() !== true) return null;
+  const { digest, manifest } = await readCheckpoint(source);
+  const expected = join(store_dir, digest);
+  if (!isThere(expected) || realpathSync(expected) !== realpathSync(source)) {
+    throw new CommandFailure(`the checkpoint ${resolve(source)} is not in the store ${store_dir}`, {
+      advice: `Workers look there. Copy it: cp -r ${resolve(source)} ${expected}`,
+    });
+  }
+  return manifest;
+}
+
+function requireFile(path: string): void {
+  if (isThere(path)) return;
+  throw new CommandFailure(`there is no file ${path}`, {
+    advice: "Give a GGUF file, the folder of a checkpoint, or the digest of one in the store.",
+  });
+}
+
+function isThere(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false }) !== undefined;
+}

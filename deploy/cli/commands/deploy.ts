@@ -1,0 +1,85 @@
+/** `sllm deploy`: makes a model available under a name, converting its file first if needed. */
+import { limits } from "../../../schema/limits.ts";
+import { convertIntoStore, findInStore } from "../checkpoints.ts";
+import type { Command } from "../command.ts";
+import { exitStatus } from "../failure.ts";
+import { GatewayClient } from "../gateway/gateway-client.ts";
+import { findTarget, urlArg } from "../gateway/target.ts";
+import { readSettings } from "../settings/settings.ts";
+import { settingsArgs, surroundingsOfProcess } from "../settings/surroundings.ts";
+import { checkpointStore } from "../system/data-folder.ts";
+import { listenForStop } from "../system/stop-signals.ts";
+import { printLine, printNote } from "../terminal/output.ts";
+import { createStatusLine } from "../terminal/progress.ts";
+
+export const deploy: Command = {
+  name: "deploy",
+  summary: "Make a model available under a name",
+  args: {
+    name: { type: "positional", description: "Name that clients send as 'model'" },
+    source: {
+      type: "positional",
+      description: "GGUF file, checkpoint folder, or digest of a checkpoint in the store",
+    },
+    context: {
+      type: "string",
+      valueHint: "tokens",
+      description: "Context of one request; the model's own, at most 4096, if left out",
+    },
+    slots: { type: "string", valueHint: "n", description: "Requests an instance works on at once (4)" },
+    "keep-alive": {
+      type: "string",
+      valueHint: "time",
+      description: "Idle time before it is stopped, e.g. 30s or 5m",
+    },
+    replace: { type: "boolean", description: "Take the place of a model with this name" },
+    json: { type: "boolean", description: "Print the deployed model as JSON" },
+    ...urlArg,
+    ...settingsArgs,
+  },
+  examples: [
+    ["sllm deploy llama ./llama-3.2-1b-q4_k_m.gguf", "convert and deploy"],
+    [
+      "sllm deploy llama ./llama-3.2-1b-q4_k_m.gguf --context 8192 --keep-alive 30s --replace",
+      "with other settings",
+    ],
+  ],
+  async run(args) {
+    const [name, source] = [args.required("name"), args.required("source")];
+    const context_tokens = args.count("context", 16, limits.context_tokens);
+    const slots = args.count("slots", 1, limits.slots);
+    const keep_alive_ms = args.duration("keep-alive");
+    const flags = [{ flag: "--data-dir", path: ["data_dir"], value: args.text("data-dir") }] as const;
+    const settings = readSettings(flags, args.text("config"), surroundingsOfProcess());
+    const gateway = new GatewayClient(findTarget(args.text("url"), settings));
+    const workers = await gateway.listWorkers(); // before a long conversion: is there anybody to deploy to?
+    const store = checkpointStore(settings.config.data_dir);
+    const stop = listenForStop(() => process.exit(exitStatus.interrupted));
+    try {
+      const manifest =
+        (await findInStore(source, store)) ??
+        (await convertIntoStore(source, store, createStatusLine(process.stderr), stop.signal)).manifest;
+      const model = await gateway.deploy({
+        id: name,
+        manifest,
+        replace: args.isOn("replace"),
+        settings: {
+          ...(context_tokens === undefined ? {} : { context_tokens }),
+          ...(slots === undefined ? {} : { slots }),
+          ...(keep_alive_ms === undefined ? {} : { keep_alive_ms }),
+        },
+      });
+      if (args.isOn("json")) printLine(JSON.stringify(model));
+      else printLine(`${model.id} is deployed: try 'sllm chat ${model.id}'`);
+      if (!workers.some((worker) => worker.state === "ready")) {
+        printNote("No worker is connected: requests fail until one is ('sllm up').");
+      }
+      return exitStatus.ok;
+    } catch (error) {
+      if (stop.signal.aborted) return exitStatus.interrupted;
+      throw error;
+    } finally {
+      stop.stopListening();
+    }
+  },
+};

@@ -1,0 +1,22 @@
+/** The `sllm` command on Bun. Commands write results to standard output, everything else to standard error. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import { chat } from "./commands/chat.ts";
+import { convert } from "./commands/convert.ts";
+import { demo } from "./commands/demo.ts";
+import { deploy } from "./commands/deploy.ts";
+import { ls } from "./commands/ls.ts";
+import { rm } from "./commands/rm.ts";
+import { up } from "./commands/up.ts";
+import { run } from "./run.ts";
+import { root } from "./settings/surroundings.ts";
+import { printLine, printNote } from "./terminal/output.ts";
+
+const commands = [up, convert, deploy, ls, rm, chat, demo];
+const packageFile: unknown = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+const { version } = z.object({ version: z.string() }).parse(packageFile);
+
+const status = await run(commands, version, process.argv.slice(2), { out: printLine, err: printNote });
+// Output to a pipe may still be on its way; leaving by exitCode lets it arrive.
+process.exitCode = status;
