@@ -1,10 +1,11 @@
 /** Workers come, report, fall silent. Their reports are merged into the shared truth in sets, not row by row. */
-import { sql } from "drizzle-orm";
+import { eq, sql } from "drizzle-orm";
 import type {
   HeartbeatRequest,
   HeartbeatResponse,
   RegisterRequest,
 } from "../../schema/cluster/membership.ts";
+import { events, workers } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { WorkerId } from "../../schema/ids.ts";
 import { workerMoves } from "../../schema/vocab.ts";
@@ -19,12 +20,12 @@ import { storableMessage } from "./text.ts";
 type Transaction = Parameters<Parameters<Db["transaction"]>[0]>[0];
 
 /**
- * Takes a worker in. The first statement locks its row, the second sees every instance that was created before:
- * `createInstance` holds a share lock on that row.
+ * Takes a worker in. Its row is locked first; the statements after it see every instance that was created before,
+ * since `createInstance` holds a share lock on that row.
  */
 export async function registerWorker(db: Db, report: RegisterRequest, now_ms: number): Promise<void> {
   await db.transaction(async (tx) => {
-    await writeWorker(tx, report, new Date(now_ms).toISOString());
+    await writeWorker(tx, report, new Date(now_ms));
     await tx.execute(sql`
       with host as (
         select worker_id from workers where worker_id = ${report.worker_id}
@@ -41,32 +42,27 @@ export async function registerWorker(db: Db, report: RegisterRequest, now_ms: nu
   });
 }
 
-async function writeWorker(tx: Transaction, report: RegisterRequest, now: string): Promise<void> {
-  const rows = await tx.execute(sql`
-    with before as (
-      select worker_id, state from workers where worker_id = ${report.worker_id} for update
-    ), written as (
-      insert into workers as w (worker_id, incarnation, state, url, version, last_heartbeat_at)
-      values (${report.worker_id}, ${report.incarnation}, ${report.state}, ${report.url}, ${report.version}, ${now})
-      on conflict (worker_id) do update set
-        incarnation = excluded.incarnation, state = excluded.state, url = excluded.url, version = excluded.version,
-        heartbeat_sequence = excluded.heartbeat_sequence, last_heartbeat_at = excluded.last_heartbeat_at
-      where w.state in (${listOf(statesBefore(workerMoves, report.state))})
-      returning w.worker_id as entity_id, w.state as to_state
-    ), logged as (${logEvents(
-      "worker",
-      sql`(
-        select w.entity_id, b.state as from_state, w.to_state, 'registered' as reason
-        from written w left join before b on b.worker_id = w.entity_id
-        where b.state is distinct from w.to_state
-      ) c`,
-    )})
-    select entity_id from written`);
-  if (rows.length === 0) {
-    throw new SllmError("state_conflict", `A worker cannot register as '${report.state}'.`, {
-      param: "state",
-    });
+async function writeWorker(tx: Transaction, report: RegisterRequest, now: Date): Promise<void> {
+  const { worker_id, incarnation, state, url, version } = report;
+  const fields = { incarnation, state, url, version, heartbeat_sequence: -1, last_heartbeat_at: now };
+  const event = { entity: "worker", entity_id: worker_id, to_state: state, reason: "registered" } as const;
+  const [added] = await tx
+    .insert(workers)
+    .values({ worker_id, ...fields })
+    .onConflictDoNothing()
+    .returning({ worker_id: workers.worker_id });
+  if (added !== undefined) {
+    await tx.insert(events).values(event);
+    return;
   }
+  const isWorker = eq(workers.worker_id, worker_id);
+  const [before] = await tx.select({ state: workers.state }).from(workers).where(isWorker).for("update");
+  if (before === undefined) throw new Error("workers are never removed");
+  if (!statesBefore(workerMoves, state).includes(before.state)) {
+    throw new SllmError("state_conflict", `A worker cannot register as '${state}'.`, { param: "state" });
+  }
+  await tx.update(workers).set(fields).where(isWorker);
+  if (before.state !== state) await tx.insert(events).values({ ...event, from_state: before.state });
 }
 
 /**

@@ -16,3 +16,17 @@ export function checkProperty<T>(arbitrary: fc.Arbitrary<T>, holds: (value: T) =
     throw new Error(`SLLM_TEST_SEED=${testSeed} repeats this failure.\n${message}`, { cause: error });
   }
 }
+
+/** The same for a property that takes its time: the cases run one after the other. */
+export async function checkAsyncProperty<T>(
+  arbitrary: fc.Arbitrary<T>,
+  holds: (value: T) => Promise<void>,
+  runs: number,
+): Promise<void> {
+  try {
+    await fc.assert(fc.asyncProperty(arbitrary, holds), { seed: testSeed, numRuns: runs });
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    throw new Error(`SLLM_TEST_SEED=${testSeed} repeats this failure.\n${message}`, { cause: error });
+  }
+}

@@ -1,0 +1,153 @@
+/** Generations and the audit trail. */
+import { expect, test } from "bun:test";
+import type { GenerationMove } from "../../../gateway/ports.ts";
+import { type GenerationState, generationMoves, generationStates } from "../../../schema/vocab.ts";
+import { newGenerationId, newInstanceId, newWorkerId } from "../../support/cluster-facts.ts";
+import { type Fixture, history, now_ms } from "./fixture.ts";
+
+const timeline_ms = {
+  queue: 1,
+  process_start: 2.5,
+  disk_read: 3,
+  model_build: 4,
+  prefill: 5,
+  first_token: 6,
+  total: 20.25,
+};
+
+export function generationContract(fixture: Fixture): void {
+  const insert = async () => {
+    const generation_id = newGenerationId();
+    await fixture().store.insertGeneration({ generation_id, model_id: "m", created_at_ms: now_ms + 0.25 });
+    return generation_id;
+  };
+  const move = async (generation_id: string, from: GenerationState, to: GenerationState) =>
+    await fixture().store.moveGeneration({ generation_id, from: [from], to, reason: "test" });
+
+  test("a generation is queued, runs and finishes, with what became known on the way", async () => {
+    const { store } = fixture();
+    const generation_id = await insert();
+    expect(await store.getGeneration(generation_id)).toMatchObject({
+      model_id: "m",
+      state: "queued",
+      epoch: 1,
+      worker_id: null,
+      instance_id: null,
+      cold_start: false,
+      finish_reason: null,
+      timeline_ms: null,
+      created_at: new Date(now_ms),
+      finished_at: null,
+    });
+    const run: GenerationMove = {
+      generation_id,
+      from: ["queued"],
+      to: "running",
+      reason: "placed",
+      worker_id: newWorkerId(),
+      instance_id: newInstanceId(),
+      cold_start: true,
+      prompt_tokens: 7,
+    };
+    expect(await store.moveGeneration(run)).toBe(true);
+    const finish: GenerationMove = {
+      generation_id,
+      from: ["running"],
+      to: "finished",
+      reason: "done",
+      completion_tokens: 11,
+      finish_reason: "length",
+      timeline_ms,
+    };
+    expect(await store.moveGeneration(finish)).toBe(true);
+    const row = await store.getGeneration(generation_id);
+    expect(row).toMatchObject({
+      state: "finished",
+      worker_id: run.worker_id ?? "",
+      instance_id: run.instance_id ?? "",
+      cold_start: true,
+      prompt_tokens: 7,
+      completion_tokens: 11,
+      finish_reason: "length",
+      timeline_ms,
+    });
+    expect(row?.finished_at).toBeInstanceOf(Date);
+    expect(await history(store, "generation", generation_id)).toEqual([
+      "null -> queued (arrived)",
+      "queued -> running (placed)",
+      "running -> finished (done)",
+    ]);
+  });
+
+  test("a failed generation keeps the error", async () => {
+    const { store } = fixture();
+    const generation_id = await insert();
+    const error = { code: "engine_failed", message: "it said: \0" } as const;
+    await store.moveGeneration({
+      generation_id,
+      from: ["queued", "running"],
+      to: "failed",
+      reason: "engine",
+      error,
+    });
+    expect(await store.getGeneration(generation_id)).toMatchObject({
+      state: "failed",
+      error_code: "engine_failed",
+      error_message: "it said: \uFFFD",
+    });
+  });
+
+  test("every legal move is made once and an ended generation stays as it ended", async () => {
+    const { store } = fixture();
+    for (const from of ["queued", "running"] as const) {
+      for (const to of generationMoves[from]) {
+        const generation_id = await insert();
+        if (from === "running") await move(generation_id, "queued", "running");
+        expect(await move(generation_id, from, to)).toBe(true);
+        expect(await move(generation_id, from, to)).toBe(false);
+        expect((await store.getGeneration(generation_id))?.state).toBe(to);
+        expect((await history(store, "generation", generation_id)).at(-1)).toBe(`${from} -> ${to} (test)`);
+      }
+    }
+  });
+
+  test("illegal moves of a generation throw", async () => {
+    const generation_id = await insert();
+    for (const from of generationStates) {
+      const legal: readonly GenerationState[] = generationMoves[from];
+      for (const to of generationStates.filter((state) => !legal.includes(state))) {
+        await expect(move(generation_id, from, to)).rejects.toThrow(`${from} -> ${to}`);
+      }
+    }
+    expect((await fixture().store.getGeneration(generation_id))?.state).toBe("queued");
+  });
+
+  test("an unknown generation is null and cannot move", async () => {
+    expect(await fixture().store.getGeneration(newGenerationId())).toBeNull();
+    expect(await move(newGenerationId(), "queued", "running")).toBe(false);
+  });
+
+  test("one of many concurrent moves of a generation wins", async () => {
+    const generation_id = await insert();
+    const results = await Promise.all(
+      Array.from({ length: 10 }, (_, i) =>
+        move(generation_id, "queued", i % 2 === 0 ? "cancelled" : "running"),
+      ),
+    );
+    expect(results.filter((won) => won)).toHaveLength(1);
+    expect(await history(fixture().store, "generation", generation_id)).toHaveLength(2);
+  });
+
+  test("events come newest first, by entity and id, no more than asked for", async () => {
+    const { store } = fixture();
+    const generation_id = await insert();
+    await move(generation_id, "queued", "running");
+    await move(generation_id, "running", "finished");
+    const two = await store.listEvents({ entity: "generation", entity_id: generation_id, limit: 2 });
+    expect(two.map((event) => event.to_state)).toEqual(["finished", "running"]);
+    expect(two[0]?.at).toBeInstanceOf(Date);
+    const [latest] = await store.listEvents({ limit: 1 });
+    expect(latest).toMatchObject({ entity: "generation", entity_id: generation_id, to_state: "finished" });
+    expect(await store.listEvents({ entity: "model", entity_id: generation_id, limit: 9 })).toEqual([]);
+  });
+}

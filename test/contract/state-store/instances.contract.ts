@@ -1,0 +1,202 @@
+/** Instances: memory is booked when they are created and freed once when they end; only legal moves are made. */
+import { expect, test } from "bun:test";
+import type { InstanceMove } from "../../../gateway/ports.ts";
+import { type InstanceState, instanceMoves, instanceStates } from "../../../schema/vocab.ts";
+import { makeRegisterRequest, newInstanceId } from "../../support/cluster-facts.ts";
+import {
+  created,
+  deploy,
+  type Fixture,
+  history,
+  liveInstance,
+  now_ms,
+  register,
+  reservedBytes,
+  startInstance,
+  wantedInstance,
+} from "./fixture.ts";
+
+/** Ways from loading into every state. */
+const paths: Record<InstanceState, readonly InstanceState[]> = {
+  loading: [],
+  ready: ["ready"],
+  migrating: ["ready", "migrating"],
+  draining: ["ready", "draining"],
+  parked: ["ready", "parked"],
+  gone: ["gone"],
+  failed: ["failed"],
+};
+const legalMoves = instanceStates.flatMap((from) => instanceMoves[from].map((to) => ({ from, to })));
+const illegalMoves = instanceStates.flatMap((from) =>
+  instanceStates
+    .filter((to) => !legalMoves.some((m) => m.from === from && m.to === to))
+    .map((to) => ({ from, to })),
+);
+
+export function instanceContract(fixture: Fixture): void {
+  const moveTo = async (instance_id: string, from: InstanceState, to: InstanceState) => {
+    const move: InstanceMove = { instance_id, from: [from], to, reason: "test" };
+    return await fixture().store.moveInstance(move);
+  };
+
+  test("a new instance is loading and has its memory booked", async () => {
+    const { store } = fixture();
+    const { model, worker, instance } = await startInstance(store);
+    expect(instance).toMatchObject({
+      model_id: model.model_id,
+      checkpoint: model.checkpoint,
+      worker_id: worker.worker_id,
+      incarnation: worker.incarnation,
+      device_id: "cpu",
+      state: "loading",
+      context_tokens: 128,
+      slots: 4,
+      memory_bytes: 400,
+      error_code: null,
+      ready_at: null,
+      last_used_at: null,
+      ended_at: null,
+    });
+    expect(instance.created_at).toBeInstanceOf(Date);
+    expect(await liveInstance(store, instance.instance_id)).toEqual(instance);
+    expect(await reservedBytes(store, worker)).toBe(400);
+    expect(await history(store, "instance", instance.instance_id)).toEqual(["null -> loading (created)"]);
+  });
+
+  test("memory can be booked to the last byte and not beyond", async () => {
+    const { store } = fixture();
+    const { model, worker } = await startInstance(store);
+    const rest = { expected_live: 1, memory_bytes: 601 };
+    expect(await store.createInstance(wantedInstance(model, worker, rest))).toEqual({
+      ok: false,
+      reason: "no_memory",
+    });
+    created(await store.createInstance(wantedInstance(model, worker, { ...rest, memory_bytes: 600 })));
+    expect(await reservedBytes(store, worker)).toBe(1_000);
+    const none = { expected_live: 2, memory_bytes: 1 };
+    expect(await store.createInstance(wantedInstance(model, worker, none))).toEqual({
+      ok: false,
+      reason: "no_memory",
+    });
+    expect(await reservedBytes(store, worker)).toBe(1_000);
+  });
+
+  test("a device that the worker does not have has no memory", async () => {
+    const { store } = fixture();
+    const model = await deploy(store);
+    const wanted = wantedInstance(model, await register(store), { device_id: "cuda:7" });
+    expect(await store.createInstance(wanted)).toEqual({ ok: false, reason: "no_memory" });
+  });
+
+  test("an unknown worker is not ready", async () => {
+    const { store } = fixture();
+    const model = await deploy(store);
+    expect(await store.createInstance(wantedInstance(model, makeRegisterRequest()))).toEqual({
+      ok: false,
+      reason: "worker_not_ready",
+    });
+  });
+
+  test("a start is refused when the model has more live instances than expected", async () => {
+    const { store } = fixture();
+    const { model, worker, instance } = await startInstance(store);
+    const other = await register(store);
+    expect(await store.createInstance(wantedInstance(model, other))).toEqual({
+      ok: false,
+      reason: "conflict",
+    });
+    expect(await reservedBytes(store, other)).toBe(0);
+    await moveTo(instance.instance_id, "loading", "failed");
+    created(await store.createInstance(wantedInstance(model, worker)));
+  });
+
+  test.each(legalMoves)(
+    "moves from $from to $to, with an event and the memory of live ones",
+    async ({ from, to }) => {
+      const { store } = fixture();
+      const { worker, instance } = await startInstance(store);
+      let at: InstanceState = "loading";
+      for (const next of paths[from]) {
+        expect(await moveTo(instance.instance_id, at, next)).toBe(true);
+        at = next;
+      }
+      expect(await moveTo(instance.instance_id, from, to)).toBe(true);
+      const isLive = to !== "gone" && to !== "failed";
+      expect(await reservedBytes(store, worker)).toBe(isLive ? 400 : 0);
+      expect((await liveInstance(store, instance.instance_id))?.state).toBe(isLive ? to : undefined);
+      const events = await history(store, "instance", instance.instance_id);
+      expect(events).toHaveLength(paths[from].length + 2);
+      expect(events.at(-1)).toBe(`${from} -> ${to} (test)`);
+    },
+  );
+
+  test("illegal moves are defects: they throw and change nothing", async () => {
+    const { store } = fixture();
+    const { worker, instance } = await startInstance(store);
+    for (const { from, to } of illegalMoves) {
+      await expect(moveTo(instance.instance_id, from, to)).rejects.toThrow(`${from} -> ${to}`);
+    }
+    const mixed: InstanceMove = {
+      instance_id: instance.instance_id,
+      from: ["loading", "gone"],
+      to: "ready",
+      reason: "test",
+    };
+    await expect(store.moveInstance(mixed)).rejects.toThrow("gone -> ready");
+    await expect(store.moveInstance({ ...mixed, from: [] })).rejects.toThrow();
+    expect(await reservedBytes(store, worker)).toBe(400);
+    expect(await history(store, "instance", instance.instance_id)).toHaveLength(1);
+  });
+
+  test("a move whose guard fails changes nothing", async () => {
+    const { store } = fixture();
+    const { worker, instance } = await startInstance(store);
+    expect(await moveTo(instance.instance_id, "ready", "gone")).toBe(false);
+    expect(await moveTo(newInstanceId(), "ready", "gone")).toBe(false);
+    expect(await reservedBytes(store, worker)).toBe(400);
+    expect(await history(store, "instance", instance.instance_id)).toHaveLength(1);
+  });
+
+  test("any of several states may be the one to come from", async () => {
+    const { store } = fixture();
+    const { worker, instance } = await startInstance(store);
+    const end: InstanceMove = {
+      instance_id: instance.instance_id,
+      from: ["loading", "ready", "draining"],
+      to: "failed",
+      reason: "load_failed",
+      error: { code: "model_load_failed", message: "truncated \0 file" },
+    };
+    expect(await store.moveInstance(end)).toBe(true);
+    expect(await store.moveInstance(end)).toBe(false);
+    expect(await reservedBytes(store, worker)).toBe(0);
+    expect((await history(store, "instance", instance.instance_id)).at(-1)).toBe(
+      "loading -> failed (load_failed)",
+    );
+  });
+
+  test("readiness has a time, kept while the instance stays loaded", async () => {
+    const { store } = fixture();
+    const { instance } = await startInstance(store);
+    await moveTo(instance.instance_id, "loading", "ready");
+    const first = (await liveInstance(store, instance.instance_id))?.ready_at;
+    expect(first).toBeInstanceOf(Date);
+    await Bun.sleep(5);
+    await moveTo(instance.instance_id, "ready", "draining");
+    await moveTo(instance.instance_id, "draining", "ready");
+    expect((await liveInstance(store, instance.instance_id))?.ready_at).toEqual(first);
+  });
+
+  test("the time of the last use never goes back and is no event", async () => {
+    const { store } = fixture();
+    const { instance } = await startInstance(store);
+    const lastUse = async () => (await liveInstance(store, instance.instance_id))?.last_used_at;
+    await store.touchInstance(instance.instance_id, now_ms + 10);
+    await store.touchInstance(instance.instance_id, now_ms + 5);
+    expect(await lastUse()).toEqual(new Date(now_ms + 10));
+    await store.touchInstance(instance.instance_id, now_ms + 20);
+    expect(await lastUse()).toEqual(new Date(now_ms + 20));
+    await store.touchInstance(newInstanceId(), now_ms);
+    expect(await history(store, "instance", instance.instance_id)).toHaveLength(1);
+  });
+}

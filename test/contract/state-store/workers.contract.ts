@@ -1,0 +1,251 @@
+/** Workers: registration, heartbeats with what they hold, leases, new incarnations. */
+import { expect, test } from "bun:test";
+import {
+  cpuDevice,
+  makeHeartbeat,
+  makeInstanceReport,
+  makePlacement,
+  makeRegisterRequest,
+  newIncarnation,
+  newInstanceId,
+} from "../../support/cluster-facts.ts";
+import {
+  created,
+  type Fixture,
+  history,
+  liveInstance,
+  now_ms,
+  register,
+  reservedBytes,
+  startInstance,
+  wantedInstance,
+  workerRow,
+} from "./fixture.ts";
+
+export function workerContract(fixture: Fixture): void {
+  test("a registered worker is seen with its devices and placements", async () => {
+    const { store } = fixture();
+    const placement = makePlacement();
+    const worker = makeRegisterRequest({
+      placements: [placement],
+      devices: [cpuDevice(2 ** 43), { device_id: "cuda:0", kind: "cuda", memory_bytes: 80 * 2 ** 30 }],
+    });
+    await store.registerWorker(worker, now_ms);
+    const seen = await store.snapshot();
+    const ofWorker = <R extends { worker_id: string }>(rows: readonly R[]) =>
+      rows.filter((row) => row.worker_id === worker.worker_id);
+    expect(ofWorker(seen.workers)).toMatchObject([
+      {
+        incarnation: worker.incarnation,
+        state: "ready",
+        url: worker.url,
+        version: worker.version,
+        last_heartbeat_at: new Date(now_ms),
+      },
+    ]);
+    expect(ofWorker(seen.devices)).toMatchObject([
+      { device_id: "cpu", kind: "cpu", memory_bytes: 2 ** 43, reserved_bytes: 0 },
+      { device_id: "cuda:0", kind: "cuda", memory_bytes: 80 * 2 ** 30, reserved_bytes: 0 },
+    ]);
+    expect(ofWorker(seen.placements)).toMatchObject([placement]);
+    expect(await history(store, "worker", worker.worker_id)).toEqual(["null -> ready (registered)"]);
+  });
+
+  test("registering again changes nothing but url, version and devices", async () => {
+    const { store } = fixture();
+    const { model, worker, instance } = await startInstance(store);
+    const again = { ...worker, url: "http://127.0.0.1:4001", version: "2", devices: [cpuDevice(2_000)] };
+    await store.registerWorker(again, now_ms);
+    await store.registerWorker(again, now_ms);
+    const seen = await store.snapshot();
+    expect(seen.workers.filter((row) => row.worker_id === worker.worker_id)).toMatchObject([
+      { url: "http://127.0.0.1:4001", version: "2" },
+    ]);
+    expect(seen.devices.filter((row) => row.worker_id === worker.worker_id)).toMatchObject([
+      { memory_bytes: 2_000, reserved_bytes: 400 },
+    ]);
+    expect(await liveInstance(store, instance.instance_id)).toMatchObject({ model_id: model.model_id });
+    expect(await history(store, "worker", worker.worker_id)).toHaveLength(1);
+  });
+
+  test("a new incarnation ends the instances of the one before and frees their memory", async () => {
+    const { store } = fixture();
+    const { model, worker, instance } = await startInstance(store);
+    const restarted = { ...worker, incarnation: newIncarnation() };
+    await store.registerWorker(restarted, now_ms);
+    expect(await liveInstance(store, instance.instance_id)).toBeUndefined();
+    expect(await reservedBytes(store, worker)).toBe(0);
+    expect((await history(store, "instance", instance.instance_id)).at(-1)).toBe(
+      "loading -> gone (worker_restarted)",
+    );
+    const next = created(await store.createInstance(wantedInstance(model, restarted)));
+    expect(next.incarnation).toBe(restarted.incarnation);
+    // What came late from the first process frees nothing a second time.
+    const late = {
+      instance_id: instance.instance_id,
+      from: ["loading", "ready"],
+      to: "gone",
+      reason: "late",
+    } as const;
+    expect(await store.moveInstance(late)).toBe(false);
+    expect(await reservedBytes(store, worker)).toBe(400);
+  });
+
+  test("a device that is no longer reported is forgotten", async () => {
+    const { store } = fixture();
+    const worker = makeRegisterRequest({
+      devices: [cpuDevice(1), { device_id: "cuda:0", kind: "cuda", memory_bytes: 2 }],
+    });
+    await store.registerWorker(worker, now_ms);
+    await store.registerWorker({ ...worker, incarnation: newIncarnation(), devices: [cpuDevice(3)] }, now_ms);
+    const { devices } = await store.snapshot();
+    expect(devices.filter((row) => row.worker_id === worker.worker_id)).toMatchObject([
+      { device_id: "cpu", memory_bytes: 3 },
+    ]);
+  });
+
+  test("a heartbeat renews the lease; one of another incarnation is not known", async () => {
+    const { store } = fixture();
+    const worker = await register(store);
+    const later = now_ms + 1_000;
+    expect(await store.heartbeat(makeHeartbeat(worker, 0), later)).toEqual({ known: true, release: [] });
+    expect((await workerRow(store, worker))?.last_heartbeat_at).toEqual(new Date(later));
+    const stranger = { ...worker, incarnation: newIncarnation() };
+    expect(await store.heartbeat(makeHeartbeat(stranger, 1), later + 1)).toEqual({
+      known: false,
+      release: [],
+    });
+    expect((await workerRow(store, worker))?.last_heartbeat_at).toEqual(new Date(later));
+    expect(await store.heartbeat(makeHeartbeat(makeRegisterRequest(), 0), later)).toEqual({
+      known: false,
+      release: [],
+    });
+  });
+
+  test("a heartbeat that arrives late is dropped", async () => {
+    const { store } = fixture();
+    const worker = await register(store);
+    const placement = makePlacement();
+    await store.heartbeat(makeHeartbeat(worker, 5, { placements: [placement] }), now_ms + 5);
+    for (const sequence of [4, 5]) {
+      const late = makeHeartbeat(worker, sequence, { state: "draining" });
+      expect(await store.heartbeat(late, now_ms + 9)).toEqual({ known: true, release: [] });
+    }
+    expect(await workerRow(store, worker)).toMatchObject({
+      state: "ready",
+      heartbeat_sequence: 5,
+      last_heartbeat_at: new Date(now_ms + 5),
+    });
+    const { placements } = await store.snapshot();
+    expect(placements.filter((row) => row.worker_id === worker.worker_id)).toHaveLength(1);
+  });
+
+  test("a worker that registers again may count its heartbeats anew", async () => {
+    const { store } = fixture();
+    const worker = await register(store);
+    await store.heartbeat(makeHeartbeat(worker, 7), now_ms);
+    await store.registerWorker(worker, now_ms);
+    await store.heartbeat(makeHeartbeat(worker, 0), now_ms + 3);
+    expect((await workerRow(store, worker))?.last_heartbeat_at).toEqual(new Date(now_ms + 3));
+  });
+
+  test("placements follow the reports", async () => {
+    const { store } = fixture();
+    const worker = await register(store);
+    const kept = makePlacement({ state: "loading", bytes_present: 1 });
+    const grown = { ...kept, bytes_present: 2 };
+    const loaded = { ...kept, state: "present", bytes_present: 4_096 } as const;
+    const inMemory = { ...loaded, tier: "host" } as const;
+    const other = makePlacement();
+    const placements = async () =>
+      (await store.snapshot()).placements.filter((p) => p.worker_id === worker.worker_id);
+    await store.heartbeat(makeHeartbeat(worker, 0, { placements: [kept, other] }), now_ms);
+    expect(await placements()).toHaveLength(2);
+    await store.heartbeat(makeHeartbeat(worker, 1, { placements: [grown, other] }), now_ms);
+    const [unchanged] = (await placements()).filter((p) => p.checkpoint === other.checkpoint);
+    await store.heartbeat(
+      makeHeartbeat(worker, 2, { placements: [loaded, inMemory, inMemory, other] }),
+      now_ms,
+    );
+    expect((await placements()).filter((p) => p.checkpoint === other.checkpoint)).toEqual(
+      unchanged ? [unchanged] : [],
+    );
+    expect((await placements()).filter((p) => p.checkpoint === kept.checkpoint)).toMatchObject([
+      inMemory,
+      loaded,
+    ]);
+    await store.heartbeat(makeHeartbeat(worker, 3), now_ms);
+    expect(await placements()).toEqual([]);
+    expect(await history(store, "placement", `${worker.worker_id}/${kept.checkpoint}/disk`)).toEqual([
+      "null -> loading (reported)",
+      "loading -> present (reported)",
+      "present -> absent (reported)",
+    ]);
+  });
+
+  test("instances that a worker reports failed or gone end here, with the reason", async () => {
+    const { store } = fixture();
+    const { model, worker, instance } = await startInstance(store);
+    const second = created(await store.createInstance(wantedInstance(model, worker, { expected_live: 1 })));
+    const error = { code: "engine_failed", message: "last words: \0 \ud800 📖" } as const;
+    const report = makeHeartbeat(worker, 0, {
+      instances: [
+        makeInstanceReport(instance.instance_id, { state: "failed", error }),
+        makeInstanceReport(second.instance_id, { state: "gone" }),
+      ],
+    });
+    const answer = await store.heartbeat(report, now_ms);
+    expect(answer.known).toBe(true);
+    expect(answer.release.toSorted()).toEqual([instance.instance_id, second.instance_id].toSorted());
+    expect(await reservedBytes(store, worker)).toBe(0);
+    expect(await history(store, "instance", instance.instance_id)).toEqual([
+      "null -> loading (created)",
+      "loading -> failed (reported)",
+    ]);
+    expect(await history(store, "instance", second.instance_id)).toEqual([
+      "null -> loading (created)",
+      "loading -> gone (reported)",
+    ]);
+    await store.heartbeat({ ...report, sequence: 1 }, now_ms);
+    expect(await reservedBytes(store, worker)).toBe(0);
+    expect(await history(store, "instance", instance.instance_id)).toHaveLength(2);
+  });
+
+  test("a worker is told to release what is not live here, and nothing else", async () => {
+    const { store } = fixture();
+    const { worker, instance } = await startInstance(store);
+    const elsewhere = await startInstance(store);
+    const unknown = newInstanceId();
+    const ids = [instance.instance_id, elsewhere.instance.instance_id, unknown];
+    const report = makeHeartbeat(worker, 0, { instances: ids.map((id) => makeInstanceReport(id)) });
+    const { release } = await store.heartbeat(report, now_ms);
+    expect(release.toSorted()).toEqual([elsewhere.instance.instance_id, unknown].toSorted());
+    expect(await liveInstance(store, instance.instance_id)).toBeDefined();
+    expect(await liveInstance(store, elsewhere.instance.instance_id)).toBeDefined();
+  });
+
+  test("a draining worker gets no new instance and keeps those it has", async () => {
+    const { store } = fixture();
+    const { model, worker, instance } = await startInstance(store);
+    await store.heartbeat(makeHeartbeat(worker, 0, { state: "draining" }), now_ms);
+    expect(await store.createInstance(wantedInstance(model, worker, { expected_live: 1 }))).toEqual({
+      ok: false,
+      reason: "worker_not_ready",
+    });
+    expect(await liveInstance(store, instance.instance_id)).toBeDefined();
+    expect((await history(store, "worker", worker.worker_id)).at(-1)).toBe("ready -> draining (reported)");
+  });
+
+  test("a worker that says goodbye takes its instances with it", async () => {
+    const { store } = fixture();
+    const { worker, instance } = await startInstance(store);
+    await store.heartbeat(makeHeartbeat(worker, 0, { state: "gone" }), now_ms);
+    expect(await liveInstance(store, instance.instance_id)).toBeUndefined();
+    expect(await reservedBytes(store, worker)).toBe(0);
+    expect((await history(store, "instance", instance.instance_id)).at(-1)).toBe(
+      "loading -> gone (worker_gone)",
+    );
+    await store.registerWorker({ ...worker, incarnation: newIncarnation() }, now_ms);
+    expect((await workerRow(store, worker))?.state).toBe("ready");
+  });
+}

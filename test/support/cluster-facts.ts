@@ -1,0 +1,111 @@
+/** Small, valid manifests, reports and requests with ids that no other test uses. */
+import type { DeployRequest } from "../../schema/api/admin.ts";
+import { checkpointVersion, type Manifest } from "../../schema/checkpoint/manifest.ts";
+import type {
+  DeviceReport,
+  HeartbeatRequest,
+  InstanceReport,
+  PlacementReport,
+  RegisterRequest,
+} from "../../schema/cluster/membership.ts";
+import { protocolVersion } from "../../schema/cluster/protocol.ts";
+import { type InstanceId, toHex } from "../../schema/ids.ts";
+
+const hex = (bytes: number) => toHex(crypto.getRandomValues(new Uint8Array(bytes)));
+
+export const newModelId = () => `model-${hex(4)}`;
+export const newWorkerId = () => `w-${hex(8)}`;
+export const newInstanceId = (): InstanceId => `i-${hex(8)}`;
+export const newGenerationId = () => hex(16);
+export const newIncarnation = () => hex(8);
+export const newDigest = () => hex(32);
+
+export function makeManifest(digest = newDigest()): Manifest {
+  return {
+    version: checkpointVersion,
+    digest,
+    model: {
+      architecture: "llama",
+      name: "tiny",
+      parameters: 1_000,
+      layers: 1,
+      embedding: 16,
+      vocabulary_tokens: 64,
+      context_tokens: 128,
+      quantisation: "F16",
+      kv_bytes_per_token: 64,
+      chat_template_sha256: null,
+    },
+    header: { bytes: 100, sha256: hex(32) },
+    weights: { bytes: 4_096, chunk_bytes: 4_096, chunks: [{ sha256: hex(32), xxh3: hex(8) }] },
+    tensors: [
+      { name: "token_embd.weight", dtype: "F16", shape: [16, 64], layer: -1, offset: 0, bytes: 2_048 },
+    ],
+  };
+}
+
+export function makeDeployRequest(fields: Partial<DeployRequest> = {}): DeployRequest {
+  return { id: newModelId(), manifest: makeManifest(), settings: { slots: 4 }, replace: false, ...fields };
+}
+
+/** What the gateway derives from a request's settings. */
+export const resolvedSettings = { context_tokens: 128, keep_alive_ms: 60_000 };
+
+export const cpuDevice = (memory_bytes: number): DeviceReport => ({
+  device_id: "cpu",
+  kind: "cpu",
+  memory_bytes,
+});
+
+export function makeRegisterRequest(fields: Partial<RegisterRequest> = {}): RegisterRequest {
+  return {
+    protocol_version: protocolVersion,
+    worker_id: newWorkerId(),
+    incarnation: newIncarnation(),
+    state: "ready",
+    placements: [],
+    instances: [],
+    url: "http://127.0.0.1:4000",
+    version: "0.0.0-test",
+    devices: [cpuDevice(1_000)],
+    ...fields,
+  };
+}
+
+export function makeHeartbeat(
+  worker: Pick<RegisterRequest, "worker_id" | "incarnation">,
+  sequence: number,
+  fields: Partial<HeartbeatRequest> = {},
+): HeartbeatRequest {
+  return {
+    protocol_version: protocolVersion,
+    worker_id: worker.worker_id,
+    incarnation: worker.incarnation,
+    state: "ready",
+    placements: [],
+    instances: [],
+    sequence,
+    ...fields,
+  };
+}
+
+export const makePlacement = (fields: Partial<PlacementReport> = {}): PlacementReport => ({
+  checkpoint: newDigest(),
+  tier: "disk",
+  state: "present",
+  bytes_present: 4_096,
+  ...fields,
+});
+
+export const makeInstanceReport = (
+  instance_id: InstanceId,
+  fields: Partial<InstanceReport> = {},
+): InstanceReport => ({
+  instance_id,
+  model_id: "any",
+  state: "ready",
+  active: 0,
+  queued: 0,
+  error: null,
+  ...fields,
+});
