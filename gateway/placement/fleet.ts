@@ -1,0 +1,187 @@
+/**
+ * The cluster as this gateway knows it: the store's last snapshot, own later changes, and who uses what. Kept
+ * fresh by the reconcile loop and after own changes, so that a request for a warm model reads no database.
+ */
+import type { ModelFacts } from "../../schema/checkpoint/manifest.ts";
+import type { InstanceRow, ModelRow } from "../../schema/db/tables.ts";
+import type { CheckpointDigest, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
+import type { Clock, ClusterSnapshot, StateStore, WorkerAddress } from "../ports.ts";
+import type { ClusterView } from "../scheduler/view.ts";
+import { type StaticView, toStaticView } from "./cluster-view.ts";
+import { InstanceTable } from "./instance-table.ts";
+import { type InstanceUse, InstanceUses } from "./instance-uses.ts";
+
+/** What of a checkpoint's manifest is needed all the time; content-addressed, so it never changes. */
+export interface CheckpointFacts {
+  readonly model: ModelFacts;
+  readonly weights_bytes: number;
+}
+
+export interface FleetModel {
+  readonly row: ModelRow;
+  readonly facts: CheckpointFacts;
+}
+
+const emptySnapshot: ClusterSnapshot = {
+  workers: [],
+  devices: [],
+  placements: [],
+  instances: [],
+  models: [],
+};
+
+export class Fleet {
+  readonly #store: Pick<StateStore, "snapshot" | "getModel">;
+  readonly #uses: InstanceUses;
+  readonly #instances = new InstanceTable();
+  readonly #facts = new Map<CheckpointDigest, CheckpointFacts>();
+  readonly #listeners = new Set<() => void>();
+  #snapshot: ClusterSnapshot = emptySnapshot;
+  #view: StaticView | null = null;
+  #wasRead = false;
+  #running: Promise<void> | null = null;
+  #queued: Promise<void> | null = null;
+
+  constructor(store: Pick<StateStore, "snapshot" | "getModel">, clock: Pick<Clock, "wallMs">) {
+    this.#store = store;
+    this.#uses = new InstanceUses(clock);
+  }
+
+  /**
+   * Reads the store; what was written there before the call is known after it. Concurrent callers share reads.
+   * Throws `state_unavailable` and keeps the older knowledge when the database does not answer.
+   */
+  refresh(): Promise<void> {
+    if (this.#queued !== null) return this.#queued;
+    if (this.#running === null) return this.#begin();
+    const afterRunning = () => {
+      this.#queued = null;
+      return this.#begin();
+    };
+    this.#queued = this.#running.then(afterRunning, afterRunning);
+    return this.#queued;
+  }
+
+  /** Resolves at once if the store was ever read, else after the first read. */
+  async known(): Promise<void> {
+    if (!this.#wasRead) await this.refresh();
+  }
+
+  #begin(): Promise<void> {
+    const run = this.#read().finally(() => {
+      if (this.#running === run) this.#running = null;
+    });
+    this.#running = run;
+    return run;
+  }
+
+  async #read(): Promise<void> {
+    const read = this.#instances.beginRead();
+    const snapshot = await this.#store.snapshot();
+    await this.#learnFacts(snapshot.models);
+    this.#snapshot = snapshot;
+    this.#instances.finishRead(read, snapshot.instances);
+    for (const row of snapshot.instances) {
+      const used = row.last_used_at ?? row.ready_at ?? row.created_at;
+      this.#uses.markUsed(row.instance_id, used.getTime());
+    }
+    this.#wasRead = true;
+    this.#changed();
+  }
+
+  /** Reads the manifests of checkpoints that are new here, forgets those that no model names any more. */
+  async #learnFacts(models: readonly ModelRow[]): Promise<void> {
+    for (const { model_id, checkpoint } of models) {
+      if (this.#facts.has(checkpoint)) continue;
+      const found = await this.#store.getModel(model_id);
+      if (found === null) continue;
+      const { digest, manifest } = found.checkpoint;
+      this.#facts.set(digest, { model: manifest.model, weights_bytes: manifest.weights.bytes });
+    }
+    const named = new Set(models.map((m) => m.checkpoint));
+    for (const digest of this.#facts.keys()) if (!named.has(digest)) this.#facts.delete(digest);
+  }
+
+  #changed(): void {
+    this.#view = null;
+    this.#uses.keepOnly((instance_id) => this.#instances.get(instance_id) !== undefined);
+    this.#notify();
+  }
+
+  #notify(): void {
+    for (const listener of [...this.#listeners]) listener();
+  }
+
+  /** The scheduler's view of this moment. Counts and last uses in it go on following the fleet. */
+  view(): ClusterView {
+    this.#view ??= toStaticView(this.#snapshot, this.#instances.rows.values());
+    return { ...this.#view, in_flight: this.#uses.in_flight, last_used_ms: this.#uses.last_used_ms };
+  }
+
+  get snapshot(): ClusterSnapshot {
+    return this.#snapshot;
+  }
+
+  /** Live instances: loading, running or being stopped. */
+  get instances(): readonly InstanceRow[] {
+    return [...this.#instances.rows.values()];
+  }
+
+  instance(instance_id: InstanceId): InstanceRow | null {
+    return this.#instances.get(instance_id) ?? null;
+  }
+
+  /** A deployed model in any state; null when there is none. */
+  model(model_id: ModelId): FleetModel | null {
+    const row = this.#snapshot.models.find((m) => m.model_id === model_id);
+    const facts = row === undefined ? undefined : this.#facts.get(row.checkpoint);
+    return row === undefined || facts === undefined ? null : { row, facts };
+  }
+
+  address(worker_id: WorkerId): WorkerAddress | null {
+    const row = this.#snapshot.workers.find((w) => w.worker_id === worker_id);
+    return row === undefined ? null : { worker_id, url: row.url };
+  }
+
+  /** Records a change of an instance that the store has accepted. */
+  put(row: InstanceRow): void {
+    this.#instances.put(row);
+    this.#changed();
+  }
+
+  /** Takes an instance into use, loading ones too. `onLost` is called if it ends before the release. */
+  acquire(instance_id: InstanceId, onLost: () => void): InstanceUse {
+    return this.#uses.acquire(instance_id, onLost, () => this.#notify());
+  }
+
+  inFlight(instance_id: InstanceId): number {
+    return this.#uses.in_flight.get(instance_id) ?? 0;
+  }
+
+  /** Wall time of the last use known here; 0 if there was none. */
+  lastUsedMs(instance_id: InstanceId): number {
+    return this.#uses.last_used_ms.get(instance_id) ?? 0;
+  }
+
+  /** Notes that somebody used the instance, for example another gateway as its worker reports. */
+  markUsed(instance_id: InstanceId, at_ms: number): void {
+    if (this.#instances.get(instance_id) !== undefined) this.#uses.markUsed(instance_id, at_ms);
+  }
+
+  /** Resolves when anything changed that a decision could depend on, or when the signal aborts. */
+  changed(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const finish = () => {
+        this.#listeners.delete(finish);
+        signal.removeEventListener("abort", finish);
+        resolve();
+      };
+      if (signal.aborted) {
+        resolve();
+        return;
+      }
+      this.#listeners.add(finish);
+      signal.addEventListener("abort", finish, { once: true });
+    });
+  }
+}

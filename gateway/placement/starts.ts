@@ -1,0 +1,93 @@
+/** Applies a decision to start: makes room, books memory in the store, begins the load. One at a time per model. */
+import { type InstanceId, type ModelId, toHex } from "../../schema/ids.ts";
+import { instanceMemoryBytes } from "../../schema/memory.ts";
+import type { CreateInstanceResult, Log, Random, StateStore } from "../ports.ts";
+import type { StartTarget } from "../scheduler/decision.ts";
+import type { Fleet, FleetModel } from "./fleet.ts";
+import type { Loads } from "./loads.ts";
+import type { Stops } from "./stops.ts";
+
+/** `refused`: the cluster was not as the decision assumed; the fleet has been read again since. */
+export type StartOutcome = "created" | "refused";
+
+export interface StartsDeps {
+  readonly fleet: Fleet;
+  readonly store: Pick<StateStore, "createInstance">;
+  readonly loads: Loads;
+  readonly stops: Stops;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/** Memory that a new instance of the model books. */
+export function bookedBytes(model: FleetModel): number {
+  const { facts, row } = model;
+  return instanceMemoryBytes(facts.model, facts.weights_bytes, row.context_tokens, row.slots);
+}
+
+export class Starts {
+  readonly #deps: StartsDeps;
+  readonly #running = new Map<ModelId, Promise<StartOutcome>>();
+
+  constructor(deps: StartsDeps) {
+    this.#deps = deps;
+  }
+
+  /**
+   * Starts an instance of the model after stopping the victims. While one call for the model runs, further calls
+   * join it whatever they wanted: they decide again afterwards, on what it has changed.
+   */
+  start(model: FleetModel, target: StartTarget, victims: readonly InstanceId[]): Promise<StartOutcome> {
+    const { model_id } = model.row;
+    const running = this.#running.get(model_id);
+    if (running !== undefined) return running;
+    const start = this.#start(model, target, victims).finally(() => this.#running.delete(model_id));
+    this.#running.set(model_id, start);
+    return start;
+  }
+
+  async #start(
+    model: FleetModel,
+    target: StartTarget,
+    victims: readonly InstanceId[],
+  ): Promise<StartOutcome> {
+    const { fleet, loads, log } = this.#deps;
+    if (!(await this.#makeRoom(victims, `makes room for ${model.row.model_id}`))) return "refused";
+    const result = await this.#book(model, target);
+    const { model_id } = model.row;
+    const { worker_id, device_id, tier } = target;
+    if (!result.ok) {
+      log.info("start_refused", { model_id, worker_id, device_id, reason: result.reason });
+      await fleet.refresh();
+      return "refused";
+    }
+    log.info("start", { model_id, instance_id: result.instance.instance_id, worker_id, device_id, tier });
+    fleet.put(result.instance);
+    loads.follow(result.instance);
+    return "created";
+  }
+
+  /** Stops the victims together; false when one of them turned out to be needed. */
+  async #makeRoom(victims: readonly InstanceId[], reason: string): Promise<boolean> {
+    const { fleet, stops } = this.#deps;
+    const rows = victims.map((instance_id) => fleet.instance(instance_id)).filter((row) => row !== null);
+    const outcomes = await Promise.all(rows.map((row) => stops.stop(row, reason)));
+    return outcomes.every((outcome) => outcome === "gone");
+  }
+
+  #book(model: FleetModel, target: StartTarget): Promise<CreateInstanceResult> {
+    const { fleet, store, random } = this.#deps;
+    const { model_id, checkpoint, context_tokens, slots } = model.row;
+    return store.createInstance({
+      instance_id: `i-${toHex(random.bytes(8))}`,
+      model_id,
+      checkpoint,
+      worker_id: target.worker_id,
+      device_id: target.device_id,
+      context_tokens,
+      slots,
+      memory_bytes: bookedBytes(model),
+      expected_live: fleet.instances.filter((i) => i.model_id === model_id).length,
+    });
+  }
+}
