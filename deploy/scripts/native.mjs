@@ -186,7 +186,7 @@ function upToDate(build, stamp, targets) {
  */
 export async function buildNative(root, options = {}, log = () => {}) {
   const variant = options.variant ?? "release";
-  const targets = options.targets ?? ["sllm"];
+  const targets = options.targets ?? ["sllm", "sllm_llama"];
   const native = join(root, "native");
   const build = join(native, variant === "sanitize" ? "build-sanitize" : "build");
   const headers = await prepareHeaders(root, log);

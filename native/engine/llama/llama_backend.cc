@@ -1,0 +1,172 @@
+// Creation, batches and text of the libllama backend.
+#include "engine/llama/llama_backend.h"
+
+#include <algorithm>
+#include <climits>
+#include <thread>
+
+#include "engine/llama/buffer_hook.h"
+#include "engine/llama/libraries.h"
+#include "engine/llama/log.h"
+
+namespace sllm::llama {
+
+namespace {
+
+Status check_kind(const llama_model *model) {
+    if (llama_model_has_encoder(model) || !llama_model_has_decoder(model) || llama_model_is_diffusion(model)) {
+        return {Code::model_unsupported, "the model does not generate text token by token"};
+    }
+    const llama_vocab *vocab = llama_model_get_vocab(model);
+    if (llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE || llama_vocab_n_tokens(vocab) <= 0) {
+        return {Code::model_unsupported, "the model has no vocabulary"};
+    }
+    return {};
+}
+
+llama_context_params context_params(const LlamaOptions &options, std::uint32_t batch_tokens) {
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx = options.slots * options.context_tokens;
+    params.n_batch = params.n_ubatch = batch_tokens;
+    params.n_seq_max = options.slots;
+    params.n_outputs_max = options.slots;  // one token per slot and step is sampled: no logits for the rest
+    const std::uint32_t threads = options.threads > 0 ? options.threads : std::thread::hardware_concurrency();
+    params.n_threads = params.n_threads_batch = static_cast<std::int32_t>(std::max(threads, 1u));
+    params.type_k = params.type_v = GGML_TYPE_F16;
+    // On where the model allows it, which the library decides from the model alone: on one build and kind of device
+    // the answer never changes.
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;
+    // One pool of cells for all slots: a step is one pass over the weights whichever slots it touches.
+    params.kv_unified = true;
+    params.no_perf = true;
+    return params;
+}
+
+}  // namespace
+
+Status LlamaBackend::create(const LlamaOptions &options, std::unique_ptr<Backend> *out) {
+    if (Status s = prepare_libraries(options.library_dir); !s.ok()) return s;
+    Env &env = Env::posix();
+    // Opened first: a load that is already known to have failed builds nothing.
+    HostCopyView weights;
+    if (Status s = HostCopyView::open(env, options.weights_path, options.weights_bytes, &weights); !s.ok()) return s;
+    std::unique_ptr<LlamaBackend> backend(new LlamaBackend);
+    const double started = env.now_ms();
+    if (Status s = ModelSkeleton::build(options.header_path, options.weights_bytes, &backend->skeleton_); !s.ok()) {
+        return s;
+    }
+    if (Status s = check_kind(backend->skeleton_->model()); !s.ok()) return s;
+    if (Status s = backend->open_context(options); !s.ok()) return s;
+    const double built = env.now_ms();
+    if (Status s = weights.wait_ready(); !s.ok()) return s;
+    if (Status s = backend->skeleton_->attach(weights); !s.ok()) return s;
+    backend->facts_.model_build_ms = built - started;
+    backend->facts_.weights_wait_ms = env.now_ms() - built;
+    *out = std::move(backend);
+    return {};
+}
+
+LlamaBackend::~LlamaBackend() { llama_batch_free(batch_); }
+
+Status LlamaBackend::open_context(const LlamaOptions &options) {
+    llama_model *model = skeleton_->model();
+    vocab_ = llama_model_get_vocab(model);
+    if (options.slots > llama_max_parallel_sequences()) {
+        return {Code::invalid_argument,
+                "at most " + std::to_string(llama_max_parallel_sequences()) + " slots are possible"};
+    }
+    const std::uint64_t cells = std::uint64_t{options.slots} * options.context_tokens;
+    if (cells > INT32_MAX) return {Code::invalid_argument, "slots times context_tokens is too large"};
+    facts_.vocabulary_tokens = static_cast<std::uint32_t>(llama_vocab_n_tokens(vocab_));
+    facts_.context_tokens = options.context_tokens;
+    facts_.slots = options.slots;
+    const std::uint32_t batch_tokens = std::max(options.batch_tokens, options.slots);
+    facts_.batch_tokens = static_cast<std::uint32_t>(std::min<std::uint64_t>(batch_tokens, cells));
+    llama_context_params params = context_params(options, facts_.batch_tokens);
+    params.abort_callback = [](void *flag) { return static_cast<std::atomic<bool> *>(flag)->load(); };
+    params.abort_callback_data = &interrupted_;
+    LastWords words;
+    {
+        const BufferHook hook(allocate_zero_pages, 0);
+        context_.reset(llama_init_from_model(model, params));
+    }
+    if (!context_) return {Code::model_unsupported, "libllama cannot open a context: " + words.text()};
+    if (llama_get_memory(context_.get()) == nullptr) {
+        return {Code::model_unsupported, "the model keeps no context: it does not generate text"};
+    }
+    batch_ = llama_batch_init(static_cast<std::int32_t>(facts_.batch_tokens), 0, 1);
+    samplers_.resize(options.slots);
+    chat_ = std::make_unique<ChatRenderer>(model);
+    return {};
+}
+
+Status LlamaBackend::tokenize(std::string_view text, bool add_special, bool parse_special,
+                              std::vector<std::int32_t> *out) const {
+    if (text.size() > INT32_MAX / 2) return {Code::invalid_argument, "the text is too long"};
+    const auto bytes = static_cast<std::int32_t>(text.size());
+    // A token is rarely shorter than a byte; where it is, the library names the count and is asked again.
+    out->resize(text.size() + 16);
+    for (;;) {
+        const std::int32_t n = llama_tokenize(vocab_, text.data(), bytes, out->data(),
+                                              static_cast<std::int32_t>(out->size()), add_special, parse_special);
+        if (n == INT32_MIN) return {Code::invalid_argument, "the text has too many tokens"};
+        const auto count = static_cast<std::size_t>(n < 0 ? -n : n);
+        out->resize(count);
+        if (n >= 0) return {};
+    }
+}
+
+Status LlamaBackend::render_chat(std::string_view messages, std::string *out) const {
+    return chat_->render(messages, out);
+}
+
+Status LlamaBackend::begin(std::uint32_t slot, const SamplingParams &sampling) {
+    samplers_[slot] = std::make_unique<Sampler>(sampling);
+    return {};
+}
+
+void LlamaBackend::end(std::uint32_t slot) {
+    samplers_[slot].reset();
+    llama_memory_seq_rm(llama_get_memory(context_.get()), static_cast<llama_seq_id>(slot), -1, -1);
+}
+
+Status LlamaBackend::decode(std::span<const BatchToken> batch) {
+    batch_.n_tokens = 0;
+    for (const BatchToken &token : batch) {
+        const std::int32_t i = batch_.n_tokens++;
+        batch_.token[i] = token.token;
+        batch_.pos[i] = static_cast<llama_pos>(token.position);
+        batch_.n_seq_id[i] = 1;
+        batch_.seq_id[i][0] = static_cast<llama_seq_id>(token.slot);
+        batch_.logits[i] = token.wants_output ? 1 : 0;
+    }
+    LastWords words;
+    const std::int32_t result = llama_decode(context_.get(), batch_);
+    if (result == 0) return {};
+    return {Code::engine, "libllama failed to compute (" + std::to_string(result) + "): " + words.text()};
+}
+
+const float *LlamaBackend::logits(std::size_t index) const {
+    return llama_get_logits_ith(context_.get(), static_cast<std::int32_t>(index));
+}
+
+std::int32_t LlamaBackend::sample(std::uint32_t slot, std::size_t index, std::uint32_t position) {
+    const auto vocabulary = static_cast<std::int32_t>(facts_.vocabulary_tokens);
+    return samplers_[slot]->sample(logits(index), vocabulary, position, &candidates_);
+}
+
+bool LlamaBackend::ends_generation(std::int32_t token) const { return llama_vocab_is_eog(vocab_, token); }
+
+void LlamaBackend::append_piece(std::int32_t token, std::string *out) const {
+    char piece[256];
+    std::int32_t n = llama_token_to_piece(vocab_, token, piece, sizeof piece, 0, false);
+    if (n >= 0) {
+        out->append(piece, static_cast<std::size_t>(n));
+        return;
+    }
+    std::string longer(static_cast<std::size_t>(-n), '\0');
+    n = llama_token_to_piece(vocab_, token, longer.data(), -n, 0, false);
+    if (n > 0) out->append(longer, 0, static_cast<std::size_t>(n));
+}
+
+}  // namespace sllm::llama

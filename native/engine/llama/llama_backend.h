@@ -1,0 +1,60 @@
+// The backend that computes with libllama.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "engine/backend.h"
+#include "engine/llama/chat_renderer.h"
+#include "engine/llama/model_skeleton.h"
+#include "engine/llama/sampler.h"
+#include "engine/llama_module.h"
+#include "llama.h"
+
+namespace sllm::llama {
+
+class LlamaBackend : public Backend {
+public:
+    // See sllm_engine_create. [blocks]
+    static Status create(const LlamaOptions &options, std::unique_ptr<Backend> *out);
+    ~LlamaBackend() override;
+
+    const BackendFacts &facts() const override { return facts_; }
+    Status tokenize(std::string_view text, bool add_special, bool parse_special,
+                    std::vector<std::int32_t> *out) const override;
+    Status render_chat(std::string_view messages, std::string *out) const override;
+    void interrupt() override { interrupted_ = true; }
+
+    Status begin(std::uint32_t slot, const SamplingParams &sampling) override;
+    void end(std::uint32_t slot) override;
+    Status decode(std::span<const BatchToken> batch) override;
+    std::int32_t sample(std::uint32_t slot, std::size_t index, std::uint32_t position) override;
+    bool ends_generation(std::int32_t token) const override;
+    void append_piece(std::int32_t token, std::string *out) const override;
+
+    // Whether the weights are the host copy's own pages.
+    bool in_place() const { return skeleton_->in_place(); }
+    // Logits of batch[index] of the last decode. Compute thread only.
+    const float *logits(std::size_t index) const;
+
+private:
+    LlamaBackend() = default;
+    Status open_context(const LlamaOptions &options);
+
+    struct FreeContext {
+        void operator()(llama_context *context) const { llama_free(context); }
+    };
+
+    BackendFacts facts_;
+    std::unique_ptr<ModelSkeleton> skeleton_;
+    const llama_vocab *vocab_ = nullptr;
+    std::unique_ptr<llama_context, FreeContext> context_;
+    std::unique_ptr<ChatRenderer> chat_;
+    llama_batch batch_{};
+    std::vector<std::unique_ptr<Sampler>> samplers_;  // per slot
+    std::vector<llama_token_data> candidates_;
+    std::atomic<bool> interrupted_{false};
+};
+
+}  // namespace sllm::llama

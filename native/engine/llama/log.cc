@@ -1,0 +1,51 @@
+// The log callback.
+#include "engine/llama/log.h"
+
+#include <cstdio>
+#include <deque>
+
+#include "llama.h"
+
+namespace sllm::llama {
+
+namespace {
+
+constexpr std::size_t kept_lines = 4;
+constexpr std::size_t kept_chars = 300;  // of one line: hostile files put their own text into messages
+
+thread_local std::deque<std::string> *collecting = nullptr;
+thread_local std::deque<std::string> collected;
+// A line may come in several calls: what continues a silent line is silent.
+thread_local bool last_shown = false;
+
+void take(ggml_log_level level, const char *text, void *) {
+    const bool shown = level == GGML_LOG_LEVEL_CONT ? last_shown : level >= GGML_LOG_LEVEL_WARN;
+    last_shown = shown;
+    if (!shown) return;
+    std::fputs(text, stderr);
+    if (level != GGML_LOG_LEVEL_ERROR || collecting == nullptr) return;
+    std::string line(text, std::min(std::char_traits<char>::length(text), kept_chars));
+    while (!line.empty() && (line.back() == '\n' || line.back() == ' ')) line.pop_back();
+    if (line.empty()) return;
+    collecting->push_back(line);
+    if (collecting->size() > kept_lines) collecting->pop_front();
+}
+
+}  // namespace
+
+void install_log() { llama_log_set(take, nullptr); }
+
+LastWords::LastWords() {
+    collected.clear();
+    collecting = &collected;
+}
+
+LastWords::~LastWords() { collecting = nullptr; }
+
+std::string LastWords::text() const {
+    std::string text;
+    for (const std::string &line : collected) text += (text.empty() ? "" : "; ") + line;
+    return text.empty() ? "no reason was given" : text;
+}
+
+}  // namespace sllm::llama

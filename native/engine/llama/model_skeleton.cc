@@ -1,0 +1,173 @@
+// Building over reserved addresses, and attaching weights.
+#include "engine/llama/model_skeleton.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "core/limits.h"
+#include "engine/llama/buffer_hook.h"
+#include "engine/llama/header_stream.h"
+#include "engine/llama/log.h"
+
+// Exported by libllama, declared in its src/llama-model.h, which includes too much of the rest.
+const std::vector<std::pair<std::string, ggml_tensor *>> &llama_internal_get_tensor_map(const llama_model *model);
+
+namespace sllm::llama {
+
+namespace {
+
+// Huge pages can only be mapped where address and file offset agree modulo their size.
+constexpr std::uint64_t huge_page_bytes = std::uint64_t{2} << 20;
+
+std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
+
+// Address space of `bytes`, aligned for huge pages, that nobody may touch yet.
+Status reserve(std::uint64_t bytes, Mapping *out) {
+    Env &env = Env::posix();
+    void *memory = nullptr;
+    constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    const std::uint64_t total = bytes + huge_page_bytes;
+    const int error = env.map(nullptr, total, PROT_NONE, flags, -1, 0, &memory);
+    if (error < 0) return system_status("reserve " + std::to_string(bytes) + " bytes of address space", -error);
+    auto *base = static_cast<std::uint8_t *>(memory);
+    const auto address = reinterpret_cast<std::uintptr_t>(base);
+    const std::uint64_t before = round_up(address, huge_page_bytes) - address;
+    if (before > 0) env.unmap(base, before);
+    if (huge_page_bytes > before) env.unmap(base + before + bytes, huge_page_bytes - before);
+    *out = Mapping(env, base + before, bytes);
+    return {};
+}
+
+Status map_header(const std::string &path, Mapping *out) {
+    Env &env = Env::posix();
+    const OwnedFd fd(env, env.open(path.c_str(), O_RDONLY));
+    if (!fd.valid()) return system_status("open " + path, -fd.get());
+    const std::int64_t size = env.file_size(fd.get());
+    if (size < 0) return system_status("stat " + path, static_cast<int>(-size));
+    if (size == 0) return {Code::corrupt, path + " is empty"};
+    void *memory = nullptr;
+    const auto bytes = static_cast<std::size_t>(size);
+    const int error = env.map(nullptr, bytes, PROT_READ, MAP_PRIVATE, fd.get(), 0, &memory);
+    if (error < 0) return system_status("map " + path, -error);
+    *out = Mapping(env, memory, bytes);
+    return {};
+}
+
+llama_model_params skeleton_params() {
+    static ggml_backend_dev_t no_devices[] = {nullptr};
+    llama_model_params params = llama_model_default_params();
+    params.devices = no_devices;
+    params.n_gpu_layers = 0;
+    params.load_mode = LLAMA_LOAD_MODE_NONE;  // the stream has no descriptor to map
+    params.lazy_mode = LLAMA_LAZY_MODE_OFF;
+    params.use_extra_bufts = false;  // repacked weights are another layout than the file's
+    params.check_tensors = false;    // the bytes are not there yet; the store checks their digests
+    params.progress_callback = [](float, void *) { return true; };
+    return params;
+}
+
+}  // namespace
+
+Status ModelSkeleton::build(const std::string &header_path, std::uint64_t data_bytes,
+                            std::unique_ptr<ModelSkeleton> *out) {
+    std::unique_ptr<ModelSkeleton> skeleton(new ModelSkeleton);
+    if (Status s = skeleton->load(header_path, data_bytes); !s.ok()) return s;
+    if (Status s = skeleton->collect_tensors(); !s.ok()) return s;
+    *out = std::move(skeleton);
+    return {};
+}
+
+ModelSkeleton::~ModelSkeleton() {
+    // The model's buffers point into regions_, which are unmapped after it.
+    llama_model_free(model_);
+}
+
+Status ModelSkeleton::load(const std::string &path, std::uint64_t data_bytes) {
+    Mapping file;
+    if (Status s = map_header(path, &file); !s.ok()) return s;
+    if (Status s = parse_gguf_header({file.data(), file.bytes()}, &header_); !s.ok()) {
+        return {s.code(), path + ": " + s.message()};
+    }
+    data_bytes_ = data_bytes > 0 ? data_bytes : file.bytes() - header_.data_offset;
+    HeaderStream stream({file.data(), header_.data_offset}, header_.data_offset + data_bytes_);
+    if (stream.file() == nullptr) return {Code::out_of_memory, "a stream over the header cannot be made"};
+    Status reserved;
+    const auto allocate = [&](ggml_backend_buffer_type_t type, std::size_t bytes) -> ggml_backend_buffer_t {
+        Mapping region;
+        reserved = reserve(round_up(bytes, limits::file_align_bytes), &region);
+        if (!reserved.ok()) return nullptr;
+        stream.withhold_data();
+        regions_.push_back(std::move(region));
+        return wrap_memory(type, regions_.back().data(), bytes);
+    };
+    LastWords words;
+    {
+        const BufferHook hook(allocate, limits::tensor_align_bytes);
+        model_ = llama_model_load_from_file_ptr(stream.file(), skeleton_params());
+    }
+    if (!reserved.ok()) return reserved;
+    if (model_ == nullptr) return {Code::model_unsupported, "libllama refuses the model: " + words.text()};
+    return {};
+}
+
+Status ModelSkeleton::collect_tensors() {
+    std::set<const ggml_tensor *> seen;
+    for (const auto &[name, tensor] : llama_internal_get_tensor_map(model_)) {
+        if (tensor->view_src != nullptr || !seen.insert(tensor).second) continue;
+        const auto *data = static_cast<const std::uint8_t *>(tensor->data);
+        const auto region = std::find_if(regions_.begin(), regions_.end(), [&](const Mapping &r) {
+            return data >= r.data() && data + ggml_nbytes(tensor) <= r.data() + r.bytes();
+        });
+        if (region == regions_.end()) {
+            return {Code::model_unsupported, "the tensor " + name + " is not in the memory reserved for weights"};
+        }
+        const auto offset = header_.tensor_offsets.find(name);
+        if (offset == header_.tensor_offsets.end()) {
+            return {Code::model_unsupported, "the tensor " + name + " is not in the file"};
+        }
+        if (offset->second > data_bytes_ || ggml_nbytes(tensor) > data_bytes_ - offset->second) {
+            return {Code::corrupt, "the tensor " + name + " ends beyond the data"};
+        }
+        tensors_.push_back({tensor, name, static_cast<std::uint64_t>(data - region->data()),
+                            static_cast<std::size_t>(region - regions_.begin())});
+    }
+    std::sort(tensors_.begin(), tensors_.end(), [](const SkeletonTensor &a, const SkeletonTensor &b) {
+        return a.region != b.region ? a.region < b.region : a.offset < b.offset;
+    });
+    return {};
+}
+
+bool ModelSkeleton::in_place() const {
+    return regions_.size() == 1 && regions_.front().bytes() <= data_bytes_ &&
+           std::all_of(tensors_.begin(), tensors_.end(), [this](const SkeletonTensor &t) {
+               return t.offset == header_.tensor_offsets.at(t.name);
+           });
+}
+
+Status ModelSkeleton::attach(const HostCopyView &weights) {
+    if (!in_place()) return copy_tensors(weights);
+    return weights.map_at(regions_.front().data(), regions_.front().bytes());
+}
+
+Status ModelSkeleton::copy_tensors(const HostCopyView &weights) {
+    Mapping source;
+    if (Status s = weights.map(&source); !s.ok()) return s;
+    Env &env = Env::posix();
+    for (const Mapping &region : regions_) {
+        void *memory = nullptr;
+        constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+        const int error =
+            env.map(region.data(), region.bytes(), PROT_READ | PROT_WRITE, flags, -1, 0, &memory);
+        if (error < 0) return system_status("allocate " + std::to_string(region.bytes()) + " bytes", -error);
+    }
+    for (const SkeletonTensor &t : tensors_) {
+        std::memcpy(t.tensor->data, source.data() + header_.tensor_offsets.at(t.name), ggml_nbytes(t.tensor));
+    }
+    return {};
+}
+
+}  // namespace sllm::llama

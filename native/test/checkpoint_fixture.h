@@ -1,0 +1,45 @@
+// Makes the two files of a checkpoint, header.gguf and weights.bin, from a GGUF file, and loads them as a worker does.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "store/store.h"
+
+namespace test {
+
+// How weights.bin is laid out.
+enum class Order {
+    engine,    // as the engine lays it out: mapped in place
+    reversed,  // another order: the engine has to copy
+};
+
+struct Checkpoint {
+    std::string header_path;
+    std::string weights_path;
+    std::uint64_t weights_bytes = 0;
+    std::uint64_t chunk_bytes = 1 << 20;
+    std::vector<std::uint64_t> digests;
+};
+
+// Throws on failure. Writes into the folder.
+Checkpoint make_checkpoint(const std::string &gguf_path, const std::string &folder, Order order);
+
+// A store with the checkpoint in a ready host copy, and the path an engine opens it by.
+struct HostCopied {
+    std::unique_ptr<sllm::Store> store;
+    std::uint64_t load = 0;
+    std::string path;
+};
+HostCopied load_checkpoint(const Checkpoint &checkpoint);
+
+// The path of the sample model, and of the engine libraries.
+std::string sample_model();
+std::string engine_libraries();
+
+// A copy of a GGUF file in another type, made by the engine library; ftype is an llama_ftype. Returns its path.
+std::string quantize(const std::string &gguf_path, const std::string &folder, int ftype);
+
+}  // namespace test

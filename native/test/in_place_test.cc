@@ -1,0 +1,228 @@
+// The in-place engine against libllama loading the same model in its normal way.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+
+#include "engine/llama/libraries.h"
+#include "engine/llama/llama_backend.h"
+#include "test/checkpoint_fixture.h"
+#include "test/harness.h"
+#include "test/temp_folder.h"
+
+namespace {
+
+using sllm::BatchToken;
+using sllm::LlamaOptions;
+using sllm::llama::LlamaBackend;
+
+constexpr std::uint32_t context_tokens = 256;
+constexpr const char *prompt_text = "ROMEO:\nWhat light through yonder window breaks? It is the";
+
+LlamaOptions options_of(const test::Checkpoint &checkpoint, const std::string &weights_path) {
+    LlamaOptions options;
+    options.library_dir = test::engine_libraries();
+    options.header_path = checkpoint.header_path;
+    options.weights_path = weights_path;
+    options.weights_bytes = checkpoint.weights_bytes;
+    options.context_tokens = context_tokens;
+    options.slots = 2;
+    options.batch_tokens = 64;
+    options.threads = 1;
+    return options;
+}
+
+std::unique_ptr<LlamaBackend> open_engine(const LlamaOptions &options) {
+    std::unique_ptr<sllm::Backend> backend;
+    const sllm::Status created = LlamaBackend::create(options, &backend);
+    CHECK_OK(created);
+    return std::unique_ptr<LlamaBackend>(static_cast<LlamaBackend *>(backend.release()));
+}
+
+// Logits after the prompt and after each token of a greedy continuation, and the continuation.
+struct Trace {
+    std::vector<std::vector<float>> logits;
+    std::vector<std::int32_t> tokens;
+};
+
+constexpr int continued = 24;
+
+Trace trace_engine(LlamaBackend &engine) {
+    Trace trace;
+    std::vector<std::int32_t> prompt;
+    CHECK_OK(engine.tokenize(prompt_text, true, false, &prompt));
+    CHECK_OK(engine.begin(0, {}));
+    std::vector<BatchToken> batch;
+    for (const std::int32_t token : prompt) {
+        batch.push_back({token, static_cast<std::uint32_t>(batch.size()), 0, batch.size() + 1 == prompt.size()});
+    }
+    auto position = static_cast<std::uint32_t>(prompt.size());
+    for (int i = 0; i < continued; i++) {
+        CHECK_OK(engine.decode(batch));
+        const float *logits = engine.logits(batch.size() - 1);
+        trace.logits.emplace_back(logits, logits + engine.facts().vocabulary_tokens);
+        trace.tokens.push_back(engine.sample(0, batch.size() - 1, position));
+        batch = {{trace.tokens.back(), position++, 0, true}};
+    }
+    engine.end(0);
+    return trace;
+}
+
+// libllama by itself, with the context settings of the engine.
+Trace trace_plain(const std::string &gguf_path, bool repack) {
+    CHECK_OK(sllm::llama::prepare_libraries(test::engine_libraries()));
+    llama_model_params model_params = llama_model_default_params();
+    model_params.use_extra_bufts = repack;
+    llama_model *model = llama_model_load_from_file(gguf_path.c_str(), model_params);
+    CHECK(model != nullptr);
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx = 2 * context_tokens;
+    params.n_batch = params.n_ubatch = 64;
+    params.n_seq_max = 2;
+    params.n_threads = params.n_threads_batch = 1;
+    params.kv_unified = true;
+    llama_context *context = llama_init_from_model(model, params);
+    CHECK(context != nullptr);
+    const llama_vocab *vocab = llama_model_get_vocab(model);
+    std::vector<llama_token> tokens(256);
+    const auto length = static_cast<std::int32_t>(std::strlen(prompt_text));
+    const std::int32_t n = llama_tokenize(vocab, prompt_text, length, tokens.data(), 256, true, false);
+    Trace trace;
+    llama_sampler *greedy = llama_sampler_init_greedy();
+    llama_batch batch = llama_batch_get_one(tokens.data(), n);
+    for (int i = 0; i < continued; i++) {
+        CHECK_EQ(llama_decode(context, batch), 0);
+        const float *logits = llama_get_logits_ith(context, -1);
+        trace.logits.emplace_back(logits, logits + llama_vocab_n_tokens(vocab));
+        tokens[0] = llama_sampler_sample(greedy, context, -1);
+        trace.tokens.push_back(tokens[0]);
+        batch = llama_batch_get_one(tokens.data(), 1);
+    }
+    llama_sampler_free(greedy);
+    llama_free(context);
+    llama_model_free(model);
+    return trace;
+}
+
+void check_bit_equal(const Trace &found, const Trace &expected) {
+    CHECK_EQ(found.logits.size(), expected.logits.size());
+    for (std::size_t i = 0; i < found.logits.size(); i++) {
+        CHECK_EQ(found.logits[i].size(), expected.logits[i].size());
+        const std::size_t bytes = found.logits[i].size() * sizeof(float);
+        if (std::memcmp(found.logits[i].data(), expected.logits[i].data(), bytes) != 0) {
+            throw test::Failed("logits differ at token " + std::to_string(i));
+        }
+    }
+    CHECK(found.tokens == expected.tokens);
+}
+
+// Resident and private memory of this process in read-only mappings of a name.
+struct Mapped {
+    std::uint64_t rss_kb = 0;
+    std::uint64_t private_kb = 0;
+};
+Mapped mapped(const std::string &name) {
+    std::ifstream smaps("/proc/self/smaps");
+    Mapped total;
+    bool inside = false;
+    for (std::string line; std::getline(smaps, line);) {
+        const std::size_t word = line.find(' ');
+        if (word == std::string::npos) continue;
+        if (line[word - 1] != ':') {
+            inside = line.find(name) != std::string::npos && line.find(" r--s ") != std::string::npos;
+        } else if (inside && line.starts_with("Rss:")) {
+            total.rss_kb += std::strtoull(line.c_str() + word, nullptr, 10);
+        } else if (inside && line.starts_with("Private_Dirty:")) {
+            total.private_kb += std::strtoull(line.c_str() + word, nullptr, 10);
+        }
+    }
+    return total;
+}
+
+void compare_quantized(llama_ftype ftype) {
+    const test::TempFolder folder;
+    const std::string gguf = test::quantize(test::sample_model(), folder / "", ftype);
+    const auto checkpoint = test::make_checkpoint(gguf, folder / "", test::Order::engine);
+    const auto copied = test::load_checkpoint(checkpoint);
+    const auto engine = open_engine(options_of(checkpoint, copied.path));
+    CHECK(engine->in_place());
+    check_bit_equal(trace_engine(*engine), trace_plain(gguf, false));
+}
+
+TEST("in place: logits and greedy output are bit-equal to libllama loading the F16 file itself") {
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    const auto copied = test::load_checkpoint(checkpoint);
+    const auto engine = open_engine(options_of(checkpoint, copied.path));
+    CHECK(engine->in_place());
+    check_bit_equal(trace_engine(*engine), trace_plain(test::sample_model(), true));
+}
+
+TEST("in place: logits are bit-equal for Q8_0 weights") { compare_quantized(LLAMA_FTYPE_MOSTLY_Q8_0); }
+
+TEST("in place: logits are bit-equal for Q4_K weights") { compare_quantized(LLAMA_FTYPE_MOSTLY_Q4_K_M); }
+
+TEST("in place: weights in another order are copied and give the same logits") {
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::reversed);
+    const auto copied = test::load_checkpoint(checkpoint);
+    const auto engine = open_engine(options_of(checkpoint, copied.path));
+    CHECK(!engine->in_place());
+    check_bit_equal(trace_engine(*engine), trace_plain(test::sample_model(), true));
+}
+
+TEST("in place: two engines compute on the pages of one host copy and copy none of them") {
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    const auto copied = test::load_checkpoint(checkpoint);
+    const auto first = open_engine(options_of(checkpoint, copied.path));
+    const auto second = open_engine(options_of(checkpoint, copied.path));
+    const Trace one = trace_engine(*first);
+    check_bit_equal(trace_engine(*second), one);
+    const Mapped weights = mapped("memfd:sllm-host-copy");
+    // Both mappings are resident in full, and no page of them is this process's own.
+    CHECK(weights.rss_kb * 1024 > checkpoint.weights_bytes * 3 / 2);
+    CHECK_EQ(weights.private_kb, 0u);
+}
+
+TEST("in place: an engine that outlives its host copy's release computes on") {
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    const auto copied = test::load_checkpoint(checkpoint);
+    const auto engine = open_engine(options_of(checkpoint, copied.path));
+    const Trace before = trace_engine(*engine);
+    CHECK_OK(copied.store->release(copied.load));
+    check_bit_equal(trace_engine(*engine), before);
+}
+
+TEST("in place: the hook in the CPU buffer type is gone after a build, and after a refused one") {
+    CHECK_OK(sllm::llama::prepare_libraries(test::engine_libraries()));
+    ggml_backend_buffer_type_t type = ggml_backend_cpu_buffer_type();
+    const auto alloc = type->iface.alloc_buffer;
+    const auto alignment = type->iface.get_alignment;
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    const auto copied = test::load_checkpoint(checkpoint);
+    {
+        const auto engine = open_engine(options_of(checkpoint, copied.path));
+        CHECK(type->iface.alloc_buffer == alloc && type->iface.get_alignment == alignment);
+    }
+    // A header whose tensors libllama does not find.
+    auto bytes = test::read_file(checkpoint.header_path);
+    const std::string name = "output_norm.weight";
+    const auto at = std::search(bytes.begin(), bytes.end(), name.begin(), name.end());
+    CHECK(at != bytes.end());
+    *at = 'x';
+    test::write_file(checkpoint.header_path, bytes);
+    std::unique_ptr<sllm::Backend> refused;
+    const sllm::Status status = LlamaBackend::create(options_of(checkpoint, copied.path), &refused);
+    CHECK_EQ(status.code(), sllm::Code::model_unsupported);
+    CHECK(status.message().find("output_norm.weight") != std::string::npos);
+    CHECK(type->iface.alloc_buffer == alloc && type->iface.get_alignment == alignment);
+}
+
+}  // namespace
+
+TEST_MAIN()
