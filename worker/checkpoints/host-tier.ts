@@ -44,8 +44,8 @@ export interface HostLease {
 export interface HostTierOptions {
   readonly store: CopyStore;
   readonly clock: Clock;
-  /** Bytes that copies without users may keep. */
-  readonly cache_bytes: number;
+  /** Bytes that copies without users may keep now. */
+  readonly cacheBytes: () => number;
   /** Process that owns the descriptors of the store. */
   readonly process_id: number;
 }
@@ -83,8 +83,9 @@ export class HostTier {
     };
   }
 
-  /** Evicts copies without users, least recently used first, until at most `bytes` of them are left. */
-  trim(bytes: number): void {
+  /** Evicts copies without users, least recently used first, until those that are left fit the cache. */
+  trim(): void {
+    const bytes = this.#options.cacheBytes();
     const idle = [...this.#copies.values()]
       .filter((copy) => copy.references === 0)
       .sort((a, b) => a.used - b.used);
@@ -148,7 +149,7 @@ export class HostTier {
 
   #afterRelease(copy: HostCopy): void {
     if (copy.references > 0) return;
-    if (this.#look(copy).state === "ready") this.trim(this.#options.cache_bytes);
+    if (this.#look(copy).state === "ready") this.trim();
     else this.#forget(copy);
   }
 

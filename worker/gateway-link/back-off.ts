@@ -1,0 +1,10 @@
+/** Pauses between attempts to reach a gateway: longer each time, never in step with other workers. Pure. */
+
+const firstMs = 200;
+const longestMs = 5_000;
+
+/** Pause after `failures` (at least 1) in a row; `random` from 0 to below 1 spreads it over its upper half. */
+export function backOffMs(failures: number, random: number): number {
+  const full = Math.min(longestMs, firstMs * 2 ** Math.min(failures - 1, 16));
+  return full / 2 + (full / 2) * random;
+}

@@ -1,0 +1,104 @@
+/** The worker's HTTP API (schema/cluster/protocol.ts): route table, authentication, one place for errors. */
+import { type Context, Hono } from "hono";
+import { bodyLimit } from "hono/body-limit";
+import type { z } from "zod";
+import { type CancelResponse, generateRequest } from "../../schema/cluster/generate.ts";
+import { loadRequest, type UnloadResponse } from "../../schema/cluster/instances.ts";
+import { protocolVersion, workerPaths } from "../../schema/cluster/protocol.ts";
+import type { WorkerStatus } from "../../schema/cluster/status.ts";
+import { parseOrThrow, SllmError, toErrorBody, toSllmError } from "../../schema/error.ts";
+import { generationId, instanceId } from "../../schema/ids.ts";
+import { limits } from "../../schema/limits.ts";
+import type { GenerationRegistry } from "../generations/registry.ts";
+import { LoadReader } from "../instances/load-reader.ts";
+import type { Supervisor } from "../instances/supervisor.ts";
+import type { Clock, Log } from "../ports.ts";
+import { clusterAuth } from "./cluster-auth.ts";
+import { eventStream } from "./event-stream.ts";
+
+/** A client's largest body and the fields that the gateway puts around it. */
+const bodyBytes = limits.body_bytes + 64 * 1024;
+
+export interface WorkerAppOptions {
+  readonly cluster_token: string;
+  readonly supervisor: Supervisor;
+  readonly generations: GenerationRegistry;
+  readonly status: () => Promise<WorkerStatus>;
+  /** False while the worker shuts down. */
+  readonly isReady: () => boolean;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** All routes. Every error is the envelope of schema/error.ts. */
+export function createWorkerApp(options: WorkerAppOptions): Hono {
+  const { supervisor, generations, clock } = options;
+  const app = new Hono();
+  app.get(workerPaths.livez, (c) => c.json({ status: "ok" }));
+  app.use(clusterAuth(options.cluster_token));
+  app.use(bodyLimit({ maxSize: bodyBytes, onError: refuseBody }));
+  app.get("/readyz", (c) => {
+    if (!options.isReady()) throw new SllmError("worker_unavailable", "This worker is shutting down.");
+    return c.json({ status: "ok" });
+  });
+  app.get(workerPaths.status, async (c) => c.json(await options.status()));
+  app.post(workerPaths.instances, async (c) => {
+    const instance = await supervisor.load(await readBody(c, loadRequest));
+    return eventStream(new LoadReader(instance, clock), clock, c.req.raw.signal);
+  });
+  app.delete(`${workerPaths.instances}/:id`, async (c) => {
+    const instance_id = parseOrThrow(instanceId, c.req.param("id"), "id");
+    await supervisor.unload(instance_id, { if_idle: c.req.query("if_idle") === "1" });
+    return c.json({ instance_id, state: "gone" } satisfies UnloadResponse);
+  });
+  app.post(workerPaths.generations, async (c) => {
+    const generation = generations.start(await readBody(c, generateRequest));
+    return eventStream(generation, clock, c.req.raw.signal);
+  });
+  app.delete(`${workerPaths.generations}/:id`, (c) => {
+    const generation_id = parseOrThrow(generationId, c.req.param("id"), "id");
+    const cancelled = generations.cancel(generation_id);
+    return c.json({ generation_id, cancelled } satisfies CancelResponse);
+  });
+  app.notFound((c) =>
+    respond(c, new SllmError("route_not_found", `There is no ${c.req.method} ${c.req.path}.`)),
+  );
+  app.onError((thrown, c) => {
+    const error = toSllmError(thrown);
+    if (error.code === "internal") options.log.error("request_failed", { path: c.req.path }, error.cause);
+    return respond(c, error);
+  });
+  return app;
+}
+
+function respond(c: Context, error: SllmError): Response {
+  return c.newResponse(JSON.stringify(toErrorBody(error)), {
+    status: error.http_status as 500,
+    headers: { "content-type": "application/json" },
+  });
+}
+
+function refuseBody(): never {
+  throw new SllmError("payload_too_large", `A body may have ${bodyBytes} bytes.`);
+}
+
+/** Parses a JSON body. The protocol version is looked at first: another one explains every other difference. */
+async function readBody<S extends z.ZodType>(c: Context, schema: S): Promise<z.output<S>> {
+  if (!/^application\/json\b/i.test(c.req.header("content-type") ?? "")) {
+    throw new SllmError("unsupported_media_type", "The body must be application/json.");
+  }
+  let body: unknown;
+  try {
+    body = JSON.parse(await c.req.text());
+  } catch (cause) {
+    if (cause instanceof SllmError) throw cause;
+    throw new SllmError("invalid_request", "The body is not JSON.", { cause });
+  }
+  const version =
+    typeof body === "object" && body !== null && "protocol_version" in body && body.protocol_version;
+  if (typeof version === "number" && version !== protocolVersion) {
+    const message = `This worker speaks protocol version ${protocolVersion}, the caller ${version}.`;
+    throw new SllmError("protocol_mismatch", message);
+  }
+  return parseOrThrow(schema, body);
+}

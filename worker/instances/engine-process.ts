@@ -1,0 +1,126 @@
+/** One engine process as its supervisor sees it: typed commands in, checked messages out, last words kept. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { type EngineCommand, type EngineMessage, engineMessage } from "../../schema/cluster/engine.ts";
+import { limits } from "../../schema/limits.ts";
+import { LineSplitter } from "../engine/ndjson.ts";
+
+/** Longest line of an engine's log that is kept. */
+const logLineChars = 1_000;
+
+export interface EngineEnd {
+  /** How it ended, e.g. "status 1" or "signal SIGKILL". */
+  readonly reason: string;
+  /** The last lines of its log, oldest first. */
+  readonly last_lines: readonly string[];
+}
+
+export interface EngineObserver {
+  onMessage(message: EngineMessage): void;
+  /** Called exactly once, after the last message; also when the process could not be started. */
+  onEnd(end: EngineEnd): void;
+}
+
+export interface EngineHandle {
+  /** null when the process could not be started. */
+  readonly pid: number | null;
+  send(command: EngineCommand): void;
+  /** Asks it to leave and kills it after `engine_exit_ms`. Resolves when it is gone; may be called again. */
+  stop(): Promise<void>;
+  /** Ends it at once. */
+  kill(): void;
+}
+
+/** Starts an engine process; failures come through the observer. */
+export type LaunchEngine = (observer: EngineObserver) => EngineHandle;
+
+export interface EngineCommandLine {
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** A launcher that spawns real processes. */
+export function engineLauncher(line: EngineCommandLine): LaunchEngine {
+  return (observer) => new EngineProcess(line, observer);
+}
+
+class EngineProcess implements EngineHandle {
+  readonly #child: ChildProcess;
+  readonly #observer: EngineObserver;
+  readonly #ended = Promise.withResolvers<void>();
+  readonly #lastLines: string[] = [];
+  #stopping = false;
+
+  constructor(line: EngineCommandLine, observer: EngineObserver) {
+    this.#observer = observer;
+    this.#child = spawn(line.command, [...line.args], { env: line.env, stdio: ["pipe", "pipe", "pipe"] });
+    this.#watch();
+  }
+
+  get pid(): number | null {
+    return this.#child.pid ?? null;
+  }
+
+  send(command: EngineCommand): void {
+    const input = this.#child.stdin;
+    if (input?.writable) input.write(`${JSON.stringify(command)}\n`);
+  }
+
+  async stop(): Promise<void> {
+    if (!this.#stopping) {
+      this.#stopping = true;
+      this.#child.stdin?.end();
+      const timer = setTimeout(() => this.kill(), limits.engine_exit_ms);
+      void this.#ended.promise.then(() => clearTimeout(timer));
+    }
+    await this.#ended.promise;
+  }
+
+  kill(): void {
+    this.#child.kill("SIGKILL");
+  }
+
+  #watch(): void {
+    const child = this.#child;
+    const messages = new LineSplitter();
+    const log = new LineSplitter();
+    let end: string | null = null;
+    child.stdout?.on("data", (chunk: Uint8Array) => {
+      try {
+        for (const line of messages.push(chunk))
+          this.#observer.onMessage(engineMessage.parse(JSON.parse(line)));
+      } catch (error) {
+        // An engine that speaks another language cannot be led; its end explains itself through the log.
+        this.#keep(`unreadable message from the engine: ${error instanceof Error ? error.message : error}`);
+        this.kill();
+      }
+    });
+    child.stderr?.on("data", (chunk: Uint8Array) => {
+      for (const line of log.push(chunk)) this.#keep(line);
+    });
+    // A write into a process that has just died; its end is reported by "close".
+    child.stdin?.on("error", (error) => this.#keep(`standard input: ${error.message}`));
+    child.on("error", (error) => {
+      end ??= error.message;
+      if (child.pid === undefined) this.#finish(end);
+    });
+    child.on("exit", (status, signal) => {
+      end = status === null ? `signal ${signal}` : `status ${status}`;
+    });
+    // After "exit" the pipes may still hold messages; "close" comes when they are read.
+    child.on("close", () => this.#finish(end ?? "unknown status"));
+  }
+
+  #keep(line: string): void {
+    this.#lastLines.push(line.slice(0, logLineChars));
+    if (this.#lastLines.length > limits.engine_log_lines) this.#lastLines.shift();
+  }
+
+  #finished = false;
+  #finish(reason: string): void {
+    if (this.#finished) return;
+    this.#finished = true;
+    this.#observer.onEnd({ reason, last_lines: this.#lastLines });
+    this.#ended.resolve();
+  }
+}

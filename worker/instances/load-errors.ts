@@ -1,0 +1,42 @@
+/** Why an instance failed, in words for the outside: codes of the system, no paths of this host. Pure. */
+import { type FailureName, SllmNativeError } from "../../native/bun-ffi-helpers/native.ts";
+import { SllmError, type WireError } from "../../schema/error.ts";
+import { loadErrorCode } from "../status-codes.ts";
+import type { EngineEnd } from "./engine-process.ts";
+
+/** Lines of the engine's log that go into a message; the worker's own log has all that were kept. */
+const quotedLines = 8;
+
+interface NativeFailure {
+  readonly status_name: FailureName;
+  readonly message: string;
+}
+
+/** A failure while checkpoint or weights were read. `directory` is cut out of the message, file names stay. */
+export function readError(error: unknown, directory = ""): WireError {
+  if (error instanceof SllmError) return { code: error.code, message: error.message };
+  const failure = error instanceof SllmNativeError ? error : isNativeFailure(error) ? error : null;
+  if (failure) return withoutDirectory(loadErrorCode(failure.status_name), failure.message, directory);
+  const message = error instanceof Error ? error.message : String(error);
+  return withoutDirectory("model_load_failed", message, directory);
+}
+
+/** A failure that the engine process reported itself. */
+export function engineError(error: WireError, directory: string): WireError {
+  return withoutDirectory(error.code, error.message, directory);
+}
+
+/** An engine process that ended although nobody asked it to. */
+export function engineEndError(end: EngineEnd, wasLoading: boolean): WireError {
+  const words = end.last_lines.slice(-quotedLines).join("\n");
+  const message = `The engine process ended with ${end.reason}.${words === "" ? "" : ` Its last words: ${words}`}`;
+  return { code: wasLoading ? "model_load_failed" : "engine_failed", message };
+}
+
+function withoutDirectory(code: WireError["code"], message: string, directory: string): WireError {
+  return { code, message: directory === "" ? message : message.replaceAll(`${directory}/`, "") };
+}
+
+function isNativeFailure(value: unknown): value is NativeFailure {
+  return typeof value === "object" && value !== null && "status_name" in value && "message" in value;
+}

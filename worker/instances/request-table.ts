@@ -1,0 +1,60 @@
+/** The unfinished requests of one engine: numbers on the private channel, and whom their events concern. */
+import type { EngineMessage } from "../../schema/cluster/engine.ts";
+import type { GenerationEvent } from "../../schema/cluster/generate.ts";
+import type { WireError } from "../../schema/error.ts";
+
+/** Messages of the engine that belong to a request. */
+export type RequestMessage = Exclude<EngineMessage, { type: "hello" | "ready" | "failed" }>;
+
+export type GenerationListener = (event: GenerationEvent) => void;
+
+interface RunningRequest {
+  readonly onEvent: GenerationListener;
+  /** False while it waits for a slot. */
+  started: boolean;
+}
+
+export class RequestTable {
+  readonly #running = new Map<number, RunningRequest>();
+  #last = 0;
+
+  /** Requests in slots. */
+  get active(): number {
+    let active = 0;
+    for (const request of this.#running.values()) if (request.started) active++;
+    return active;
+  }
+
+  /** Requests in slots or waiting. */
+  get size(): number {
+    return this.#running.size;
+  }
+
+  /** Opens a request; its number was never used before. */
+  open(onEvent: GenerationListener): number {
+    this.#running.set(++this.#last, { onEvent, started: false });
+    return this.#last;
+  }
+
+  has(number: number): boolean {
+    return this.#running.has(number);
+  }
+
+  /** Passes a message on; one for a request that has ended is dropped. True when active or size changed. */
+  deliver(message: RequestMessage): boolean {
+    const { request: number, ...event } = message;
+    const request = this.#running.get(number);
+    if (!request) return false;
+    if (event.type === "started") request.started = true;
+    if (event.type === "done" || event.type === "error") this.#running.delete(number);
+    request.onEvent(event.type === "tokens" ? { ...event, choice: 0 } : event);
+    return event.type !== "tokens";
+  }
+
+  /** Ends all requests with an `error` event. */
+  endAll(error: WireError): void {
+    const running = [...this.#running.values()];
+    this.#running.clear();
+    for (const request of running) request.onEvent({ type: "error", error });
+  }
+}

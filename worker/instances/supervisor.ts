@@ -1,0 +1,182 @@
+/** All instances of this worker: admits loads within the device's memory, ends instances, reports what there is. */
+import type { engineKinds } from "../../schema/cluster/engine.ts";
+import type { LoadRequest } from "../../schema/cluster/instances.ts";
+import type { InstanceReport } from "../../schema/cluster/membership.ts";
+import type { WorkerStatus } from "../../schema/cluster/status.ts";
+import { SllmError } from "../../schema/error.ts";
+import type { InstanceId } from "../../schema/ids.ts";
+import { limits } from "../../schema/limits.ts";
+import { instanceMemoryBytes } from "../../schema/memory.ts";
+import type { DiskTier, StoredCheckpoint } from "../checkpoints/disk-tier.ts";
+import type { HostTier } from "../checkpoints/host-tier.ts";
+import type { Clock, Log } from "../ports.ts";
+import type { DeviceMemory } from "./device-memory.ts";
+import type { LaunchEngine } from "./engine-process.ts";
+import { Instance } from "./instance.ts";
+
+export interface SupervisorOptions {
+  readonly disk: DiskTier;
+  readonly host: HostTier;
+  readonly device_id: string;
+  readonly memory: DeviceMemory;
+  readonly launch: LaunchEngine;
+  readonly engine: (typeof engineKinds)[number];
+  readonly threads: number;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Called whenever a report would read differently. */
+  readonly onChange: () => void;
+}
+
+export class Supervisor {
+  readonly #options: SupervisorOptions;
+  readonly #instances = new Map<InstanceId, Instance>();
+  /** Loads whose checkpoint is being looked up: the same id must not begin twice meanwhile. */
+  readonly #beginning = new Map<InstanceId, Promise<Instance>>();
+  #draining = false;
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Starts an instance, or finds the one that already has this id. Resolves as soon as the load has begun. Errors:
+   * `checkpoint_unavailable`, `checkpoint_invalid`, `insufficient_memory`, `overloaded`, `state_conflict`,
+   * `not_found` for a device that is not here.
+   */
+  load(request: LoadRequest): Promise<Instance> {
+    const { instance_id } = request;
+    const known = this.#instances.get(instance_id);
+    if (known) return Promise.resolve(sameLoad(known, request));
+    const beginning = this.#beginning.get(instance_id);
+    if (beginning) return beginning.then((instance) => sameLoad(instance, request));
+    const begun = this.#begin(request).finally(() => this.#beginning.delete(instance_id));
+    this.#beginning.set(instance_id, begun);
+    return begun;
+  }
+
+  /** The instance of an id. Errors: `not_found` when there is none or it is gone. */
+  get(instance_id: InstanceId): Instance {
+    const instance = this.#instances.get(instance_id);
+    if (!instance || instance.state === "gone") {
+      throw new SllmError("not_found", `There is no instance ${instance_id} on this worker.`);
+    }
+    return instance;
+  }
+
+  /** Ends an instance; resolves when its process is gone. Errors: `not_found`, `instance_busy` with `if_idle`. */
+  async unload(instance_id: InstanceId, options: { readonly if_idle: boolean }): Promise<void> {
+    const instance = this.get(instance_id);
+    if (options.if_idle && (instance.isBusy || instance.state === "loading")) {
+      throw new SllmError("instance_busy", `Instance ${instance_id} is in use.`);
+    }
+    await instance.stop();
+  }
+
+  /** What the heartbeat tells: all instances, those that have ended since the last acknowledged one included. */
+  reports(): InstanceReport[] {
+    return [...this.#instances.values()].map((instance) => instance.report());
+  }
+
+  /** What the operator sees: the instances that are here. */
+  status(): WorkerStatus["instances"] {
+    return [...this.#instances.values()]
+      .filter((instance) => instance.state !== "gone")
+      .map((instance) => ({ ...instance.report(), pid: instance.pid }));
+  }
+
+  /** Forgets instances that a gateway knows to be gone. */
+  forget(instance_ids: readonly InstanceId[]): void {
+    for (const id of instance_ids) {
+      if (this.#instances.get(id)?.state === "gone") this.#instances.delete(id);
+    }
+  }
+
+  /** Refuses new loads from now on and ends all instances. */
+  async stopAll(): Promise<void> {
+    this.#draining = true;
+    await Promise.allSettled(this.#beginning.values());
+    await Promise.all([...this.#instances.values()].map((instance) => instance.stop()));
+  }
+
+  async #begin(request: LoadRequest): Promise<Instance> {
+    const { disk, device_id, memory } = this.#options;
+    this.#admit();
+    if (request.device_id !== device_id) {
+      throw new SllmError("not_found", `There is no device ${request.device_id} on this worker.`, {
+        param: "device_id",
+      });
+    }
+    const checkpoint = await disk.find(request.checkpoint);
+    this.#admit();
+    const { model, weights } = checkpoint.manifest;
+    const { context_tokens, slots, instance_id } = request;
+    memory.book(instance_id, instanceMemoryBytes(model, weights.bytes, context_tokens, slots));
+    const instance = this.#create(request, checkpoint);
+    this.#instances.set(instance_id, instance);
+    this.#options.log.info("instance_loading", { instance_id, model_id: request.model_id });
+    void instance.load();
+    this.#options.onChange();
+    return instance;
+  }
+
+  #create(request: LoadRequest, checkpoint: StoredCheckpoint): Instance {
+    const { host, disk, memory, launch, engine, threads, clock, onChange } = this.#options;
+    const instance = new Instance({
+      request,
+      checkpoint,
+      engine,
+      threads,
+      launch,
+      clock,
+      acquire: () => {
+        const lease = host.acquire(checkpoint);
+        // What is booked leaves less for copies that nobody uses.
+        host.trim();
+        return lease;
+      },
+      verifyHeader: () => disk.verifyHeader(checkpoint),
+      onReleased: () => memory.release(request.instance_id),
+      onChange: () => {
+        this.#note(instance);
+        onChange();
+      },
+    });
+    return instance;
+  }
+
+  #admit(): void {
+    if (this.#draining) throw new SllmError("state_conflict", "This worker is shutting down.");
+    const gone = [...this.#instances.values()].filter((instance) => instance.state === "gone");
+    if (this.#instances.size - gone.length >= limits.instances) {
+      throw new SllmError("overloaded", `This worker has ${limits.instances} instances already.`);
+    }
+    // Without a gateway nobody acknowledges what has ended; the oldest reports are then dropped.
+    this.forget(gone.slice(0, -limits.instances).map((instance) => instance.request.instance_id));
+  }
+
+  readonly #noted = new WeakMap<Instance, string>();
+  /** One log line per change of state. */
+  #note(instance: Instance): void {
+    const { state, error, request } = instance;
+    if (this.#noted.get(instance) === state) return;
+    this.#noted.set(instance, state);
+    const fields = { instance_id: request.instance_id, model_id: request.model_id };
+    if (state === "failed") {
+      this.#options.log.warn("instance_failed", { ...fields, code: error?.code, reason: error?.message });
+    } else this.#options.log.info(`instance_${state}`, fields);
+  }
+}
+
+/** The same id must mean the same load. */
+function sameLoad(instance: Instance, request: LoadRequest): Instance {
+  const had = instance.request;
+  const same =
+    had.model_id === request.model_id &&
+    had.checkpoint === request.checkpoint &&
+    had.device_id === request.device_id &&
+    had.context_tokens === request.context_tokens &&
+    had.slots === request.slots;
+  if (same) return instance;
+  throw new SllmError("state_conflict", `Instance ${request.instance_id} was loaded with other settings.`);
+}
