@@ -54,9 +54,10 @@ describe("the command line", () => {
   test("a command's help shows arguments and examples, also after other arguments", async () => {
     const { status, out } = await call("greet", "world", "--help");
     expect(status).toBe(0);
-    expect(out).toContain("sllm greet");
-    expect(out).toContain("WHO");
-    expect(out).toContain("sllm greet world  # says hello");
+    expect(out).toContain("Usage: sllm greet <who> [flags]");
+    expect(out).toContain("  who  Whom");
+    expect(out).toContain("  --fail <value>  How");
+    expect(out).toContain("  sllm greet world  # says hello");
   });
 
   test("an unknown command is a usage error that lists the known ones", async () => {

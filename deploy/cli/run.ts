@@ -1,16 +1,14 @@
 /** From a command line to an exit status: finds the command, shows help, reports errors. Never calls exit. */
-import { type CommandDef, renderUsage } from "citty";
 import { codes } from "../../schema/codes.ts";
 import { SllmError } from "../../schema/error.ts";
 import { type Command, parseArguments } from "./command.ts";
 import { CommandFailure, exitStatus, UsageError } from "./failure.ts";
+import { helpOf, overview, program } from "./help.ts";
 
 export interface Terminal {
   out(text: string): void;
   err(text: string): void;
 }
-
-const program = "sllm";
 
 /** Runs one command line, without the program's name, and resolves to its exit status. */
 export async function run(
@@ -35,7 +33,7 @@ export async function run(
   }
   const ownFlags = rest.includes("--") ? rest.slice(0, rest.indexOf("--")) : rest;
   if (ownFlags.includes("--help") || ownFlags.includes("-h")) {
-    terminal.out(await help(command));
+    terminal.out(helpOf(command));
     return exitStatus.ok;
   }
   try {
@@ -43,35 +41,6 @@ export async function run(
   } catch (error) {
     return report(error, command, terminal);
   }
-}
-
-function overview(commands: readonly Command[]): string {
-  const shown = commands.filter((command) => command.isHidden !== true);
-  const width = Math.max(...shown.map((command) => command.name.length));
-  return [
-    "Serverless inference for large language models.",
-    "",
-    `Usage: ${program} <command> [arguments]`,
-    "",
-    ...shown.map((command) => `  ${command.name.padEnd(width)}  ${command.summary}`),
-    "",
-    `'${program} <command> --help' explains a command, '${program} --version' prints the version.`,
-  ].join("\n");
-}
-
-async function help(command: Command): Promise<string> {
-  const definition: CommandDef = {
-    meta: { name: `${program} ${command.name}`, description: command.summary },
-    args: command.args,
-  };
-  const width = Math.max(...command.examples.map(([line]) => line.length));
-  return [
-    (await renderUsage(definition)).trimEnd(),
-    "",
-    "EXAMPLES",
-    "",
-    ...command.examples.map(([line, note]) => `  ${line.padEnd(width)}  # ${note}`),
-  ].join("\n");
 }
 
 /** Expected failures in one or two lines; anything else is a defect and keeps its stack. */

@@ -10,9 +10,9 @@ const signals = ["SIGINT", "SIGTERM", "SIGHUP"];
 
 /**
  * Runs `bun deploy/cli/main.ts <arguments>` and resolves to the exit status for our own process.
- * In a terminal Ctrl-C reaches the child twice, from the terminal and from here: it takes signals that come close
- * together for one. The child's standard input is a pipe that breaks when this process dies, even by SIGKILL;
- * `interactive` gives it the terminal instead.
+ * The child's standard input is a pipe that breaks when this process dies, even by SIGKILL; `interactive` gives it
+ * the terminal instead. Ctrl-C in a terminal reaches the whole process group, the child included, so it is not
+ * passed on then; npm, between terminal and us, may still send it twice, which `sllm up` takes for once.
  * @param {readonly string[]} arguments_
  * @param {{ interactive?: boolean, env?: Record<string, string> }} [options]
  */
@@ -23,7 +23,9 @@ export function runCommandLine(arguments_, { interactive = false, env = {} } = {
     stdio: [interactive ? "inherit" : "pipe", "inherit", "inherit"],
     env: { ...process.env, ...env, ...(interactive ? {} : { SLLM_EXIT_WITH_PARENT: "1" }) },
   });
-  const forward = (signal) => child.kill(signal);
+  const forward = (signal) => {
+    if (signal !== "SIGINT" || process.stdin.isTTY !== true) child.kill(signal);
+  };
   for (const signal of signals) process.on(signal, forward);
   return new Promise((resolve, reject) => {
     child.once("error", reject);

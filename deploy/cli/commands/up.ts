@@ -51,7 +51,7 @@ export const up: Command = {
       type: "boolean",
       default: true,
       description: "Deploy the sample model at the first start",
-      negativeDescription: "Do not deploy it",
+      negativeDescription: "Do not deploy the sample model at the first start",
     },
     verbose: { type: "boolean", description: "Show every log line, not only warnings and errors" },
   },
