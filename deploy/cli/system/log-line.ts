@@ -5,7 +5,7 @@ export type Verbosity = "notable" | "all";
 const shownByDefault = new Set(["warn", "error", "fatal"]);
 
 /** Fields that the text names itself, and stacks, which belong into the JSON only. */
-const omitted = new Set(["at", "level", "event", "stack"]);
+const omitted = new Set(["at", "time", "role", "level", "event", "stack"]);
 
 /** The line for the terminal; null when it is not worth one at this verbosity. */
 export function formatLogLine(role: string, line: string, verbosity: Verbosity): string | null {
@@ -17,7 +17,8 @@ export function formatLogLine(role: string, line: string, verbosity: Verbosity):
   const fields = Object.entries(entry)
     .filter(([name, value]) => !omitted.has(name) && value !== null)
     .map(([name, value]) => `${name}=${formatValue(value)}`);
-  const time = typeof entry.at === "string" ? `${entry.at.slice(11, 23)} ` : "";
+  const at = entry.at ?? entry.time;
+  const time = typeof at === "string" ? `${at.slice(11, 23)} ` : "";
   const tag = level === "info" ? "" : `${level} `;
   return [`${time}${role}: ${tag}${String(entry.event ?? "")}`, ...fields].join(" ");
 }

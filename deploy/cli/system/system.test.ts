@@ -47,6 +47,16 @@ describe("log lines", () => {
     expect(formatLogLine("gateway", line("warn"), "notable")).toBe(text);
   });
 
+  test("may call their time 'time', and their role is said once", () => {
+    const worker = JSON.stringify({
+      time: "2026-01-02T03:04:05.678Z",
+      role: "worker",
+      level: "error",
+      event: "x",
+    });
+    expect(formatLogLine("worker", worker, "notable")).toBe("03:04:05.678 worker: error x");
+  });
+
   test("of level info are shown only when all are wanted", () => {
     expect(formatLogLine("gateway", line("info"), "notable")).toBeNull();
     expect(formatLogLine("gateway", line("info"), "all")).toStartWith("03:04:05.678 gateway: worker_lost");
