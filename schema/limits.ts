@@ -95,8 +95,6 @@ export const limits = {
   layout_reply_bytes: 64 * 1024 * 1024,
   /** Chunks that a conversion reads, digests and writes at once: one buffer of chunk_bytes each. */
   convert_chunks_in_flight: 4,
-  /** Bytes that a conversion writes before it has the disk follow. */
-  convert_sync_bytes: 512 * 1024 * 1024,
   /** Space on the store's disk that a conversion leaves: manifest, folders and a margin. */
   convert_spare_bytes: 64 * 1024 * 1024,
   /** Silence after which a temporary folder of another host on a shared disk counts as abandoned. */

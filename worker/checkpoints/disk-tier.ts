@@ -4,34 +4,28 @@
  */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import path from "node:path";
-import { checkpointFiles, type Manifest, manifest } from "../../schema/checkpoint/manifest.ts";
+import { checkpointFiles } from "../../schema/checkpoint/manifest.ts";
 import type { PlacementReport } from "../../schema/cluster/membership.ts";
-import { fromZodError, SllmError } from "../../schema/error.ts";
+import { SllmError } from "../../schema/error.ts";
 import { type CheckpointDigest, checkpointDigest } from "../../schema/ids.ts";
-import { limits } from "../../schema/limits.ts";
 import type { Log } from "../ports.ts";
+import { readCheckpoint, type StoredCheckpoint } from "./import/verify.ts";
 
-export interface StoredCheckpoint {
-  readonly digest: CheckpointDigest;
-  readonly directory: string;
-  readonly manifest: Manifest;
-  readonly header_path: string;
-  readonly weights_path: string;
-}
+export type { StoredCheckpoint } from "./import/verify.ts";
 
-interface CachedManifest {
-  /** Changes whenever the manifest's file does. */
+interface CachedCheckpoint {
+  /** Changes whenever one of its files does. */
   readonly version: string;
   readonly found: StoredCheckpoint | SllmError;
 }
 
-/** Reads the data folder; keeps parsed manifests until their files change. */
+/** Reads the data folder; keeps what it read until the files change. */
 export class DiskTier {
   readonly #directory: string;
   readonly #log: Log;
-  readonly #manifests = new Map<CheckpointDigest, CachedManifest>();
+  readonly #checkpoints = new Map<CheckpointDigest, CachedCheckpoint>();
   /** Versions of headers whose digest was found right. */
   readonly #goodHeaders = new Map<CheckpointDigest, string>();
 
@@ -43,7 +37,7 @@ export class DiskTier {
   /** Looks the folder through; cheap when nothing has changed. A missing folder holds no checkpoints. */
   async scan(): Promise<readonly StoredCheckpoint[]> {
     const digests = (await directoryNames(this.#directory)).filter((name) => isDigest(name));
-    for (const known of this.#manifests.keys()) if (!digests.includes(known)) this.#manifests.delete(known);
+    this.#forgetAllBut(new Set(digests));
     const found: StoredCheckpoint[] = [];
     for (const digest of digests) {
       const entry = await this.#refresh(digest);
@@ -63,8 +57,8 @@ export class DiskTier {
   }
 
   /**
-   * One checkpoint, its files' sizes checked anew. Errors: `checkpoint_unavailable` when it is not there,
-   * `checkpoint_invalid` when manifest or sizes are wrong, `io_error`.
+   * One checkpoint, read anew when one of its files has changed. Errors: `checkpoint_unavailable` when it is not there,
+   * `checkpoint_invalid` when manifest or sizes are wrong, `checkpoint_unsupported` for another format, `io_error`.
    */
   async find(digest: CheckpointDigest): Promise<StoredCheckpoint> {
     const entry = await this.#refresh(digest);
@@ -72,7 +66,6 @@ export class DiskTier {
       throw new SllmError("checkpoint_unavailable", `Checkpoint ${digest} is not on this worker's disk.`);
     }
     if (entry instanceof SllmError) throw entry;
-    await checkSizes(entry);
     return entry;
   }
 
@@ -86,45 +79,56 @@ export class DiskTier {
     const { bytes, sha256 } = checkpoint.manifest.header;
     const found = await sha256Prefix(checkpoint.header_path, bytes);
     if (found !== sha256) {
-      throw invalid(checkpoint.digest, `${checkpointFiles.header} differs from the digest in its manifest`);
+      const message = `${checkpointFiles.header} differs from the digest in the manifest.`;
+      throw new SllmError("checkpoint_invalid", message);
     }
     if (version !== null) this.#goodHeaders.set(checkpoint.digest, version);
   }
 
+  #forgetAllBut(digests: ReadonlySet<CheckpointDigest>): void {
+    for (const known of this.#checkpoints.keys()) {
+      if (digests.has(known)) continue;
+      this.#checkpoints.delete(known);
+      this.#goodHeaders.delete(known);
+    }
+  }
+
   async #refresh(digest: CheckpointDigest): Promise<StoredCheckpoint | SllmError | null> {
-    const file = path.join(this.#directory, digest, checkpointFiles.manifest);
-    const version = await fileVersion(file);
-    if (version === null) {
-      this.#manifests.delete(digest);
+    const directory = path.join(this.#directory, digest);
+    const manifestVersion = await fileVersion(path.join(directory, checkpointFiles.manifest));
+    if (manifestVersion === null) {
+      this.#checkpoints.delete(digest);
       return null;
     }
-    const cached = this.#manifests.get(digest);
+    const headerVersion = await fileVersion(path.join(directory, checkpointFiles.header));
+    const weightsVersion = await fileVersion(path.join(directory, checkpointFiles.weights));
+    const version = `${manifestVersion} ${headerVersion} ${weightsVersion}`;
+    const cached = this.#checkpoints.get(digest);
     if (cached?.version === version) return cached.found;
-    const found = await this.#read(digest);
+    const found = await readOrReason(digest, directory);
     if (found instanceof SllmError) {
       this.#log.warn("checkpoint_ignored", { checkpoint: digest, code: found.code, reason: found.message });
     }
-    this.#manifests.set(digest, { version, found });
+    // A failure of the disk may be over the next time.
+    if (!(found instanceof SllmError && found.code === "io_error")) {
+      this.#checkpoints.set(digest, { version, found });
+    }
     return found;
   }
+}
 
-  async #read(digest: CheckpointDigest): Promise<StoredCheckpoint | SllmError> {
-    const directory = path.join(this.#directory, digest);
-    try {
-      const parsed = await readManifest(digest, path.join(directory, checkpointFiles.manifest));
-      const checkpoint = {
-        digest,
-        directory,
-        manifest: parsed,
-        header_path: path.join(directory, checkpointFiles.header),
-        weights_path: path.join(directory, checkpointFiles.weights),
-      };
-      await checkSizes(checkpoint);
-      return checkpoint;
-    } catch (error) {
-      if (error instanceof SllmError) return error;
-      throw error;
-    }
+/** The checkpoint, or why it cannot be used. */
+async function readOrReason(
+  digest: CheckpointDigest,
+  directory: string,
+): Promise<StoredCheckpoint | SllmError> {
+  try {
+    const checkpoint = await readCheckpoint(directory);
+    if (checkpoint.digest === digest) return checkpoint;
+    return new SllmError("checkpoint_invalid", `Checkpoint ${digest}: its manifest names another digest.`);
+  } catch (error) {
+    if (error instanceof SllmError) return error;
+    throw error;
   }
 }
 
@@ -132,63 +136,11 @@ function isDigest(name: string): name is CheckpointDigest {
   return checkpointDigest.safeParse(name).success;
 }
 
-function invalid(digest: CheckpointDigest, problem: string, cause?: unknown): SllmError {
-  return new SllmError("checkpoint_invalid", `Checkpoint ${digest}: ${problem}.`, { cause });
-}
-
-async function readManifest(digest: CheckpointDigest, file: string): Promise<Manifest> {
-  const { size } = await stat(file);
-  if (size > limits.manifest_bytes) {
-    throw invalid(
-      digest,
-      `${checkpointFiles.manifest} has ${size} bytes, ${limits.manifest_bytes} are allowed`,
-    );
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(await readFile(file, "utf8"));
-  } catch (cause) {
-    throw invalid(digest, `${checkpointFiles.manifest} is not JSON`, cause);
-  }
-  const parsed = manifest.safeParse(value);
-  if (!parsed.success) {
-    throw invalid(digest, `${checkpointFiles.manifest}: ${fromZodError(parsed.error).message}`, parsed.error);
-  }
-  if (parsed.data.digest !== digest) throw invalid(digest, "its manifest names another digest");
-  return parsed.data;
-}
-
-async function checkSizes(checkpoint: StoredCheckpoint): Promise<void> {
-  const { header, weights } = checkpoint.manifest;
-  const headerBytes = await fileBytes(checkpoint.header_path);
-  if (headerBytes < header.bytes) {
-    throw invalid(
-      checkpoint.digest,
-      `${checkpointFiles.header} has ${headerBytes} bytes, at least ${header.bytes} are expected`,
-    );
-  }
-  const weightsBytes = await fileBytes(checkpoint.weights_path);
-  if (weightsBytes !== weights.bytes) {
-    throw invalid(
-      checkpoint.digest,
-      `${checkpointFiles.weights} has ${weightsBytes} bytes, ${weights.bytes} are expected`,
-    );
-  }
-}
-
-/** Size of a file; 0 for one that is missing, so that a size check names it. */
-async function fileBytes(file: string): Promise<number> {
-  return (await statOrNull(file))?.size ?? 0;
-}
-
+/** Changes whenever the file does; null when there is none. */
 async function fileVersion(file: string): Promise<string | null> {
-  const found = await statOrNull(file);
-  return found && `${found.ino}:${found.size}:${found.mtimeMs}`;
-}
-
-async function statOrNull(file: string): Promise<{ ino: number; size: number; mtimeMs: number } | null> {
   try {
-    return await stat(file);
+    const { ino, size, mtimeMs } = await stat(file);
+    return `${ino}:${size}:${mtimeMs}`;
   } catch (error) {
     if (isMissing(error)) return null;
     throw ioError(error);

@@ -2,7 +2,7 @@
  * Converts GGUF files into checkpoints of a store: reads the header, asks the engine for its order, streams the
  * tensors into place and publishes the folder at once. On any failure the store is as it was before.
  */
-import { type FileHandle, open, rm, statfs } from "node:fs/promises";
+import { open, rm, statfs } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import {
@@ -32,7 +32,8 @@ import { createIncoming, publish, sweepIncoming } from "./incoming.ts";
 import { canonicalOrder } from "./layout.ts";
 import { compareWithStore } from "./present.ts";
 import { readCheckpoint } from "./verify.ts";
-import { type ChunkSink, streamWeights } from "./weights.ts";
+import { streamWeights } from "./weights.ts";
+import { WeightsFile } from "./weights-file.ts";
 
 /** Stands in origin.json; the number grows when the same source would give other content. */
 const converter = "sllm gguf-import 1";
@@ -145,15 +146,14 @@ async function writeSynced(path: string, data: Uint8Array | string, size?: numbe
 
 async function writeWeights(conversion: Conversion, path: string): Promise<ChunkEntry[]> {
   const { options, tools, header } = conversion;
-  const file = await open(path, "wx");
+  const file = await WeightsFile.create(path);
   try {
-    await file.truncate(header.weights_bytes);
     const chunks = await streamWeights({
       placed: header.placed,
       weights_bytes: header.weights_bytes,
       chunk_bytes: limits.chunk_bytes,
       xxh3: tools.xxh3,
-      sink: fileSink(file),
+      sink: (_index, offset, bytes) => file.write(bytes, offset),
       on_progress: progressOf(conversion),
       signal: options.signal,
     });
@@ -162,22 +162,6 @@ async function writeWeights(conversion: Conversion, path: string): Promise<Chunk
   } finally {
     await file.close();
   }
-}
-
-/** Writes chunks and has the disk follow, so that a conversion does not end with minutes of waiting for it. */
-function fileSink(file: FileHandle): ChunkSink {
-  let unsynced = 0;
-  return async (_index, offset, bytes) => {
-    let written = 0;
-    while (written < bytes.length) {
-      const left = bytes.length - written;
-      written += (await file.write(bytes, written, left, offset + written)).bytesWritten;
-    }
-    unsynced += bytes.length;
-    if (unsynced < limits.convert_sync_bytes) return;
-    unsynced = 0;
-    await file.datasync();
-  };
 }
 
 function manifestOf({ header, header_sha256, model }: Conversion, chunks: ChunkEntry[]): Manifest {

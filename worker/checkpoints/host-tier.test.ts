@@ -1,0 +1,157 @@
+import { beforeEach, expect, test } from "bun:test";
+import type { NativeLoadParams, NativeLoadStatus } from "../../native/bun-ffi-helpers/native.ts";
+import { ManualClock } from "../../test/support/manual-clock.ts";
+import { tinyContent } from "../../test/support/tiny-checkpoint.ts";
+import type { StoredCheckpoint } from "./disk-tier.ts";
+import { type CopyStore, HostTier } from "./host-tier.ts";
+
+const copyBytes = 2 * 4096;
+
+/** A store whose reads end when the test says so. */
+class ManualStore implements CopyStore {
+  readonly loads: NativeLoadParams[] = [];
+  readonly released: bigint[] = [];
+  readonly statuses = new Map<bigint, NativeLoadStatus>();
+
+  load(params: NativeLoadParams): bigint {
+    const number = BigInt(this.loads.push(params));
+    this.set(number, {});
+    return number;
+  }
+
+  status(load: bigint): NativeLoadStatus {
+    const status = this.statuses.get(load);
+    if (!status) throw new Error(`no load ${load}`);
+    return status;
+  }
+
+  release(load: bigint): void {
+    if (!this.statuses.delete(load)) throw new Error(`no load ${load}`);
+    this.released.push(load);
+  }
+
+  set(load: bigint, change: Partial<NativeLoadStatus>): void {
+    this.statuses.set(load, {
+      state: "loading",
+      failure: null,
+      fd: 10 + Number(load),
+      direct_io: true,
+      bytes_done: 0,
+      bytes_total: copyBytes,
+      read_ms: 0,
+      ...change,
+    });
+  }
+
+  finish(load: bigint): void {
+    this.set(load, { state: "ready", bytes_done: copyBytes, read_ms: 5 });
+  }
+}
+
+function checkpoint(fill: number): StoredCheckpoint {
+  const { manifest } = tinyContent({ fill, xxh3: () => 0xabn });
+  const directory = `/data/${manifest.digest}`;
+  return { digest: manifest.digest, directory, manifest, header_path: "h", weights_path: `${directory}/w` };
+}
+
+let store: ManualStore;
+let clock: ManualClock;
+let cacheBytes: number;
+let tier: HostTier;
+
+beforeEach(() => {
+  store = new ManualStore();
+  clock = new ManualClock();
+  cacheBytes = 2 * copyBytes;
+  tier = new HostTier({ store, clock, cacheBytes: () => cacheBytes, process_id: 77 });
+});
+
+/** Loads a checkpoint to its end and leaves it unused. */
+function useOnce(stored: StoredCheckpoint): bigint {
+  const lease = tier.acquire(stored);
+  const load = BigInt(store.loads.length);
+  store.finish(load);
+  lease.release();
+  return load;
+}
+
+test("fifty users of one checkpoint cause one read and share its descriptor", () => {
+  const leases = Array.from({ length: 50 }, () => tier.acquire(checkpoint(1)));
+  expect(store.loads).toHaveLength(1);
+  expect(store.loads[0]).toMatchObject({ weights_bytes: copyBytes, chunk_bytes: 4096 });
+  expect(store.loads[0]?.chunk_digests).toEqual(BigUint64Array.of(0xabn, 0xabn));
+  expect(new Set(leases.map((lease) => lease.weights_path))).toEqual(new Set(["/proc/77/fd/11"]));
+});
+
+test("who comes while the copy is read was not served from memory, who comes later was", () => {
+  const first = tier.acquire(checkpoint(1));
+  expect(first.was_present).toBe(false);
+  expect(tier.acquire(checkpoint(1)).was_present).toBe(false);
+  store.finish(1n);
+  expect(first.status().state).toBe("ready");
+  expect(tier.acquire(checkpoint(1)).was_present).toBe(true);
+});
+
+test("progress wakes the waiting, and the look-out ends with the last load", async () => {
+  const lease = tier.acquire(checkpoint(1));
+  let woken = 0;
+  void lease.changed().then(() => woken++);
+  await clock.advance(25);
+  expect(woken).toBe(1);
+  expect(tier.placements()[0]).toMatchObject({ tier: "host", state: "loading", bytes_present: 0 });
+  store.finish(1n);
+  await clock.advance(25);
+  expect(tier.placements()[0]).toMatchObject({ state: "present", bytes_present: copyBytes });
+  expect(clock.sleeping).toBe(0);
+});
+
+test("an unused copy stays as far as the cache allows, the least recently used goes first", () => {
+  const loads = [1, 2, 3].map((fill) => useOnce(checkpoint(fill)));
+  expect(store.released).toEqual([loads[0] ?? 0n]);
+  useOnce(checkpoint(2));
+  expect(store.loads).toHaveLength(3);
+  useOnce(checkpoint(4));
+  expect(store.released).toEqual([1n, 3n]);
+});
+
+test("copies in use or loading are never evicted, whatever the cache allows", () => {
+  cacheBytes = 0;
+  const used = tier.acquire(checkpoint(1));
+  store.finish(1n);
+  const loading = tier.acquire(checkpoint(2));
+  tier.trim();
+  expect(store.released).toEqual([]);
+  used.release();
+  expect(store.released).toEqual([1n]);
+  loading.release();
+  expect(store.released).toEqual([1n, 2n]);
+});
+
+test("less room for the cache evicts at the next trim", () => {
+  useOnce(checkpoint(1));
+  expect(store.released).toEqual([]);
+  cacheBytes = copyBytes - 1;
+  tier.trim();
+  expect(store.released).toEqual([1n]);
+});
+
+test("a failed copy is seen by its users, freed with the last one and read anew for the next", () => {
+  const first = tier.acquire(checkpoint(1));
+  const second = tier.acquire(checkpoint(1));
+  const failure = { status_name: "SLLM_E_CORRUPT", message: "weights.bin: bad chunk" } as const;
+  store.set(1n, { state: "failed", failure });
+  expect(first.status().failure).toEqual(failure);
+  const third = tier.acquire(checkpoint(1));
+  expect(store.loads).toHaveLength(2);
+  first.release();
+  expect(store.released).toEqual([]);
+  second.release();
+  expect(store.released).toEqual([1n]);
+  expect(third.status().state).toBe("loading");
+});
+
+test("a lease that is released twice is a defect", () => {
+  const lease = tier.acquire(checkpoint(1));
+  lease.release();
+  expect(() => lease.release()).toThrow("twice");
+});
