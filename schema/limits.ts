@@ -45,6 +45,8 @@ export const limits = {
   keep_alive_ms: 300_000,
   /** Pause between two runs of the reconcile loop. */
   reconcile_ms: 250,
+  /** How long a gateway that stops lets streams go on. Supervisors kill after 15 s and more. */
+  drain_ms: 10_000,
   /** After its last reader left, a generation that nobody cancelled goes on this long at the worker. */
   orphan_grace_ms: 5_000,
 
