@@ -46,7 +46,7 @@ test("a checkpoint appears and disappears with its files", async () => {
   expect((await disk.scan()).map((c) => c.digest)).toEqual([digest]);
   rmSync(directory, { recursive: true });
   expect(await disk.scan()).toEqual([]);
-  expect(disk.find(digest)).rejects.toMatchObject({ code: "checkpoint_unavailable" });
+  await expect(disk.find(digest)).rejects.toMatchObject({ code: "checkpoint_unavailable" });
 });
 
 test("a broken manifest is left out, named once in the log, and refused by its reason", async () => {
@@ -55,21 +55,21 @@ test("a broken manifest is left out, named once in the log, and refused by its r
   expect(await disk.scan()).toEqual([]);
   expect(await disk.scan()).toEqual([]);
   expect(warnings).toHaveLength(1);
-  expect(disk.find(digest)).rejects.toMatchObject({ code: "checkpoint_invalid" });
+  await expect(disk.find(digest)).rejects.toMatchObject({ code: "checkpoint_invalid" });
 });
 
 test("a folder named by another digest is refused", async () => {
   const { directory } = writeTinyCheckpoint(folder);
   const other = "0".repeat(64);
   renameSync(directory, path.join(folder, other));
-  expect(disk.find(other)).rejects.toThrow("another digest");
+  await expect(disk.find(other)).rejects.toThrow("another digest");
 });
 
 test("a file cut short after the first look is noticed at the next one", async () => {
   const { digest, weights_path } = writeTinyCheckpoint(folder);
   expect(await disk.find(digest)).toMatchObject({ digest });
   truncateSync(weights_path, 4096);
-  expect(disk.find(digest)).rejects.toThrow("weights.bin has 4096 bytes");
+  await expect(disk.find(digest)).rejects.toThrow("weights.bin has 4096 bytes");
 });
 
 test("a header that differs from its digest is refused, also when it was good before", async () => {
@@ -79,5 +79,5 @@ test("a header that differs from its digest is refused, also when it was good be
   const wrong = new Uint8Array(manifest.header.bytes + manifest.weights.bytes).fill(7);
   writeFileSync(`${header_path}.new`, wrong);
   renameSync(`${header_path}.new`, header_path);
-  expect(disk.verifyHeader(checkpoint)).rejects.toThrow("header.gguf differs");
+  await expect(disk.verifyHeader(checkpoint)).rejects.toThrow("header.gguf differs");
 });

@@ -2,7 +2,7 @@
  * Random access to the bytes of a source file. The importer reads through this interface only, so that a source
  * need not be a local file.
  */
-import { type FileHandle, open } from "node:fs/promises";
+import { constants, type FileHandle, open } from "node:fs/promises";
 import { basename } from "node:path";
 import { SllmError } from "../../../schema/error.ts";
 
@@ -29,7 +29,10 @@ const knownReasons: Record<string, string> = {
   EROFS: "the file system is read-only",
 };
 
-/** A local file. The caller closes it; reads through a closed source fail as `io_error`. */
+/**
+ * A local file, read through the page cache: a file that was just downloaded is still there, and on others reading
+ * ahead keeps up with the digests. The caller closes it; reads through a closed source fail as `io_error`.
+ */
 export class FileSource implements ByteSource {
   readonly name: string;
   readonly bytes: number;
@@ -44,10 +47,10 @@ export class FileSource implements ByteSource {
     this.#handle = handle;
   }
 
-  /** Opens a regular file; anything else (a pipe could block for ever) is refused. Errors: `io_error`. */
+  /** Opens a regular file; anything else is refused, and a pipe does not block. Errors: `io_error`. */
   static async open(path: string): Promise<FileSource> {
     const name = basename(path);
-    const handle = await open(path, "r").catch((cause: unknown) => {
+    const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
       throw new SllmError("io_error", `Cannot open ${name}: ${systemReason(cause)}.`, { cause });
     });
     try {
