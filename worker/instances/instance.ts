@@ -53,7 +53,9 @@ export class Instance {
   #processStartMs = 0;
   /** Set when the engine has built its model. */
   #modelBuildMs: number | null = null;
-  #stopped: Promise<void> | null = null;
+  /** Set when somebody wants it gone: what happens from then on is no failure. */
+  #stopping = false;
+  #gone: Promise<void> | null = null;
 
   constructor(options: InstanceOptions) {
     this.request = options.request;
@@ -112,7 +114,7 @@ export class Instance {
       this.#lease = lease;
       void this.#followRead(lease);
       await this.#options.verifyHeader();
-      if (this.#state === "loading" && !this.#stopped) engine.send(this.#loadCommand(lease));
+      if (this.#state === "loading" && !this.#stopping) engine.send(this.#loadCommand(lease));
     } catch (error) {
       this.#fail(readError(error, this.#options.checkpoint.directory));
     }
@@ -137,11 +139,12 @@ export class Instance {
    * becomes `gone` too: nobody needs its reason any more.
    */
   stop(): Promise<void> {
-    this.#stopped ??= this.#stop();
-    return this.#stopped;
+    this.#gone ??= this.#stop();
+    return this.#gone;
   }
 
   async #stop(): Promise<void> {
+    this.#stopping = true;
     if (this.#state === "ready") this.#move("draining");
     if (this.#state === "loading") {
       this.#error = { code: "cancelled", message: "The instance was stopped while it was loading." };
@@ -161,7 +164,7 @@ export class Instance {
   }
 
   #fail(error: WireError): void {
-    if (this.#stopped || (this.#state !== "loading" && this.#state !== "ready")) return;
+    if (this.#stopping || (this.#state !== "loading" && this.#state !== "ready")) return;
     this.#error = error;
     this.#requests.endAll(error);
     if (this.#engineEnded || !this.#engine) this.#release();
@@ -238,7 +241,7 @@ export class Instance {
   /** Ready is an engine with a model and a host copy with all its bytes checked. */
   #readyWhenComplete(): void {
     const lease = this.#lease;
-    if (this.#state !== "loading" || this.#stopped || this.#modelBuildMs === null || !lease) return;
+    if (this.#state !== "loading" || this.#stopping || this.#modelBuildMs === null || !lease) return;
     const status = lease.status();
     if (status.state !== "ready") return;
     this.#timings = {

@@ -1,0 +1,290 @@
+import { beforeEach, expect, test } from "bun:test";
+import type { NativeLoadStatus } from "../../native/bun-ffi-helpers/native.ts";
+import type { EngineCommand } from "../../schema/cluster/engine.ts";
+import type { GenerationEvent } from "../../schema/cluster/generate.ts";
+import type { LoadEvent } from "../../schema/cluster/instances.ts";
+import { ManualClock, settle } from "../../test/support/manual-clock.ts";
+import { tinyContent } from "../../test/support/tiny-checkpoint.ts";
+import { Changes } from "../changes.ts";
+import type { EngineObserver } from "./engine-process.ts";
+import { type GenerateSettings, Instance } from "./instance.ts";
+import { LoadReader } from "./load-reader.ts";
+
+const { manifest } = tinyContent();
+const directory = "/data/tiny";
+const checkpoint = {
+  digest: manifest.digest,
+  directory,
+  manifest,
+  header_path: `${directory}/header.gguf`,
+  weights_path: `${directory}/weights.bin`,
+};
+const settings: GenerateSettings = {
+  prompt: { kind: "text", text: "x" },
+  sampling: { temperature: 0, top_k: 0, top_p: 1, min_p: 0, seed: "1" },
+  stop: [],
+  max_tokens: 4,
+  ignore_eos: false,
+};
+
+/** Everything around one instance, led by hand. */
+class Scene {
+  readonly clock = new ManualClock();
+  readonly sent: EngineCommand[] = [];
+  readonly reads = new Changes();
+  readonly header = Promise.withResolvers<void>();
+  observer: EngineObserver | null = null;
+  read: NativeLoadStatus = {
+    state: "loading",
+    failure: null,
+    fd: 9,
+    direct_io: true,
+    bytes_done: 0,
+    bytes_total: manifest.weights.bytes,
+    read_ms: 0,
+  };
+  wasPresent = false;
+  killed = 0;
+  leaseReleases = 0;
+  memoryReleases = 0;
+  readonly instance: Instance;
+
+  constructor() {
+    this.instance = new Instance({
+      request: {
+        protocol_version: 1,
+        instance_id: "i-00000000000000aa",
+        model_id: "m",
+        checkpoint: manifest.digest,
+        device_id: "cpu",
+        context_tokens: 64,
+        slots: 2,
+      },
+      checkpoint,
+      engine: "llama",
+      threads: 3,
+      clock: this.clock,
+      launch: (observer) => {
+        this.observer = observer;
+        return {
+          pid: 4711,
+          send: (command) => this.sent.push(command),
+          stop: async () => this.end("status 0"),
+          kill: () => {
+            this.killed++;
+          },
+        };
+      },
+      acquire: () => ({
+        weights_path: "/proc/1/fd/9",
+        was_present: this.wasPresent,
+        status: () => this.read,
+        changed: () => this.reads.wait(),
+        release: () => {
+          this.leaseReleases++;
+        },
+      }),
+      verifyHeader: () => this.header.promise,
+      onChange: () => {},
+      onReleased: () => {
+        this.memoryReleases++;
+      },
+    });
+  }
+
+  setRead(change: Partial<NativeLoadStatus>): Promise<void> {
+    this.read = { ...this.read, ...change };
+    this.reads.notify();
+    return settle();
+  }
+
+  end(reason: string, last_lines: string[] = []): void {
+    const observer = this.observer;
+    this.observer = null;
+    observer?.onEnd({ reason, last_lines });
+  }
+
+  /** Brings it to `ready` in the usual order. */
+  async makeReady(): Promise<void> {
+    void this.instance.load();
+    this.header.resolve();
+    await settle();
+    this.observer?.onMessage({ type: "hello", pid: 4711, abi_version: 1 });
+    await this.setRead({ state: "ready", bytes_done: manifest.weights.bytes, read_ms: 12 });
+    this.observer?.onMessage({ type: "ready", model_build_ms: 7, weights_wait_ms: 0 });
+  }
+}
+
+let scene: Scene;
+beforeEach(() => {
+  scene = new Scene();
+});
+
+test("process and read start together; the engine sees the checkpoint only when its header is good", async () => {
+  void scene.instance.load();
+  expect(scene.observer).not.toBeNull();
+  await settle();
+  expect(scene.sent).toEqual([]);
+  scene.header.resolve();
+  await settle();
+  expect(scene.sent).toEqual([
+    {
+      op: "load",
+      engine: "llama",
+      header_path: "/data/tiny/header.gguf",
+      weights_path: "/proc/1/fd/9",
+      weights_bytes: manifest.weights.bytes,
+      context_tokens: 64,
+      slots: 2,
+      threads: 3,
+    },
+  ]);
+});
+
+test("ready is an engine with a model and a copy with all its bytes, whichever comes last", async () => {
+  void scene.instance.load();
+  scene.header.resolve();
+  await settle();
+  scene.observer?.onMessage({ type: "ready", model_build_ms: 7, weights_wait_ms: 0 });
+  expect(scene.instance.state).toBe("loading");
+  await scene.setRead({ state: "ready", bytes_done: manifest.weights.bytes });
+  expect(scene.instance.state).toBe("ready");
+});
+
+test("the timings tell where the start's time went, and that memory needed no read", async () => {
+  scene.wasPresent = true;
+  void scene.instance.load();
+  scene.header.resolve();
+  await scene.clock.advance(30);
+  scene.observer?.onMessage({ type: "hello", pid: 4711, abi_version: 1 });
+  await scene.setRead({ state: "ready", read_ms: 12 });
+  await scene.clock.advance(20);
+  scene.observer?.onMessage({ type: "ready", model_build_ms: 7, weights_wait_ms: 0 });
+  expect(scene.instance.loadEvent()).toEqual({
+    type: "ready",
+    timings: { process_start_ms: 30, disk_read_ms: 0, disk_read_bytes: 0, model_build_ms: 7, total_ms: 50 },
+  });
+});
+
+test("a bad header fails the load and the engine is killed before it saw the checkpoint", async () => {
+  void scene.instance.load();
+  scene.header.reject(new Error("differs"));
+  await settle();
+  expect(scene.instance.state).toBe("failed");
+  expect(scene.sent).toEqual([]);
+  expect(scene.killed).toBe(1);
+});
+
+test("a failed read fails the load in the store's words, even if the engine reports first", async () => {
+  void scene.instance.load();
+  scene.header.resolve();
+  await settle();
+  const message = `${directory}/weights.bin: wrong digest at offset 0`;
+  scene.read = { ...scene.read, state: "failed", failure: { status_name: "SLLM_E_CORRUPT", message } };
+  scene.observer?.onMessage({
+    type: "failed",
+    error: { code: "model_load_failed", message: "engine's words" },
+  });
+  expect(scene.instance.error).toEqual({
+    code: "checkpoint_invalid",
+    message: "weights.bin: wrong digest at offset 0",
+  });
+});
+
+test("what a failed instance holds is let go once, when its process is gone", async () => {
+  await scene.makeReady();
+  scene.observer?.onMessage({ type: "failed", error: { code: "engine_failed", message: "decode" } });
+  expect(scene.instance.state).toBe("failed");
+  expect([scene.memoryReleases, scene.leaseReleases]).toEqual([0, 0]);
+  scene.end("signal SIGKILL");
+  expect([scene.memoryReleases, scene.leaseReleases]).toEqual([1, 1]);
+  await scene.instance.stop();
+  expect(scene.instance.state).toBe("gone");
+  expect([scene.memoryReleases, scene.leaseReleases]).toEqual([1, 1]);
+});
+
+test("an engine that stays silent is killed after the hello time-out", async () => {
+  void scene.instance.load();
+  await scene.clock.advance(29_999);
+  expect(scene.instance.state).toBe("loading");
+  await scene.clock.advance(1);
+  expect(scene.instance.error?.code).toBe("model_load_failed");
+  expect(scene.killed).toBe(1);
+});
+
+test("a crash ends every running generation with an error and keeps the last words", async () => {
+  await scene.makeReady();
+  const events: GenerationEvent[] = [];
+  const first = scene.instance.submit(settings, (event) => events.push(event));
+  scene.instance.submit(settings, (event) => events.push(event));
+  scene.observer?.onMessage({ type: "started", request: first, prompt_tokens: 1 });
+  expect(scene.instance.report()).toMatchObject({ active: 1, queued: 1 });
+  scene.end("signal SIGSEGV", ["ggml: assertion failed"]);
+  expect(events.map((e) => e.type)).toEqual(["started", "error", "error"]);
+  expect(scene.instance.state).toBe("failed");
+  expect(scene.instance.error?.message).toContain("assertion failed");
+  expect(scene.instance.report()).toMatchObject({ active: 0, queued: 0 });
+});
+
+test("stopping while it loads ends it as gone, and late messages change nothing", async () => {
+  void scene.instance.load();
+  scene.header.resolve();
+  await settle();
+  const { observer } = scene;
+  await scene.instance.stop();
+  expect(scene.instance.state).toBe("gone");
+  observer?.onMessage({ type: "ready", model_build_ms: 1, weights_wait_ms: 0 });
+  expect(scene.instance.state).toBe("gone");
+  expect(scene.instance.loadEvent()).toMatchObject({ type: "failed", error: { code: "cancelled" } });
+});
+
+test("stopping twice is one stop, and what runs is cancelled", async () => {
+  await scene.makeReady();
+  const events: GenerationEvent[] = [];
+  scene.instance.submit(settings, (event) => events.push(event));
+  await Promise.all([scene.instance.stop(), scene.instance.stop()]);
+  expect(events).toEqual([
+    { type: "error", error: { code: "cancelled", message: "The instance was stopped." } },
+  ]);
+  expect(scene.memoryReleases).toBe(1);
+});
+
+test("a cancel goes to the engine as long as the request runs", async () => {
+  await scene.makeReady();
+  const number = scene.instance.submit(settings, () => {});
+  scene.instance.cancel(number);
+  const error = { code: "cancelled", message: "" } as const;
+  scene.observer?.onMessage({ type: "error", request: number, error });
+  scene.instance.cancel(number);
+  expect(scene.sent.filter((command) => command.op === "cancel")).toHaveLength(1);
+  expect(scene.instance.isBusy).toBe(false);
+});
+
+test("readers of a load see progress now and then, with an estimate, and its end", async () => {
+  void scene.instance.load();
+  scene.header.resolve();
+  const reader = new LoadReader(scene.instance, scene.clock);
+  expect(await reader.next()).toMatchObject({ type: "progress", bytes_done: 0, eta_ms: null });
+  const events: (LoadEvent | null)[] = [];
+  const reading = (async () => {
+    for (let event = await reader.next(); event !== null; event = await reader.next()) events.push(event);
+  })();
+  await scene.setRead({ bytes_done: 2048, read_ms: 10 });
+  expect(events).toEqual([]);
+  await scene.clock.advance(100);
+  await scene.setRead({ bytes_done: 4096, read_ms: 20 });
+  expect(events).toEqual([{ type: "progress", bytes_done: 4096, bytes_total: 8192, eta_ms: 20 }]);
+  scene.end("status 1");
+  await reading;
+  expect(events.at(-1)).toMatchObject({ type: "failed", error: { code: "model_load_failed" } });
+});
+
+test("a reader that leaves stops waiting; the load goes on", async () => {
+  void scene.instance.load();
+  const reader = new LoadReader(scene.instance, scene.clock);
+  await reader.next();
+  const pending = reader.next();
+  reader.close();
+  expect(await pending).toBeNull();
+  expect(scene.instance.state).toBe("loading");
+});
