@@ -1,6 +1,16 @@
 /** Composes a gateway from ports: the app, and what runs beside it. Binds nothing; gateway/main does. */
 import type { GatewayConfig } from "../schema/config.ts";
 import { type App, createApp } from "./app.ts";
+import { ReconcileLoop } from "./control/reconcile.ts";
+import { Dispatcher } from "./dispatch/dispatcher.ts";
+import { Placer } from "./dispatch/placer.ts";
+import { GenerationRecords } from "./dispatch/records.ts";
+import { Fleet } from "./placement/fleet.ts";
+import { Loads } from "./placement/loads.ts";
+import { StartHistory } from "./placement/start-history.ts";
+import { Starts } from "./placement/starts.ts";
+import { Stops } from "./placement/stops.ts";
+import { WorkerReports } from "./placement/worker-reports.ts";
 import type { Clock, Log, Random, StateStore, WorkerClient } from "./ports.ts";
 
 export interface GatewayDeps {
@@ -25,21 +35,34 @@ export interface Gateway {
 }
 
 export function createGateway(deps: GatewayDeps): Gateway {
+  const { config, cluster_token, store, workers, clock, random, log, version } = deps;
+  const fleet = new Fleet(store, clock);
+  const history = new StartHistory();
+  const reports = new WorkerReports();
+  const loads = new Loads({ fleet, store, workers, history, clock, log });
+  const stops = new Stops({ fleet, store, workers, clock, log });
+  const starts = new Starts({ fleet, store, loads, stops, random, log });
+  const placer = new Placer({ fleet, starts, loads, history, clock });
+  const records = new GenerationRecords(store, log);
+  const { hold_ms, keep_alive_ms, api_keys, admin_token } = config;
+  const dispatcher = new Dispatcher({ fleet, store, placer, workers, records, clock, random, log, hold_ms });
+  const loop = new ReconcileLoop({ fleet, store, loads, stops, history, reports, clock, log });
+
   let stopping = false;
   const app = createApp({
-    store: deps.store,
-    version: deps.version,
-    random: deps.random,
-    log: deps.log,
+    ...{ store, fleet, history, reports, dispatcher, clock, random, log, version },
+    ...{ api_keys, admin_token, cluster_token, keep_alive_ms },
     isStopping: () => stopping,
   });
   return {
     app,
-    start: async () => {
-      await deps.store.ping();
-    },
+    start: () => loop.start(),
     stop: async () => {
       stopping = true;
+      loads.stop();
+      await loop.stop();
+      await Promise.all([stops.close(), loads.idle()]);
+      await records.idle();
     },
   };
 }

@@ -29,9 +29,11 @@ export function routeNotFound(c: AppContext): SllmError {
   return new SllmError("route_not_found", `No route ${c.req.method} ${c.req.path}.`);
 }
 
-export function methodNotAllowed(c: AppContext, allowed: readonly string[]): SllmError {
-  return new SllmError(
-    "method_not_allowed",
-    `${c.req.path} takes ${allowed.join(", ")}, not ${c.req.method}.`,
-  );
+/** 405 with the methods that the path takes in the Allow header. */
+export function respondNotAllowed(c: AppContext, allowed: readonly string[], log: Log): Response {
+  const methods = allowed.join(", ");
+  const error = new SllmError("method_not_allowed", `${c.req.path} takes ${methods}, not ${c.req.method}.`);
+  const response = respondError(c, error, log);
+  response.headers.set("allow", methods);
+  return response;
 }

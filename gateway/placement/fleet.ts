@@ -138,6 +138,24 @@ export class Fleet {
     return row === undefined || facts === undefined ? null : { row, facts };
   }
 
+  activeModels(): readonly FleetModel[] {
+    const models = this.#snapshot.models
+      .filter((m) => m.state === "active")
+      .map((m) => this.model(m.model_id));
+    return models.filter((m) => m !== null);
+  }
+
+  /** The model if it takes requests, else null. Reads the store only for names unknown here. */
+  async findActiveModel(model_id: ModelId): Promise<FleetModel | null> {
+    await this.known();
+    let model = this.model(model_id);
+    if (model?.row.state !== "active") {
+      await this.refresh();
+      model = this.model(model_id);
+    }
+    return model?.row.state === "active" ? model : null;
+  }
+
   address(worker_id: WorkerId): WorkerAddress | null {
     const row = this.#snapshot.workers.find((w) => w.worker_id === worker_id);
     return row === undefined ? null : { worker_id, url: row.url };

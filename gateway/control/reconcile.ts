@@ -1,0 +1,130 @@
+/** The loop that brings the cluster to what it should be: leases, idle instances, deletions, loads without a follower. */
+import { SllmError } from "../../schema/error.ts";
+import { limits } from "../../schema/limits.ts";
+import type { Fleet } from "../placement/fleet.ts";
+import type { Loads } from "../placement/loads.ts";
+import type { StartHistory } from "../placement/start-history.ts";
+import type { Stops } from "../placement/stops.ts";
+import type { WorkerReports } from "../placement/worker-reports.ts";
+import type { Clock, Log, StateStore } from "../ports.ts";
+import { chooseStops } from "./choose-stops.ts";
+import { LastUses } from "./last-uses.ts";
+import { LeaseGuard } from "./lease-guard.ts";
+
+export interface ReconcileDeps {
+  readonly fleet: Fleet;
+  readonly store: Pick<StateStore, "expireWorkers" | "purgeModel" | "touchInstance">;
+  readonly loads: Loads;
+  readonly stops: Stops;
+  readonly history: StartHistory;
+  readonly reports: WorkerReports;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Longest pause between turns while they fail. */
+const longestPause_ms = 5_000;
+
+export class ReconcileLoop {
+  readonly #deps: ReconcileDeps;
+  readonly #guard = new LeaseGuard(limits.worker_lease_ms);
+  readonly #lastUses = new LastUses();
+  readonly #stopping = new AbortController();
+  #running: Promise<void> | null = null;
+
+  constructor(deps: ReconcileDeps) {
+    this.#deps = deps;
+  }
+
+  /** Resolves after the first turn, whether it succeeded or not. Turns follow one another, never overlapping. */
+  start(): Promise<void> {
+    if (this.#running !== null) throw new Error("the reconcile loop runs already");
+    return new Promise((onFirstTurn) => {
+      this.#running = this.#loop(onFirstTurn);
+    });
+  }
+
+  async #loop(onFirstTurn: () => void): Promise<void> {
+    const { signal } = this.#stopping;
+    let failures = 0;
+    while (!signal.aborted) {
+      failures = await this.#tryTurn(failures);
+      onFirstTurn();
+      const pause_ms = Math.min(limits.reconcile_ms * 2 ** failures, longestPause_ms);
+      await this.#deps.clock.sleep(pause_ms, signal);
+    }
+    onFirstTurn();
+  }
+
+  /** Resolves when the turn under way has ended. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await this.#running;
+  }
+
+  /** Returns how many turns have failed in a row. */
+  async #tryTurn(failuresBefore: number): Promise<number> {
+    const { log } = this.#deps;
+    try {
+      await this.turn();
+      return 0;
+    } catch (error) {
+      this.#guard.failed();
+      const code = error instanceof SllmError ? error.code : "internal";
+      log.error("reconcile_failed", { code, failures: failuresBefore + 1 }, error);
+      return failuresBefore + 1;
+    }
+  }
+
+  /** One turn by itself, for compositions that bring their own timer. Throws what the store throws. */
+  async turn(): Promise<void> {
+    const { fleet, store, loads, history, reports, clock } = this.#deps;
+    await fleet.refresh();
+    this.#guard.answered(clock.monotonicMs());
+    await this.#expireWorkers();
+    for (const instance of fleet.instances) if (instance.state === "loading") loads.follow(instance);
+    this.#stopUnneeded();
+    await this.#purgeDeleted();
+    await this.#lastUses.write(fleet, store, clock.wallMs());
+    const { models, workers } = fleet.snapshot;
+    history.keepOnly((model_id) => models.some((m) => m.model_id === model_id));
+    reports.keepOnly((worker_id) => workers.some((w) => w.worker_id === worker_id));
+  }
+
+  async #expireWorkers(): Promise<void> {
+    const { fleet, store, clock, log } = this.#deps;
+    if (!this.#guard.mayExpire(clock.monotonicMs())) return;
+    const lost = await store.expireWorkers(clock.wallMs(), limits.worker_lease_ms);
+    if (lost.length === 0) return;
+    for (const worker_id of lost) log.warn("worker_lost", { worker_id, lease_ms: limits.worker_lease_ms });
+    await fleet.refresh();
+  }
+
+  /** Begins stops without waiting for them: an engine that is slow to leave must not hold up the loop. */
+  #stopUnneeded(): void {
+    const { fleet, stops, clock, log } = this.#deps;
+    const usage = {
+      now_ms: clock.wallMs(),
+      inFlight: (instance_id: string) => fleet.inFlight(instance_id),
+      lastUsedMs: (instance_id: string) => fleet.lastUsedMs(instance_id),
+    };
+    for (const { instance, reason } of chooseStops(fleet.instances, fleet.snapshot.models, usage)) {
+      if (stops.isStopping(instance.instance_id)) continue;
+      stops.stop(instance, reason).catch((error: unknown) => {
+        log.error("stop_failed", { instance_id: instance.instance_id }, error);
+      });
+    }
+  }
+
+  async #purgeDeleted(): Promise<void> {
+    const { fleet, store, log } = this.#deps;
+    let purged = false;
+    for (const { model_id, state } of fleet.snapshot.models) {
+      if (state !== "deleting" || fleet.instances.some((i) => i.model_id === model_id)) continue;
+      if (!(await store.purgeModel(model_id))) continue;
+      log.info("model_purged", { model_id });
+      purged = true;
+    }
+    if (purged) await fleet.refresh();
+  }
+}

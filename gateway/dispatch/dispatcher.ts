@@ -1,0 +1,65 @@
+/** The door to generations: admits a request, runs its life, keeps its record. */
+import { toHex } from "../../schema/ids.ts";
+import { limits } from "../../schema/limits.ts";
+import { WaitingRoom } from "../admission/waiting-room.ts";
+import type { Random } from "../ports.ts";
+import { type DriverDeps, GenerationDriver } from "./driver.ts";
+import { toEndMove } from "./end-record.ts";
+import { newGeneration } from "./generation.ts";
+import type { GenerationRecords } from "./records.ts";
+import type { GenerationRequest, GenerationRun, GenerationUpdate } from "./updates.ts";
+
+export interface DispatcherDeps extends DriverDeps {
+  readonly records: GenerationRecords;
+  readonly random: Random;
+  /** How long a request may wait for an instance, in milliseconds. */
+  readonly hold_ms: number;
+}
+
+export class Dispatcher {
+  readonly #deps: DispatcherDeps;
+  readonly #waitingRoom = new WaitingRoom(limits.waiting_requests);
+
+  constructor(deps: DispatcherDeps) {
+    this.#deps = deps;
+  }
+
+  /**
+   * Begins a generation; it proceeds as its updates are read. Reading throws SllmErrors: `model_not_found`,
+   * `overloaded`, `model_loading`, what a load failed with, or the worker's own. Aborting the signal cancels.
+   */
+  start(request: GenerationRequest, signal: AbortSignal): GenerationRun {
+    const generation_id = toHex(this.#deps.random.bytes(16));
+    return { generation_id, updates: this.#run(generation_id, request, signal) };
+  }
+
+  async *#run(
+    generation_id: string,
+    request: GenerationRequest,
+    signal: AbortSignal,
+  ): AsyncGenerator<GenerationUpdate, void> {
+    const { clock, placer, records, hold_ms, log } = this.#deps;
+    const { model_id } = request;
+    const arrived_ms = clock.monotonicMs();
+    await placer.findModel(model_id);
+    const leave = this.#waitingRoom.enter();
+    records.begin({ generation_id, model_id, created_at_ms: clock.wallMs() });
+    const state = newGeneration(generation_id, model_id, arrived_ms);
+    const driver = new GenerationDriver(this.#deps, state, request, signal, leave);
+    try {
+      yield* driver.run(arrived_ms + hold_ms);
+    } finally {
+      leave();
+      const move = toEndMove(driver.state);
+      records.end(move);
+      const { worker_id, cold_start, completion_tokens } = move;
+      const fields = { generation_id, model_id, worker_id, cold_start, completion_tokens };
+      log.info("generation", {
+        ...fields,
+        state: move.to,
+        reason: move.reason,
+        ttft_ms: move.timeline_ms?.total,
+      });
+    }
+  }
+}

@@ -1,0 +1,198 @@
+/** Drives one generation through its life: places it, streams it, tries again where nothing was shown yet. */
+import type { GenerateRequest, GenerationEvent } from "../../schema/cluster/generate.ts";
+import { protocolVersion } from "../../schema/cluster/protocol.ts";
+import { SllmError, toSllmError } from "../../schema/error.ts";
+import type { InstanceId, WorkerId } from "../../schema/ids.ts";
+import { type FailInstanceDeps, failInstance } from "../placement/fail-instance.ts";
+import type { Clock, WorkerAddress, WorkerClient } from "../ports.ts";
+import { advance, type Generation, type GenerationInput, hasEnded, mayPlaceAgain } from "./generation.ts";
+import { type Placement, type Placer, throwIfCancelled } from "./placer.ts";
+import type { GenerationRequest, GenerationUpdate } from "./updates.ts";
+
+export interface DriverDeps extends FailInstanceDeps {
+  readonly placer: Placer;
+  readonly workers: Pick<WorkerClient, "generate" | "cancel">;
+  readonly clock: Clock;
+}
+
+/** Pauses between cancels of a generation that its worker may not have seen yet when it was cancelled. */
+const cancelPauses_ms = [0, 50, 200, 700];
+
+type Updates = AsyncGenerator<GenerationUpdate, void>;
+
+export class GenerationDriver {
+  readonly #deps: DriverDeps;
+  readonly #request: GenerationRequest;
+  readonly #signal: AbortSignal;
+  readonly #onPlaced: () => void;
+  readonly #avoid = { workers: new Set<WorkerId>(), instances: new Set<InstanceId>() };
+  #state: Generation;
+
+  /** `onPlaced` is called when the generation stops waiting, at each attempt. */
+  constructor(
+    deps: DriverDeps,
+    state: Generation,
+    request: GenerationRequest,
+    signal: AbortSignal,
+    onPlaced: () => void,
+  ) {
+    this.#deps = deps;
+    this.#state = state;
+    this.#request = request;
+    this.#signal = signal;
+    this.#onPlaced = onPlaced;
+  }
+
+  get state(): Generation {
+    return this.#state;
+  }
+
+  /** The whole life. After it ended, however, the state is an end. */
+  async *run(deadline_ms: number): Updates {
+    try {
+      while (!hasEnded(this.#state)) yield* this.#attempt(deadline_ms);
+    } catch (thrown) {
+      const error = toSllmError(thrown);
+      if (!hasEnded(this.#state)) {
+        this.#apply(this.#signal.aborted ? { type: "cancelled" } : { type: "failed", error });
+      }
+      throw error;
+    } finally {
+      // Reached alive only when the reader returned in the middle.
+      if (!hasEnded(this.#state)) this.#apply({ type: "cancelled" });
+    }
+  }
+
+  #apply(input: GenerationInput): void {
+    this.#state = advance(this.#state, input);
+  }
+
+  /** One placement and its stream; returns also after a failure that another attempt may mend. */
+  async *#attempt(deadline_ms: number): Updates {
+    const { placer, clock } = this.#deps;
+    let placement: Placement | null = null;
+    try {
+      placement = yield* placer.place({
+        model_id: this.#request.model_id,
+        signal: this.#signal,
+        deadline_ms,
+        avoid: this.#avoid,
+        onLoadAwaited: (host) =>
+          this.#apply({ type: "load_awaited", host: hostOf(host), at_ms: clock.monotonicMs() }),
+      });
+      this.#onPlaced();
+      yield* this.#stream(placement);
+    } catch (thrown) {
+      const error = toSllmError(thrown);
+      if (this.#signal.aborted || !mayPlaceAgain(this.#state, error)) throw error;
+      await this.#learnFrom(error, placement);
+      this.#apply({ type: "attempt_failed" });
+    } finally {
+      placement?.use.release();
+    }
+  }
+
+  /** Remembers whom to avoid. An instance that its worker does not know, or whose engine ended, is dead for all. */
+  async #learnFrom(error: SllmError, placement: Placement | null): Promise<void> {
+    const { worker_id, instance_id } = this.#state;
+    if (instance_id !== null) this.#avoid.instances.add(instance_id);
+    if (error.code === "worker_unavailable") {
+      if (worker_id !== null) this.#avoid.workers.add(worker_id);
+    } else if (placement !== null) {
+      await failInstance(this.#deps, placement.instance, error);
+    }
+  }
+
+  async *#stream(placement: Placement): Updates {
+    const { fleet, workers, clock } = this.#deps;
+    const { instance, lost, load } = placement;
+    throwIfCancelled(this.#signal);
+    const worker = fleet.address(instance.worker_id);
+    if (worker === null)
+      throw new SllmError("worker_unavailable", `Worker ${instance.worker_id} is unknown.`);
+    this.#apply({ type: "sent", host: hostOf(instance), at_ms: clock.monotonicMs(), load });
+    const { worker_id, instance_id } = instance;
+    yield { type: "placed", worker_id, instance_id, cold_start: this.#state.cold_start };
+
+    const leave = () => lost.abort();
+    this.#signal.addEventListener("abort", leave, { once: true });
+    if (this.#signal.aborted) leave();
+    let open = true;
+    try {
+      for await (const event of workers.generate(worker, this.#toWorkerRequest(instance_id), lost.signal)) {
+        yield* this.#take(event);
+      }
+      throwIfCancelled(this.#signal);
+      open = false;
+      if (!hasEnded(this.#state)) throw new SllmError("worker_unavailable", "The instance ended.");
+    } catch (error) {
+      // What failed at the worker has ended there; what we refuse to read goes on until it is cancelled.
+      open = this.#signal.aborted || (error instanceof SllmError && error.code === "generation_lost");
+      throw error;
+    } finally {
+      this.#signal.removeEventListener("abort", leave);
+      if (open && !hasEnded(this.#state)) void this.#cancelAt(worker);
+    }
+  }
+
+  *#take(event: GenerationEvent): Generator<GenerationUpdate> {
+    switch (event.type) {
+      case "started":
+        this.#apply(event);
+        yield { type: "accepted", prompt_tokens: event.prompt_tokens };
+        return;
+      case "tokens": {
+        const { first_index, tokens } = event;
+        const at_ms = this.#deps.clock.monotonicMs();
+        this.#apply({ type: "tokens", first_index, count: tokens.length, at_ms });
+        let text = "";
+        for (const token of tokens) text += token.text;
+        yield { type: "text", text, last_token_index: this.#state.next_index - 1 };
+        return;
+      }
+      case "done": {
+        const { text, finish_reason, prompt_tokens, completion_tokens } = event;
+        this.#apply(event);
+        const usage = { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
+        yield { type: "done", text, last_token_index: this.#state.next_index - 1, finish_reason, usage };
+        return;
+      }
+      case "error":
+        throw new SllmError(event.error.code, event.error.message);
+    }
+  }
+
+  #toWorkerRequest(instance_id: InstanceId): GenerateRequest {
+    const { prompt, sampling, stop, max_tokens, ignore_eos } = this.#request;
+    return {
+      protocol_version: protocolVersion,
+      generation_id: this.#state.generation_id,
+      epoch: this.#state.failed_attempts + 1,
+      instance_id,
+      prompt,
+      sampling,
+      stop: [...stop],
+      max_tokens,
+      ignore_eos,
+    };
+  }
+
+  /** Frees the slot. Repeated while the worker may still be about to receive the request; never rejects. */
+  async #cancelAt(worker: WorkerAddress): Promise<void> {
+    const { clock, workers, log } = this.#deps;
+    const { generation_id } = this.#state;
+    try {
+      for (const pause_ms of cancelPauses_ms) {
+        if (pause_ms > 0) await clock.sleep(pause_ms);
+        if (await workers.cancel(worker, generation_id)) return;
+      }
+    } catch (error) {
+      // The worker's own grace time ends the generation of a reader that is gone.
+      log.warn("cancel_failed", { generation_id, message: error instanceof Error ? error.message : null });
+    }
+  }
+}
+
+function hostOf({ worker_id, instance_id }: { worker_id: WorkerId; instance_id: InstanceId }) {
+  return { worker_id, instance_id };
+}

@@ -1,0 +1,203 @@
+/** Finds an instance for one request: asks the scheduler, applies what it says, waits as long as that helps. */
+import type { LoadTimings } from "../../schema/cluster/instances.ts";
+import type { InstanceRow } from "../../schema/db/tables.ts";
+import { SllmError } from "../../schema/error.ts";
+import type { InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
+import { limits } from "../../schema/limits.ts";
+import type { Fleet, FleetModel } from "../placement/fleet.ts";
+import type { InstanceUse } from "../placement/instance-uses.ts";
+import type { Load, Loads } from "../placement/loads.ts";
+import type { StartHistory } from "../placement/start-history.ts";
+import { bookedBytes, type Starts } from "../placement/starts.ts";
+import type { Clock } from "../ports.ts";
+import { decide } from "../scheduler/decide.ts";
+import type { Decision } from "../scheduler/decision.ts";
+import { settlesWithin } from "./settles-within.ts";
+import type { WaitingUpdate } from "./updates.ts";
+
+/** How often a waiting reader hears how far things are. */
+const report_ms = 1_000;
+/** When a client that was held in vain should come back, if nothing better is known. */
+const retryAfter_ms = 5_000;
+
+export interface Ask {
+  readonly model_id: ModelId;
+  /** Aborts when the client has left. */
+  readonly signal: AbortSignal;
+  /** On the monotonic clock: when waiting is given up. */
+  readonly deadline_ms: number;
+  /** Hosts that failed this request; taken again only when there is no other. */
+  readonly avoid: { readonly workers: ReadonlySet<WorkerId>; readonly instances: ReadonlySet<InstanceId> };
+  /** Told whenever the request begins to wait for the load of an instance. */
+  readonly onLoadAwaited: (instance: InstanceRow) => void;
+}
+
+/** An instance taken into use for the request. Whoever gets it releases the use. */
+export interface Placement {
+  readonly instance: InstanceRow;
+  readonly use: InstanceUse;
+  /** Aborted when the instance ends before the use is released. */
+  readonly lost: AbortController;
+  readonly cold_start: boolean;
+  readonly load: LoadTimings | null;
+}
+
+export interface PlacerDeps {
+  readonly fleet: Fleet;
+  readonly starts: Starts;
+  readonly loads: Loads;
+  readonly history: StartHistory;
+  readonly clock: Clock;
+}
+
+type Waiting<T> = AsyncGenerator<WaitingUpdate, T>;
+
+const avoidNothing: Ask["avoid"] = { workers: new Set(), instances: new Set() };
+
+export class Placer {
+  readonly #deps: PlacerDeps;
+
+  constructor(deps: PlacerDeps) {
+    this.#deps = deps;
+  }
+
+  /** The model if it takes requests; throws `model_not_found`. Reads the store only for names unknown here. */
+  async findModel(model_id: ModelId): Promise<FleetModel> {
+    const model = await this.#deps.fleet.findActiveModel(model_id);
+    if (model !== null) return model;
+    throw new SllmError("model_not_found", `The model '${model_id}' is not deployed.`, { param: "model" });
+  }
+
+  /**
+   * Yields while it waits, returns the placement. Throws what the decision or a load failed with, `model_loading`
+   * past the deadline, `cancelled` when the client left.
+   */
+  async *place(ask: Ask): Waiting<Placement> {
+    let refusals = 0;
+    for (;;) {
+      throwIfCancelled(ask.signal);
+      const model = await this.findModel(ask.model_id);
+      const { action, reason } = this.#decide(model, ask);
+      switch (action.kind) {
+        case "use":
+        case "queue":
+          return this.#take(action.instance_id, false, null);
+        case "wait": {
+          const placement = yield* this.#awaitLoad(action.instance_id, ask);
+          if (placement !== null) return placement;
+          break;
+        }
+        case "start":
+        case "reclaim": {
+          this.#refuseWhileBackingOff(model);
+          const victims = action.kind === "reclaim" ? action.victims : [];
+          const starting = this.#deps.starts.start(model, action.target, victims);
+          const outcome = yield* this.#hold(starting, () => waiting("loading"), ask);
+          refusals = outcome === "refused" ? refusals + 1 : 0;
+          // The fleet is fresh after a refusal; only repeated ones mean a race that time must settle.
+          if (refusals > 1) yield* this.#pause(limits.reconcile_ms, ask);
+          break;
+        }
+        case "cannot_now":
+          if (!action.holds) throw new SllmError(action.code, reason, { retry_after_ms: report_ms });
+          yield* this.#hold(this.#deps.fleet.changed(ask.signal), () => waiting("queued"), ask);
+          break;
+        case "cannot_ever":
+          throw new SllmError(action.code, reason);
+      }
+    }
+  }
+
+  /** Hosts to avoid are a wish: when nothing else is there, they are asked again. */
+  #decide(model: FleetModel, ask: Ask): Decision {
+    const { model_id, checkpoint } = model.row;
+    const request = {
+      model_id,
+      checkpoint,
+      weights_bytes: model.facts.weights_bytes,
+      memory_bytes: bookedBytes(model),
+    };
+    const view = this.#deps.fleet.view();
+    const decision = decide(view, { ...request, avoid: ask.avoid });
+    const found = decision.action.kind !== "cannot_now" && decision.action.kind !== "cannot_ever";
+    const avoids = ask.avoid.workers.size + ask.avoid.instances.size > 0;
+    return found || !avoids ? decision : decide(view, { ...request, avoid: avoidNothing });
+  }
+
+  #refuseWhileBackingOff(model: FleetModel): void {
+    const { history, clock } = this.#deps;
+    const refusal = history.refusal(model.row.model_id, model.row.checkpoint, clock.monotonicMs());
+    if (refusal !== null) throw refusal;
+  }
+
+  #take(instance_id: InstanceId, cold_start: boolean, load: LoadTimings | null): Placement {
+    const { fleet } = this.#deps;
+    const instance = fleet.instance(instance_id);
+    if (instance === null) throw new Error(`the scheduler chose ${instance_id}, which is not live`);
+    const lost = new AbortController();
+    const use = fleet.acquire(instance_id, () => lost.abort());
+    return { instance, use, lost, cold_start, load };
+  }
+
+  /**
+   * Waits for a load with the instance in use already: what was loaded for this request cannot be reclaimed before
+   * the request is served. null when the instance went away without a failure worth telling.
+   */
+  async *#awaitLoad(instance_id: InstanceId, ask: Ask): Waiting<Placement | null> {
+    const { fleet, loads } = this.#deps;
+    const taken = this.#take(instance_id, true, null);
+    ask.onLoadAwaited(taken.instance);
+    let placed = false;
+    try {
+      const load = loads.follow(taken.instance);
+      const outcome = yield* this.#hold(load.outcome, () => waitingFor(load), ask);
+      if (!outcome.ok) throw outcome.error;
+      const instance = fleet.instance(instance_id);
+      if (instance?.state !== "ready") return null;
+      placed = true;
+      return { ...taken, instance, load: outcome.timings };
+    } finally {
+      if (!placed) taken.use.release();
+    }
+  }
+
+  /** Waits for `done`, reporting at once and then about every second; throws at the deadline or a cancel. */
+  async *#hold<T>(done: Promise<T>, report: () => WaitingUpdate, ask: Ask): Waiting<T> {
+    const { clock } = this.#deps;
+    // Its failure is thrown below; a reader that leaves before that must not make it an unhandled one.
+    done.catch(heardElsewhere);
+    for (;;) {
+      const update = report();
+      yield update;
+      const left_ms = ask.deadline_ms - clock.monotonicMs();
+      if (left_ms <= 0) throw heldTooLong(ask.model_id, update);
+      if (await settlesWithin(done, clock, Math.min(left_ms, report_ms), ask.signal)) return done;
+      throwIfCancelled(ask.signal);
+    }
+  }
+
+  async *#pause(delay_ms: number, ask: Ask): Waiting<void> {
+    yield* this.#hold(this.#deps.clock.sleep(delay_ms, ask.signal), () => waiting("queued"), ask);
+  }
+}
+
+export function throwIfCancelled(signal: AbortSignal): void {
+  if (signal.aborted) throw new SllmError("cancelled", "The client closed the request.");
+}
+
+function heardElsewhere(): void {}
+
+function waiting(state: WaitingUpdate["state"]): WaitingUpdate {
+  return { type: "waiting", state, eta_ms: null, bytes_done: null, bytes_total: null };
+}
+
+function waitingFor(load: Load): WaitingUpdate {
+  const progress = load.progress();
+  return progress === null ? waiting("loading") : { type: "waiting", state: "loading", ...progress };
+}
+
+function heldTooLong(model_id: ModelId, update: WaitingUpdate): SllmError {
+  const retry_after_ms = update.eta_ms ?? retryAfter_ms;
+  const what = update.state === "loading" ? "is being started" : "waits for memory that is in use";
+  return new SllmError("model_loading", `The model '${model_id}' ${what}.`, { retry_after_ms });
+}

@@ -1,0 +1,102 @@
+/** The admin API under /admin/v1: deploy, list and delete models; see workers, instances and generations. */
+import { Hono } from "hono";
+import { deployRequest } from "../../../schema/api/admin.ts";
+import { parseOrThrow, SllmError } from "../../../schema/error.ts";
+import { generationId } from "../../../schema/ids.ts";
+import { limits } from "../../../schema/limits.ts";
+import type { Fleet } from "../../placement/fleet.ts";
+import type { WorkerReports } from "../../placement/worker-reports.ts";
+import type { Log, StateStore } from "../../ports.ts";
+import { toAdminGeneration, toAdminInstance, toAdminWorker, toDeployedModel } from "../admin-views.ts";
+import type { AppEnv } from "../context.ts";
+import { readBody } from "../read-json.ts";
+
+export interface AdminDeps {
+  readonly store: Pick<
+    StateStore,
+    "deployModel" | "deleteModel" | "getModel" | "listModels" | "getGeneration"
+  >;
+  readonly fleet: Fleet;
+  readonly reports: WorkerReports;
+  readonly log: Log;
+  /** For models that do not set their own. */
+  readonly keep_alive_ms: number;
+}
+
+/** Context of models that do not say what they want: enough for a chat, cheap in memory. */
+const defaultContext_tokens = 4096;
+
+export function adminRoutes(deps: AdminDeps): Hono<AppEnv> {
+  return new Hono<AppEnv>()
+    .route("/admin/v1/models", modelRoutes(deps))
+    .route("/admin/v1", clusterViews(deps));
+}
+
+/** POST answers 201 with the model, 409 `model_exists`; DELETE answers 200 and leaves running work to its end. */
+function modelRoutes({ store, fleet, log, keep_alive_ms }: AdminDeps): Hono<AppEnv> {
+  const notFound = (id: string) => new SllmError("model_not_found", `The model '${id}' is not deployed.`);
+  return new Hono<AppEnv>()
+    .post("/", async (c) => {
+      const request = await readBody(c, deployRequest, limits.manifest_bytes);
+      const { manifest, settings } = request;
+      const model = await store.deployModel(request, {
+        context_tokens: Math.min(
+          manifest.model.context_tokens,
+          settings.context_tokens ?? defaultContext_tokens,
+        ),
+        keep_alive_ms: settings.keep_alive_ms ?? keep_alive_ms,
+      });
+      await fleet.refresh();
+      log.info("model_deployed", { model_id: model.model_id, checkpoint: model.checkpoint });
+      const checkpoint = { digest: manifest.digest, manifest, created_at: model.created_at };
+      return c.json(toDeployedModel(model, checkpoint, fleet.instances), 201);
+    })
+    .get("/", async (c) => {
+      await fleet.known();
+      const models = await store.listModels();
+      const data = models.map(({ model, checkpoint }) => toDeployedModel(model, checkpoint, fleet.instances));
+      return c.json({ data });
+    })
+    .get("/:id{.+}", async (c) => {
+      await fleet.known();
+      const id = c.req.param("id");
+      const found = await store.getModel(id);
+      if (found === null) throw notFound(id);
+      return c.json(toDeployedModel(found.model, found.checkpoint, fleet.instances));
+    })
+    .delete("/:id{.+}", async (c) => {
+      const id = c.req.param("id");
+      if (!(await store.deleteModel(id))) throw notFound(id);
+      await fleet.refresh();
+      log.info("model_deleted", { model_id: id });
+      return c.json({ id, deleted: true });
+    });
+}
+
+function clusterViews({ store, fleet, reports }: AdminDeps): Hono<AppEnv> {
+  return new Hono<AppEnv>()
+    .get("/workers", async (c) => {
+      await fleet.known();
+      return c.json({ data: fleet.snapshot.workers.map((worker) => toAdminWorker(worker, fleet.snapshot)) });
+    })
+    .get("/instances", async (c) => {
+      await fleet.known();
+      const data = fleet.instances.map((instance) => {
+        const { worker_id, instance_id } = instance;
+        const reported = reports.of(worker_id, instance_id);
+        return toAdminInstance(
+          instance,
+          reported,
+          fleet.inFlight(instance_id),
+          fleet.lastUsedMs(instance_id),
+        );
+      });
+      return c.json({ data });
+    })
+    .get("/generations/:id", async (c) => {
+      const id = parseOrThrow(generationId, c.req.param("id"), "id");
+      const row = await store.getGeneration(id);
+      if (row === null) throw new SllmError("not_found", `The generation '${id}' is not known.`);
+      return c.json(toAdminGeneration(row));
+    });
+}

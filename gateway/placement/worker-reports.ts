@@ -1,0 +1,32 @@
+/** What workers last said about the load of their instances, as far as they say it to this gateway. */
+import type { HeartbeatRequest } from "../../schema/cluster/membership.ts";
+import type { InstanceId, WorkerId } from "../../schema/ids.ts";
+
+export interface ReportedLoad {
+  /** Generations in slots. */
+  readonly active: number;
+  /** Generations in the engine's queue. */
+  readonly queued: number;
+}
+
+export class WorkerReports {
+  readonly #byWorker = new Map<WorkerId, ReadonlyMap<InstanceId, ReportedLoad>>();
+
+  /** Replaces what the worker said before. */
+  note(report: Pick<HeartbeatRequest, "worker_id" | "instances">): void {
+    const loads = report.instances.map(
+      ({ instance_id, active, queued }) => [instance_id, { active, queued }] as const,
+    );
+    this.#byWorker.set(report.worker_id, new Map(loads));
+  }
+
+  /** null when the worker reports to another gateway or has not reported the instance yet. */
+  of(worker_id: WorkerId, instance_id: InstanceId): ReportedLoad | null {
+    return this.#byWorker.get(worker_id)?.get(instance_id) ?? null;
+  }
+
+  /** Forgets workers that are not known any more. */
+  keepOnly(isKnown: (worker_id: WorkerId) => boolean): void {
+    for (const worker_id of this.#byWorker.keys()) if (!isKnown(worker_id)) this.#byWorker.delete(worker_id);
+  }
+}
