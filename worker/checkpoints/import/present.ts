@@ -52,7 +52,7 @@ async function candidates(conversion: Conversion): Promise<StoredCheckpoint[]> {
     if (size !== header.bytes.length + header.weights_bytes) continue;
     // One that cannot be read is no candidate; publishing replaces it when it stands in the way.
     const checkpoint = await readCheckpoint(directory).catch(() => null);
-    if (checkpoint === null || checkpoint.digest !== name) continue;
+    if (checkpoint === null) continue;
     const { header: storedHeader, weights } = checkpoint.manifest;
     if (storedHeader.sha256 === header_sha256 && weights.chunk_bytes === limits.chunk_bytes)
       found.push(checkpoint);

@@ -1,6 +1,6 @@
 /** Opens checkpoints that are in a store: a folder counts only when its manifest and the sizes of its files agree. */
 import { readFile, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import {
   checkpointFiles,
   checkpointVersion,
@@ -22,12 +22,16 @@ export interface StoredCheckpoint {
 }
 
 /**
- * Reads a checkpoint's manifest and compares its digest and the sizes of the files with it. The bytes of the weights
+ * Reads a checkpoint's manifest and compares its digest, the name of the folder and the sizes of the files with it. The bytes of the weights
  * are not read: every load checks them by their fast digests.
  * Errors: `checkpoint_invalid`, `checkpoint_unsupported` (another version), `io_error`.
  */
 export async function readCheckpoint(directory: string): Promise<StoredCheckpoint> {
   const manifest = await readManifest(directory);
+  if (basename(directory) !== manifest.digest) {
+    const message = `The folder ${basename(directory)} holds the checkpoint ${manifest.digest}.`;
+    throw new SllmError("checkpoint_invalid", message);
+  }
   const { header, weights } = manifest;
   const header_path = join(directory, checkpointFiles.header);
   const weights_path = join(directory, checkpointFiles.weights);
