@@ -162,7 +162,9 @@ export class GatewayLink {
       this.#options.log.warn("gateway_refused", { gateway, path, status: response.status });
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      if (this.#failures === 0) this.#options.log.warn("gateway_silent", { gateway, path, reason });
+      // A call that our own stop cut says nothing about the gateway.
+      const isNews = this.#failures === 0 && !this.#stopping.signal.aborted;
+      if (isNews) this.#options.log.warn("gateway_silent", { gateway, path, reason });
     }
     return null;
   }
