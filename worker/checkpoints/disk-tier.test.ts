@@ -62,7 +62,7 @@ test("a folder named by another digest is refused", async () => {
   const { directory } = writeTinyCheckpoint(folder);
   const other = "0".repeat(64);
   renameSync(directory, path.join(folder, other));
-  await expect(disk.find(other)).rejects.toThrow("another digest");
+  await expect(disk.find(other)).rejects.toMatchObject({ code: "checkpoint_invalid" });
 });
 
 test("a file cut short after the first look is noticed at the next one", async () => {

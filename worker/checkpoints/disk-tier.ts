@@ -105,7 +105,7 @@ export class DiskTier {
     const version = `${manifestVersion} ${headerVersion} ${weightsVersion}`;
     const cached = this.#checkpoints.get(digest);
     if (cached?.version === version) return cached.found;
-    const found = await readOrReason(digest, directory);
+    const found = await readOrReason(directory);
     if (found instanceof SllmError) {
       this.#log.warn("checkpoint_ignored", { checkpoint: digest, code: found.code, reason: found.message });
     }
@@ -118,14 +118,9 @@ export class DiskTier {
 }
 
 /** The checkpoint, or why it cannot be used. */
-async function readOrReason(
-  digest: CheckpointDigest,
-  directory: string,
-): Promise<StoredCheckpoint | SllmError> {
+async function readOrReason(directory: string): Promise<StoredCheckpoint | SllmError> {
   try {
-    const checkpoint = await readCheckpoint(directory);
-    if (checkpoint.digest === digest) return checkpoint;
-    return new SllmError("checkpoint_invalid", `Checkpoint ${digest}: its manifest names another digest.`);
+    return await readCheckpoint(directory);
   } catch (error) {
     if (error instanceof SllmError) return error;
     throw error;

@@ -44,12 +44,11 @@ export class Supervisor {
    * `checkpoint_unavailable`, `checkpoint_invalid`, `insufficient_memory`, `overloaded`, `state_conflict`,
    * `not_found` for a device that is not here.
    */
-  load(request: LoadRequest): Promise<Instance> {
+  async load(request: LoadRequest): Promise<Instance> {
     const { instance_id } = request;
-    const known = this.#instances.get(instance_id);
-    if (known) return Promise.resolve(sameLoad(known, request));
-    const beginning = this.#beginning.get(instance_id);
-    if (beginning) return beginning.then((instance) => sameLoad(instance, request));
+    const known = this.#instances.get(instance_id) ?? this.#beginning.get(instance_id);
+    // Without a wait in between, so that nobody else begins meanwhile.
+    if (known) return sameLoad(await known, request);
     const begun = this.#begin(request).finally(() => this.#beginning.delete(instance_id));
     this.#beginning.set(instance_id, begun);
     return begun;

@@ -1,0 +1,153 @@
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import type { Hono } from "hono";
+import { errorBody } from "../../schema/error.ts";
+import { limits } from "../../schema/limits.ts";
+import { ManualClock } from "../../test/support/manual-clock.ts";
+import { DiskTier } from "../checkpoints/disk-tier.ts";
+import { HostTier } from "../checkpoints/host-tier.ts";
+import { GenerationRegistry } from "../generations/registry.ts";
+import { DeviceMemory } from "../instances/device-memory.ts";
+import { Supervisor } from "../instances/supervisor.ts";
+import { createWorkerApp } from "./app.ts";
+
+const cluster_token = "a-token-for-the-cluster";
+const log = { info: () => {}, warn: () => {}, error: () => {} };
+const unused = () => {
+  throw new Error("no checkpoint is ever loaded here");
+};
+
+let folder: string;
+let app: Hono;
+let ready: boolean;
+
+beforeEach(() => {
+  folder = mkdtempSync(path.join(tmpdir(), "sllm-app-"));
+  ready = true;
+  const clock = new ManualClock();
+  const store = { load: unused, status: unused, release: unused };
+  const supervisor = new Supervisor({
+    disk: new DiskTier({ directory: folder, log }),
+    host: new HostTier({ store, clock, cacheBytes: () => 0, process_id: 1 }),
+    device_id: "cpu",
+    memory: new DeviceMemory(1),
+    launch: unused,
+    engine: "echo",
+    threads: 1,
+    clock,
+    log,
+    onChange: () => {},
+  });
+  app = createWorkerApp({
+    cluster_token,
+    supervisor,
+    generations: new GenerationRegistry({ findInstance: (id) => supervisor.get(id), clock }),
+    status: () => Promise.reject(new Error("a defect with a secret in it")),
+    isReady: () => ready,
+    clock,
+    log,
+  });
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+const load = {
+  protocol_version: 1,
+  instance_id: "i-0000000000000001",
+  model_id: "m",
+  checkpoint: "0".repeat(64),
+  device_id: "cpu",
+  context_tokens: 64,
+  slots: 1,
+};
+
+async function call(method: string, route: string, body?: string, headers: Record<string, string> = {}) {
+  const response = await app.request(route, {
+    method,
+    headers: { authorization: `Bearer ${cluster_token}`, "content-type": "application/json", ...headers },
+    ...(body === undefined ? {} : { body }),
+  });
+  return { status: response.status, json: await response.json() };
+}
+
+async function errorOf(answer: Promise<{ status: number; json: unknown }>) {
+  const { status, json } = await answer;
+  const { code, param, message } = errorBody.parse(json).error;
+  return { status, code, param, message };
+}
+
+test("everything but /livez wants the cluster token, unknown paths too", async () => {
+  expect((await app.request("/livez")).status).toBe(200);
+  const wrong = { authorization: `Bearer ${cluster_token.slice(0, -1)}x` };
+  for (const route of ["/readyz", "/v1/status", "/nowhere"]) {
+    expect((await app.request(route)).status).toBe(401);
+    expect(await errorOf(call("GET", route, undefined, wrong))).toMatchObject({ code: "invalid_api_key" });
+  }
+  expect((await app.request("/v1/instances", { method: "POST", body: "{}" })).status).toBe(401);
+});
+
+test("readiness follows the worker", async () => {
+  expect((await call("GET", "/readyz")).status).toBe(200);
+  ready = false;
+  expect(await errorOf(call("GET", "/readyz"))).toMatchObject({ status: 503, code: "worker_unavailable" });
+});
+
+test("a wrong field is named", async () => {
+  const body = JSON.stringify({ ...load, slots: 0 });
+  expect(await errorOf(call("POST", "/v1/instances", body))).toMatchObject({
+    status: 400,
+    code: "invalid_request",
+    param: "slots",
+  });
+});
+
+test("what is not JSON is refused as such", async () => {
+  expect(await errorOf(call("POST", "/v1/instances", "{"))).toMatchObject({ code: "invalid_request" });
+  const plain = { "content-type": "text/plain" };
+  expect(await errorOf(call("POST", "/v1/instances", JSON.stringify(load), plain))).toMatchObject({
+    code: "unsupported_media_type",
+  });
+});
+
+test("another protocol version is told before any other difference", async () => {
+  const body = JSON.stringify({ protocol_version: 2, everything: "else is new" });
+  expect(await errorOf(call("POST", "/v1/generations", body))).toMatchObject({
+    status: 422,
+    code: "protocol_mismatch",
+  });
+});
+
+test("a body beyond the limit is refused", async () => {
+  const body = JSON.stringify({ ...load, model_id: "x".repeat(limits.body_bytes + 100_000) });
+  expect(await errorOf(call("POST", "/v1/instances", body))).toMatchObject({
+    status: 413,
+    code: "payload_too_large",
+  });
+});
+
+test("refusals of a load come as a status, not as a stream", async () => {
+  expect(await errorOf(call("POST", "/v1/instances", JSON.stringify(load)))).toMatchObject({
+    status: 503,
+    code: "checkpoint_unavailable",
+  });
+});
+
+test("instances and generations that are not here", async () => {
+  expect(await errorOf(call("DELETE", "/v1/instances/i-0000000000000009"))).toMatchObject({
+    code: "not_found",
+  });
+  expect(await errorOf(call("DELETE", "/v1/instances/nonsense"))).toMatchObject({ code: "invalid_request" });
+  const id = "0".repeat(32);
+  expect((await call("DELETE", `/v1/generations/${id}`)).json).toEqual({
+    generation_id: id,
+    cancelled: false,
+  });
+});
+
+test("unknown routes and defects are envelopes; a defect's message stays inside", async () => {
+  expect(await errorOf(call("GET", "/nowhere"))).toMatchObject({ status: 404, code: "route_not_found" });
+  const defect = await errorOf(call("GET", "/v1/status"));
+  expect(defect).toMatchObject({ status: 500, code: "internal" });
+  expect(defect.message).not.toContain("secret");
+});
