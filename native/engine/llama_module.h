@@ -21,7 +21,7 @@ struct LlamaOptions {
     std::uint32_t context_tokens = 0;
     std::uint32_t slots = 0;
     std::uint32_t batch_tokens = 0;
-    std::uint32_t threads = 0;  // 0: all cores
+    std::uint32_t threads = 0;  // 0: all processors but one
 };
 
 // What the module's only symbol, sllm_llama_module, returns. Module and library are built together, so C++ types may

@@ -36,6 +36,9 @@ public:
     virtual void futex_wait(const std::atomic<std::uint32_t> *word, std::uint32_t expected, std::uint64_t timeout_us);
     virtual void futex_wake_all(std::atomic<std::uint32_t> *word);
 
+    // Processors this process may use: its affinity, and the quota of its container where there is one. At least 1.
+    virtual std::uint32_t processors();
+
     virtual std::int32_t process_id();
     virtual bool process_exists(std::int32_t pid);
 

@@ -7,8 +7,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <fstream>
+#include <thread>
 
 #include "io/env.h"
 
@@ -66,6 +69,15 @@ void Env::futex_wait(const std::atomic<std::uint32_t> *word, std::uint32_t expec
 
 void Env::futex_wake_all(std::atomic<std::uint32_t> *word) {
     ::syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, nullptr, nullptr, 0);
+}
+
+std::uint32_t Env::processors() {
+    double usable = std::max(1u, std::thread::hardware_concurrency());
+    std::ifstream quota("/sys/fs/cgroup/cpu.max");  // "max 100000" or "<quota> <period>", in microseconds
+    double allowed = 0;
+    double period = 0;
+    if (quota >> allowed >> period && allowed > 0 && period > 0) usable = std::min(usable, allowed / period);
+    return std::max(1u, static_cast<std::uint32_t>(usable));
 }
 
 std::int32_t Env::process_id() { return ::getpid(); }

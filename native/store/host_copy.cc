@@ -106,10 +106,17 @@ Status HostCopyView::open(Env &env, const std::string &path, std::uint64_t bytes
     return {};
 }
 
-Status HostCopyView::wait_ready() const {
+Status HostCopyView::wait_ready(const std::function<void(std::uint64_t bytes_ready)> &on_progress) const {
+    std::uint64_t known = 0;
     for (;;) {
         const std::uint32_t changes = control_->changes.load(std::memory_order_acquire);
         const std::int32_t state = control_->state.load(std::memory_order_acquire);
+        // A control page that lies about its size must not lead anybody beyond the mapping.
+        const std::uint64_t ready = std::min(control_->bytes_ready.load(std::memory_order_acquire), bytes_);
+        if (ready > known) {
+            known = ready;
+            on_progress(ready);
+        }
         if (state == static_cast<std::int32_t>(LoadState::ready)) return {};
         if (state < 0) {
             const char *end = std::find(control_->message, control_->message + sizeof control_->message, '\0');

@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "core/status.h"
@@ -55,8 +56,9 @@ public:
     void finish();
     // The copy will never be complete.
     void fail(const Status &why);
-    // Unmaps the data, so that the pages no longer count as this process's. No thread may use data() any more.
-    void unmap_data() { data_.reset(); }
+    // Gives the mapping of the data away, so that it can be unmapped where that may take its time: from then on the
+    // pages no longer count as this process's. No thread may use data() any more.
+    Mapping take_data() { return std::move(data_); }
 
 private:
     void end(std::int32_t state);
@@ -74,8 +76,9 @@ public:
     // path is /proc/<pid>/fd/<fd> or any file of this format. CORRUPT when it is no host copy of `bytes`.
     static Status open(Env &env, const std::string &path, std::uint64_t bytes, HostCopyView *out);
 
-    // Waits until all bytes are there; a failed load fails this with its status and text. [blocks]
-    Status wait_ready() const;
+    // Waits until all bytes are there; a failed load fails this with its status and text. on_progress is told whenever
+    // more bytes have become valid, from offset 0. [blocks]
+    Status wait_ready(const std::function<void(std::uint64_t bytes_ready)> &on_progress) const;
 
     // Maps [0, bytes) read-only at exactly `address`, replacing what is mapped there; bytes is a multiple of 4096.
     Status map_at(void *address, std::uint64_t bytes) const;

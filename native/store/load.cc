@@ -42,6 +42,7 @@ Status Load::open(Env &env, LoadRequest request, Load *out) {
         out->fail({Code::corrupt, out->file_.path() + " has " + std::to_string(size) + " bytes, expected " +
                                       std::to_string(out->request_.weights_bytes)},
                   0);
+        out->take_idle_mapping().reset();
     }
     return {};
 }
@@ -79,7 +80,6 @@ void Load::complete(std::uint64_t chunk, const Status &outcome, double now_ms) {
             copy_.finish();
         }
     }
-    unmap_when_idle();
 }
 
 void Load::fail(const Status &why, double now_ms) {
@@ -88,12 +88,9 @@ void Load::fail(const Status &why, double now_ms) {
     message_ = why.message();
     ended_ms_ = now_ms;
     copy_.fail(why);
-    unmap_when_idle();
 }
 
-void Load::unmap_when_idle() {
-    if (state_ != loading && reading_ == 0) copy_.unmap_data();
-}
+Mapping Load::take_idle_mapping() { return state_ != loading && reading_ == 0 ? copy_.take_data() : Mapping(); }
 
 LoadStatus Load::status(double now_ms) const {
     LoadStatus status;

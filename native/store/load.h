@@ -43,6 +43,10 @@ public:
     // Ends a load in progress; readers that are at it find out when they report.
     void fail(const Status &why, double now_ms);
 
+    // The mapping of the host copy when the load has ended and no reader uses it any more; empty otherwise. Unmapping
+    // a large copy takes tens of milliseconds: the store does it without its mutex.
+    Mapping take_idle_mapping();
+
     LoadStatus status(double now_ms) const;
 
 private:
@@ -50,7 +54,6 @@ private:
 
     std::uint64_t n_chunks() const { return request_.chunk_digests.size(); }
     std::uint64_t chunk_size(std::uint64_t chunk) const;
-    void unmap_when_idle();
 
     LoadRequest request_;
     WeightsFile file_;

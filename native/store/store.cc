@@ -84,9 +84,12 @@ void Store::read_loop() {
         lock.lock();
         load->complete(chunk, outcome, env_.now_ms());
         if (!outcome.ok()) std::erase(queue_, load);
+        Mapping idle = load->take_idle_mapping();
         note_progress();
+        // Unmapping takes its time, and so does the last owner's closing of the host copy.
         lock.unlock();
-        load.reset();  // the last owner closes the host copy: not under the lock
+        idle.reset();
+        load.reset();
         lock.lock();
     }
 }

@@ -63,9 +63,11 @@ gguf_context *aligned_copy(const gguf_context *source, const std::string &scratc
 
 }  // namespace
 
-Checkpoint make_checkpoint(const std::string &gguf_path, const std::string &folder, Order order) {
+Checkpoint make_checkpoint(const std::string &gguf_path, const std::string &folder, Order order,
+                           std::uint64_t chunk_bytes) {
     const Source source(gguf_path);
     Checkpoint made;
+    made.chunk_bytes = chunk_bytes;
     made.header_path = folder + "/header.gguf";
     made.weights_path = folder + "/weights.bin";
     gguf_context *header = aligned_copy(source.gguf, folder + "/scratch.gguf");

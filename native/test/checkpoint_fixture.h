@@ -20,12 +20,13 @@ struct Checkpoint {
     std::string header_path;
     std::string weights_path;
     std::uint64_t weights_bytes = 0;
-    std::uint64_t chunk_bytes = 1 << 20;
+    std::uint64_t chunk_bytes = 16 << 20;
     std::vector<std::uint64_t> digests;
 };
 
 // Throws on failure. Writes into the folder.
-Checkpoint make_checkpoint(const std::string &gguf_path, const std::string &folder, Order order);
+Checkpoint make_checkpoint(const std::string &gguf_path, const std::string &folder, Order order,
+                           std::uint64_t chunk_bytes = 1 << 20);
 
 // A store with the checkpoint in a ready host copy, and the path an engine opens it by.
 struct HostCopied {

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <climits>
-#include <thread>
 
 #include "engine/llama/buffer_hook.h"
 #include "engine/llama/libraries.h"
@@ -24,14 +23,19 @@ Status check_kind(const llama_model *model) {
     return {};
 }
 
+// The library's threads wait for each other by spinning at every operation: with as many threads as processors, any
+// other work on the machine (gateway, worker, a second engine) makes each token take tens of times longer.
+std::uint32_t compute_threads(std::uint32_t asked) {
+    return asked > 0 ? asked : std::max(1u, Env::posix().processors() - 1);
+}
+
 llama_context_params context_params(const LlamaOptions &options, std::uint32_t batch_tokens) {
     llama_context_params params = llama_context_default_params();
     params.n_ctx = options.slots * options.context_tokens;
     params.n_batch = params.n_ubatch = batch_tokens;
     params.n_seq_max = options.slots;
     params.n_outputs_max = options.slots;  // one token per slot and step is sampled: no logits for the rest
-    const std::uint32_t threads = options.threads > 0 ? options.threads : std::thread::hardware_concurrency();
-    params.n_threads = params.n_threads_batch = static_cast<std::int32_t>(std::max(threads, 1u));
+    params.n_threads = params.n_threads_batch = static_cast<std::int32_t>(compute_threads(options.threads));
     params.type_k = params.type_v = GGML_TYPE_F16;
     // On where the model allows it, which the library decides from the model alone: on one build and kind of device
     // the answer never changes.
@@ -58,7 +62,6 @@ Status LlamaBackend::create(const LlamaOptions &options, std::unique_ptr<Backend
     if (Status s = check_kind(backend->skeleton_->model()); !s.ok()) return s;
     if (Status s = backend->open_context(options); !s.ok()) return s;
     const double built = env.now_ms();
-    if (Status s = weights.wait_ready(); !s.ok()) return s;
     if (Status s = backend->skeleton_->attach(weights); !s.ok()) return s;
     backend->facts_.model_build_ms = built - started;
     backend->facts_.weights_wait_ms = env.now_ms() - built;

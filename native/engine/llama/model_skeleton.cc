@@ -23,6 +23,8 @@ namespace {
 // Huge pages can only be mapped where address and file offset agree modulo their size.
 constexpr std::uint64_t huge_page_bytes = std::uint64_t{2} << 20;
 
+constexpr std::uint64_t page_bytes = 4096;
+
 std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
 
 // Address space of `bytes`, aligned for huge pages, that nobody may touch yet.
@@ -149,11 +151,25 @@ bool ModelSkeleton::in_place() const {
 }
 
 Status ModelSkeleton::attach(const HostCopyView &weights) {
-    if (!in_place()) return copy_tensors(weights);
-    return weights.map_at(regions_.front().data(), regions_.front().bytes());
+    return in_place() ? map_in_place(weights) : copy_tensors(weights);
+}
+
+Status ModelSkeleton::map_in_place(const HostCopyView &weights) {
+    const Mapping &region = regions_.front();
+    if (Status s = weights.map_at(region.data(), region.bytes()); !s.ok()) return s;
+    std::uint64_t populated = 0;
+    return weights.wait_ready([&](std::uint64_t ready) {
+        // Page tables are filled while the rest is still being read; the first token would pay for it otherwise.
+        // Kernels without this advice fill them at the first touch, so the answer does not matter.
+        const std::uint64_t end = std::min<std::uint64_t>(ready, region.bytes()) / page_bytes * page_bytes;
+        if (end <= populated) return;
+        Env::posix().advise(region.data() + populated, end - populated, MADV_POPULATE_READ);
+        populated = end;
+    });
 }
 
 Status ModelSkeleton::copy_tensors(const HostCopyView &weights) {
+    if (Status s = weights.wait_ready([](std::uint64_t) {}); !s.ok()) return s;
     Mapping source;
     if (Status s = weights.map(&source); !s.ok()) return s;
     Env &env = Env::posix();

@@ -40,13 +40,14 @@ public:
     // Whether every tensor lies in the library's buffer where it lies in the data, so that it can be mapped.
     bool in_place() const;
 
-    // Brings the weights of a complete host copy in. The model computes only after this. [blocks]
+    // Waits for a host copy and brings its weights in. The model computes only after this. [blocks]
     Status attach(const HostCopyView &weights);
 
 private:
     ModelSkeleton() = default;
     Status load(const std::string &path, std::uint64_t data_bytes);
     Status collect_tensors();
+    Status map_in_place(const HostCopyView &weights);
     Status copy_tensors(const HostCopyView &weights);
 
     GgufHeader header_;

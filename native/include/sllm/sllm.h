@@ -157,7 +157,7 @@ typedef struct sllm_engine_params {
     uint32_t context_tokens; /* per slot */
     uint32_t slots;
     uint32_t batch_tokens;   /* tokens of one step at most; 0: 512 */
-    uint32_t threads;        /* 0: all cores */
+    uint32_t threads;        /* 0: all processors but one; more threads than idle processors are much slower */
     uint32_t queue;          /* requests that may wait beyond the slots; 0: 1024 */
     uint32_t echo_token_us;  /* ECHO only: time per token */
 } sllm_engine_params;

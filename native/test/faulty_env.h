@@ -1,0 +1,26 @@
+// An Env whose reads fail, shorten, flip or wait as a test says.
+#pragma once
+
+#include <functional>
+
+#include "io/env.h"
+
+namespace test {
+
+class FaultyEnv : public sllm::Env {
+public:
+    // Called for each pread instead of it; `real` does the actual read. Several threads may call at once.
+    using Read = std::function<ssize_t(int fd, void *out, std::size_t bytes, std::uint64_t offset,
+                                       const std::function<ssize_t(std::size_t)> &real)>;
+    Read on_read;
+    // Result of opening with O_DIRECT; 0 opens.
+    int direct_open_error = 0;
+    // Result of creating shared memory; 0 creates.
+    int memory_error = 0;
+
+    int open(const char *path, int flags) override;
+    ssize_t pread(int fd, void *out, std::size_t bytes, std::uint64_t offset) override;
+    int create_memory(const char *name, std::uint64_t bytes) override;
+};
+
+}  // namespace test
