@@ -1,6 +1,7 @@
 /** Drives one generation through its life: places it, streams it, tries again where nothing was shown yet. */
 import type { GenerateRequest, GenerationEvent } from "../../schema/cluster/generate.ts";
 import { protocolVersion } from "../../schema/cluster/protocol.ts";
+import type { ErrorCode } from "../../schema/codes.ts";
 import { SllmError, toSllmError } from "../../schema/error.ts";
 import type { InstanceId, WorkerId } from "../../schema/ids.ts";
 import { type FailInstanceDeps, failInstance } from "../placement/fail-instance.ts";
@@ -17,6 +18,9 @@ export interface DriverDeps extends FailInstanceDeps {
 
 /** Pauses between cancels of a generation that its worker may not have seen yet when it was cancelled. */
 const cancelPauses_ms = [0, 50, 200, 700];
+
+/** What a worker says when the instance is not there any more. */
+const deadInstanceCodes: ReadonlySet<ErrorCode> = new Set(["not_found", "engine_failed"]);
 
 type Updates = AsyncGenerator<GenerationUpdate, void>;
 
@@ -98,7 +102,7 @@ export class GenerationDriver {
     if (instance_id !== null) this.#avoid.instances.add(instance_id);
     if (error.code === "worker_unavailable") {
       if (worker_id !== null) this.#avoid.workers.add(worker_id);
-    } else if (placement !== null) {
+    } else if (placement !== null && deadInstanceCodes.has(error.code)) {
       await failInstance(this.#deps, placement.instance, error);
     }
   }

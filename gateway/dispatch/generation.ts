@@ -170,8 +170,13 @@ export function hasEnded(state: Generation): boolean {
   return state.phase === "finished" || state.phase === "cancelled" || state.phase === "failed";
 }
 
-/** Failures that another attempt may not meet: the worker or its engine, not the request. */
-const placeAgainCodes: ReadonlySet<ErrorCode> = new Set(["worker_unavailable", "not_found", "engine_failed"]);
+/** Failures that another attempt may not meet: of the worker, its engine, or an instance that is being stopped. */
+const placeAgainCodes: ReadonlySet<ErrorCode> = new Set([
+  "worker_unavailable",
+  "not_found",
+  "engine_failed",
+  "state_conflict",
+]);
 
 /** True when a failed attempt may be followed by another: nothing was shown yet and attempts are left. */
 export function mayPlaceAgain(state: Generation, error: SllmError): boolean {

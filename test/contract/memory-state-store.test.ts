@@ -1,0 +1,7 @@
+/** The store of the gateway's own tests, held to what the real ones promise. */
+import { MemoryStateStore } from "../support/memory-state-store.ts";
+import { stateStoreContract } from "./state-store.contract.ts";
+
+stateStoreContract("memory", () =>
+  Promise.resolve({ store: new MemoryStateStore(), close: () => Promise.resolve() }),
+);

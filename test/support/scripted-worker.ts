@@ -1,0 +1,128 @@
+/**
+ * A WorkerClient that does what a test tells it: loads that end when told, generations that stream a script.
+ * Records every call. Keeps to the port's promises about signals and errors.
+ */
+import type { WorkerAddress, WorkerClient } from "../../gateway/ports.ts";
+import type { GenerateRequest, GenerationEvent } from "../../schema/cluster/generate.ts";
+import type { LoadEvent, LoadRequest, LoadTimings } from "../../schema/cluster/instances.ts";
+import { SllmError } from "../../schema/error.ts";
+
+export const someLoadTimings: LoadTimings = {
+  process_start_ms: 30,
+  disk_read_ms: 40,
+  disk_read_bytes: 4_096,
+  model_build_ms: 20,
+  total_ms: 100,
+};
+
+/** What a generation does; awaiting inside it is how a script waits for the test. */
+export type GenerationScript = (
+  request: GenerateRequest,
+  signal: AbortSignal,
+) => AsyncIterable<GenerationEvent> | Iterable<GenerationEvent>;
+export type LoadScript = (
+  request: LoadRequest,
+  signal: AbortSignal,
+) => AsyncIterable<LoadEvent> | Iterable<LoadEvent>;
+
+export class ScriptedWorker implements WorkerClient {
+  readonly loads: LoadRequest[] = [];
+  readonly unloads: { readonly instance_id: string; readonly if_idle: boolean }[] = [];
+  readonly generations: { readonly worker_id: string; readonly request: GenerateRequest }[] = [];
+  readonly cancels: string[] = [];
+  /** Generations whose stream is open. */
+  open = 0;
+
+  onLoad: LoadScript = () => [{ type: "ready", timings: someLoadTimings }];
+  onGenerate: GenerationScript = () => say(["Hello", " world"]);
+  onUnload: (instance_id: string) => Promise<void> = () => Promise.resolve();
+  onCancel: (generation_id: string) => boolean = () => true;
+
+  async *load(_worker: WorkerAddress, request: LoadRequest, signal: AbortSignal): AsyncGenerator<LoadEvent> {
+    this.loads.push(request);
+    yield* untilAborted(this.onLoad(request, signal), signal);
+  }
+
+  async unload(_worker: WorkerAddress, instance_id: string, options: { if_idle: boolean }): Promise<void> {
+    this.unloads.push({ instance_id, ...options });
+    await this.onUnload(instance_id);
+  }
+
+  async *generate(
+    worker: WorkerAddress,
+    request: GenerateRequest,
+    signal: AbortSignal,
+  ): AsyncGenerator<GenerationEvent> {
+    this.generations.push({ worker_id: worker.worker_id, request });
+    this.open += 1;
+    try {
+      yield* untilAborted(this.onGenerate(request, signal), signal);
+    } finally {
+      this.open -= 1;
+    }
+  }
+
+  cancel(_worker: WorkerAddress, generation_id: string): Promise<boolean> {
+    this.cancels.push(generation_id);
+    return Promise.resolve(this.onCancel(generation_id));
+  }
+}
+
+/** Ends silently when the signal aborts, as the port says, whatever the script is waiting for. */
+async function* untilAborted<T>(
+  script: AsyncIterable<T> | Iterable<T>,
+  signal: AbortSignal,
+): AsyncGenerator<T> {
+  const iterator =
+    Symbol.asyncIterator in script ? script[Symbol.asyncIterator]() : script[Symbol.iterator]();
+  const aborted = new Promise<null>((resolve) => {
+    if (signal.aborted) resolve(null);
+    signal.addEventListener("abort", () => resolve(null), { once: true });
+  });
+  for (;;) {
+    const next = await Promise.race([Promise.resolve(iterator.next()), aborted]);
+    if (next === null || next.done === true) return;
+    yield next.value;
+  }
+}
+
+/** The events of a whole generation: one `tokens` event per text, then `done`. */
+export function* say(texts: readonly string[], held = ""): Generator<GenerationEvent> {
+  yield { type: "started", prompt_tokens: 5 };
+  for (const [i, text] of texts.entries()) yield tokens(i, [text]);
+  yield done(texts.length, held);
+}
+
+export function tokens(first_index: number, texts: readonly string[]): GenerationEvent {
+  return {
+    type: "tokens",
+    choice: 0,
+    first_index,
+    tokens: texts.map((text, i) => ({ token: first_index + i, text })),
+  };
+}
+
+export function done(completion_tokens: number, text = ""): GenerationEvent {
+  return {
+    type: "done",
+    finish_reason: "stop",
+    text,
+    prompt_tokens: 5,
+    completion_tokens,
+    timings: { queue_ms: 0, prefill_ms: 3, decode_ms: 9 },
+  };
+}
+
+/** A script that fails as a lost connection does. */
+export function unreachable(): never {
+  throw new SllmError("worker_unavailable", "The worker does not answer.");
+}
+
+/** A gate that scripts wait at until the test opens it. */
+export function gate(): { readonly passed: Promise<void>; open(): void } {
+  let open = () => {};
+  const passed = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { passed, open: () => open() };
+}
