@@ -1,0 +1,140 @@
+/** The engine process over its private channel, with the echo engine, under Bun and under Deno. */
+import { afterEach, expect, test } from "bun:test";
+import { EngineClient, echoOf, textOf } from "../support/engine-client.ts";
+import { isAlive } from "../support/processes.ts";
+
+let started: EngineClient[] = [];
+afterEach(async () => {
+  for (const engine of started) engine.kill();
+  await Promise.all(started.map((engine) => engine.exited));
+  started = [];
+});
+
+function start(options: ConstructorParameters<typeof EngineClient>[0] = {}): EngineClient {
+  const engine = new EngineClient(options);
+  started.push(engine);
+  return engine;
+}
+
+async function startReady(
+  options: ConstructorParameters<typeof EngineClient>[0] = {},
+): Promise<EngineClient> {
+  const engine = start(options);
+  engine.loadEcho();
+  await engine.waitFor("ready");
+  return engine;
+}
+
+test.each(["bun", "deno"] as const)(
+  "under %s it says hello, becomes ready, streams tokens with consecutive indices and ends with its input",
+  async (runtime) => {
+    const engine = await startReady({ runtime });
+    engine.generate(7);
+    const done = await engine.waitFor("done", 7);
+    expect(engine.messages[0]).toMatchObject({ type: "hello", pid: engine.pid });
+    const own = engine.of(7);
+    expect(own[0]).toEqual({ type: "started", request: 7, prompt_tokens: 13 });
+    let next = 0;
+    for (const message of own) {
+      if (message.type !== "tokens") continue;
+      expect(message.first_index).toBe(next);
+      next += message.tokens.length;
+    }
+    expect(next).toBe(20);
+    expect(done).toMatchObject({ finish_reason: "length", prompt_tokens: 13, completion_tokens: 20 });
+    expect(textOf(own)).toBe(echoOf("to be or not ", 20));
+    engine.endInput();
+    expect(await engine.exited).toBe(0);
+  },
+  30_000,
+);
+
+test("the exit command ends it too, in mid-generation", async () => {
+  const engine = await startReady({ variables: { SLLM_ECHO_TOKEN_US: "10000" } });
+  engine.generate(1, { max_tokens: 200 });
+  await engine.waitFor("tokens", 1);
+  engine.send({ op: "exit" });
+  expect(await engine.exited).toBe(0);
+});
+
+test("a cancelled request ends with its error and leaves its slot to the next", async () => {
+  const engine = await startReady({ variables: { SLLM_ECHO_TOKEN_US: "20000" } });
+  for (const request of [1, 2, 3]) engine.generate(request, { max_tokens: 200 });
+  await engine.waitFor("tokens", 2);
+  expect(engine.of(3)).toEqual([]);
+  engine.send({ op: "cancel", request: 1 });
+  expect((await engine.waitFor("error", 1)).error.code).toBe("cancelled");
+  await engine.waitFor("started", 3);
+  engine.send({ op: "cancel", request: 1 });
+  await engine.waitFor("tokens", 3);
+});
+
+test("a prompt beyond the context is refused with both numbers, and the engine goes on", async () => {
+  const engine = await startReady();
+  engine.generate(1, { prompt: { kind: "text", text: "x".repeat(300) } });
+  const { error } = await engine.waitFor("error", 1);
+  expect(error.code).toBe("context_length_exceeded");
+  expect(error.message).toContain("300 tokens");
+  expect(error.message).toContain("256 tokens");
+  engine.generate(2);
+  await engine.waitFor("done", 2);
+});
+
+test("an empty prompt is refused as the request's fault", async () => {
+  const engine = await startReady();
+  engine.generate(1, { prompt: { kind: "text", text: "" } });
+  expect((await engine.waitFor("error", 1)).error.code).toBe("invalid_request");
+});
+
+test("a request before the model is there is refused", async () => {
+  const engine = start();
+  engine.generate(1);
+  expect((await engine.waitFor("error", 1)).error.code).toBe("model_loading");
+});
+
+test("many requests at once each get their own text", async () => {
+  const engine = await startReady();
+  const requests = Array.from({ length: 100 }, (_, i) => i + 1);
+  for (const n of requests) {
+    engine.generate(n, { prompt: { kind: "text", text: `number ${n}; ` }, max_tokens: 60 });
+  }
+  await Promise.all(requests.map((n) => engine.waitFor("done", n)));
+  for (const n of requests) {
+    expect(textOf(engine.of(n))).toBe(echoOf(`number ${n}; `, 60));
+    expect(engine.of(n).filter((m) => m.type === "done" || m.type === "error")).toHaveLength(1);
+  }
+}, 30_000);
+
+test("a library that is not there is named, and the process ends with status 1", async () => {
+  const engine = start({ variables: { SLLM_NATIVE_LIBRARY: "/nowhere/libsllm.so" } });
+  const { error } = await engine.waitFor("failed");
+  expect(error.code).toBe("native_unavailable");
+  expect(error.message).toContain("/nowhere/libsllm.so");
+  expect(await engine.exited).toBe(1);
+});
+
+test("a model without its engine libraries fails the load by name, and the process ends", async () => {
+  const engine = start({ variables: { SLLM_ENGINE_LIBRARIES: "/nowhere/libraries" } });
+  engine.send({
+    op: "load",
+    engine: "llama",
+    header_path: "/nowhere/header.gguf",
+    weights_path: "/nowhere/weights",
+    weights_bytes: 4096,
+    context_tokens: 256,
+    slots: 1,
+    threads: 1,
+  });
+  const { error } = await engine.waitFor("failed");
+  expect(error.code).toBe("native_unavailable");
+  expect(error.message).toContain("/nowhere/libraries");
+  expect(await engine.exited).toBe(1);
+});
+
+test("a command that is no JSON ends the process with a reason instead of being guessed at", async () => {
+  const engine = await startReady();
+  engine.sendRaw("{ nonsense\n");
+  expect((await engine.waitFor("failed")).error.code).toBe("internal");
+  expect(await engine.exited).toBe(1);
+  expect(isAlive(engine.pid)).toBe(false);
+});
