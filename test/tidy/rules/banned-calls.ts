@@ -32,12 +32,12 @@ export const bans: readonly Ban[] = [
   },
   {
     pattern: /\bconsole\.\w+\(/g,
-    homes: and(/^test\//),
+    homes: and(/^test\//, /^gateway\/main\//),
     instead: "log through the Log port; a program's results go to process.stdout",
   },
   {
     pattern: /\bsetInterval\(/g,
-    homes: /^$/,
+    homes: and(/^test\//, /^(gateway|worker)\/main\//),
     instead: "loop with Clock.sleep: an interval piles up when its work takes longer than its period",
   },
   {

@@ -75,7 +75,7 @@ export function openingComment(text: string): string {
   );
 }
 
-/** Files that do not begin by saying what they are. */
+/** Files that do not begin by saying what they are. A test beside its file has that one's name to say it. */
 export function checkOpeningComment(file: SourceFile): Problem[] {
   if (
     !/\.(ts|mjs|cc|h|c|yaml|map)$|CMakeLists\.txt$|^\.ci\/run$/.test(file.path) ||

@@ -20,6 +20,8 @@ const schema = /^schema\//;
 const ports = /^gateway\/ports\.ts$/;
 const within = (folder: string) => new RegExp(`^${folder}/`);
 const nodeModules = /^node:/;
+/** For the version. */
+const packageFile = /^package\.json$/;
 const bunFfiHelpers = /^native\/bun-ffi-helpers\//;
 
 export const laws: readonly Law[] = [
@@ -81,9 +83,9 @@ export const laws: readonly Law[] = [
     ],
     packages: [/^hono(\/|$)/, /^@hono\//],
   },
-  { from: /^gateway\/main\//, files: [schema, within("gateway")], packages: [/./] },
+  { from: /^gateway\/main\//, files: [schema, within("gateway"), packageFile], packages: [/./] },
 
-  { from: /^worker\/main\//, files: [schema, within("worker"), bunFfiHelpers], packages: [/./] },
+  { from: /^worker\/main\//, files: [schema, within("worker"), bunFfiHelpers, packageFile], packages: [/./] },
   {
     from: /^worker\//,
     files: [schema, within("worker"), bunFfiHelpers],
@@ -93,7 +95,7 @@ export const laws: readonly Law[] = [
 
   {
     from: /^deploy\/cli\//,
-    files: [schema, within("deploy/cli"), /^worker\/checkpoints\/import\.ts$/, /^package\.json$/],
+    files: [schema, within("deploy/cli"), /^worker\/checkpoints\/import\.ts$/],
     packages: [nodeModules, /^bun$/, /^citty$/, /^yaml$/, /^zod$/, /^eventsource-parser$/],
   },
   { from: /^deploy\/(scripts|bin)\//, files: [/^deploy\/scripts\//], packages: [nodeModules] },
@@ -101,9 +103,9 @@ export const laws: readonly Law[] = [
   { from: /^test\//, files: [/./], packages: [/./] },
 ];
 
-/** Tests beside the code may also use Bun's test runner, the property tester and what tests share. */
+/** Tests beside the code may also use Bun's test runner, the property tester, what tests share, and made-up models. */
 const unitTestExtras = {
-  files: [/^test\/support\//],
+  files: [/^test\/(support|models)\//],
   packages: [/^bun:test$/, /^fast-check$/, nodeModules, /^yaml$/, /^hono(\/|$)/],
 };
 
