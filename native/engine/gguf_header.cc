@@ -1,6 +1,7 @@
 // A bounded reader of GGUF versions 2 and 3 (little-endian).
 #include "engine/gguf_header.h"
 
+#include <bit>
 #include <cstring>
 
 #include "core/limits.h"
@@ -85,9 +86,12 @@ void read_pairs(Cursor &cursor, std::uint64_t n, GgufHeader *out) {
         const std::string key = cursor.string();
         const auto type = cursor.number<std::uint32_t>();
         if (key == "general.alignment" && type == uint32_value) {
-            out->alignment = cursor.number<std::uint32_t>();
-            const bool power_of_two = out->alignment > 0 && (out->alignment & (out->alignment - 1)) == 0;
-            if (!power_of_two) cursor.fail("general.alignment is no power of two");
+            const auto alignment = cursor.number<std::uint32_t>();
+            if (std::has_single_bit(alignment)) {
+                out->alignment = alignment;
+            } else {
+                cursor.fail("general.alignment is no power of two");
+            }
         } else {
             cursor.skip_value(type, 0);
         }
