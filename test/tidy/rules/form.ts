@@ -77,6 +77,7 @@ export function openingComment(text: string): string {
 
 /** Files that do not begin by saying what they are. A test beside its file has that one's name to say it. */
 export function checkOpeningComment(file: SourceFile): Problem[] {
+  if (file.path.endsWith(".test.ts") && !file.path.startsWith("test/")) return [];
   if (
     !/\.(ts|mjs|cc|h|c|yaml|map)$|CMakeLists\.txt$|^\.ci\/run$/.test(file.path) ||
     generated.test(file.path)
