@@ -74,13 +74,18 @@ export class GatewayObject {
     const database = openDatabase(url, { max: databaseConnections });
     const log = jsonLog((line) => console.log(line));
     await migrate(database.db);
-    const gateway = composeGateway(settings, { database, fetch: (to, init) => fetch(to, init), log });
+    const gateway = composeGateway(settings, { database, fetch: fetchWorker, log });
     await gateway.start();
     if ((await this.#state.storage.getAlarm()) === null) {
       await this.#state.storage.setAlarm(Date.now() + alarm_ms);
     }
     return gateway;
   }
+}
+
+/** workerd has no `redirect: "error"`. A redirect that is not followed counts as a refusal just the same. */
+function fetchWorker(url: string, init: RequestInit): Promise<Response> {
+  return fetch(url, { ...init, redirect: "manual" });
 }
 
 function textBindings(env: Env): Record<string, string> {

@@ -19,8 +19,8 @@ async function serve(port: NonNullable<typeof parentPort>, data: ThreadData): Pr
   port.once("message", async () => {
     await server.stop();
     await database.close();
+    // Whoever asked ends the thread now: closing the port by itself is not possible on every runtime.
     send({ event: "closed" });
-    port.close();
   });
   send({ event: "ready" });
 }

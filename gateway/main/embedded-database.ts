@@ -12,7 +12,7 @@ export interface ThreadData {
   readonly socket_path: string;
 }
 
-/** and what it says. The one message to it, whatever it holds, ends the server, the database and the thread. */
+/** and what it says. The one message to it, whatever it holds, ends server and database, not the thread itself. */
 export type ThreadMessage = { readonly event: "ready" } | { readonly event: "closed" };
 
 /** A unix socket's path must fit 108 bytes on Linux, 104 on macOS, with its ending zero. */
@@ -87,13 +87,16 @@ function startThread(data: ThreadData): Thread {
     worker.once("error", reject);
     worker.once("exit", () => resolve());
   });
-  const died = exited.then(
-    () =>
-      closing
-        ? new Promise<never>(() => undefined)
-        : Promise.reject(new Error("the embedded database ended")),
-    (cause: unknown) => Promise.reject(new Error("the embedded database failed", { cause })),
-  );
+  const died = (async (): Promise<never> => {
+    let cause: unknown;
+    try {
+      await exited;
+    } catch (error) {
+      cause = error;
+    }
+    if (closing) return new Promise<never>(() => undefined);
+    throw new Error("the embedded database ended", { cause });
+  })();
   // Whoever does not listen must not be ended by an unhandled rejection.
   died.catch(() => undefined);
   const said = (event: ThreadMessage["event"]) =>

@@ -15,6 +15,9 @@ const fetchWithAgent = undiciFetch as unknown as (
 ) => Promise<Response>;
 const fetch: Fetch = (url, init) => fetchWithAgent(url, { ...init, dispatcher: agent });
 
+/** How soon a draining server notices that a stream has ended. */
+const idleCheck_ms = 20;
+
 async function serve(handle: Handler, { host, port }: { host: string; port: number }): Promise<Server> {
   const server = createAdaptorServer({ fetch: handle });
   await new Promise<void>((resolve, reject) => {
@@ -27,8 +30,14 @@ async function serve(handle: Handler, { host, port }: { host: string; port: numb
     port: address.port,
     drain: () =>
       new Promise((resolve) => {
-        server.close(() => resolve());
-        if ("closeIdleConnections" in server) server.closeIdleConnections();
+        // A connection becomes idle when its last stream has ended, and would then be kept alive for a while.
+        const closeIdle = setInterval(() => {
+          if ("closeIdleConnections" in server) server.closeIdleConnections();
+        }, idleCheck_ms);
+        server.close(() => {
+          clearInterval(closeIdle);
+          resolve();
+        });
       }),
     cut: () => {
       if ("closeAllConnections" in server) server.closeAllConnections();

@@ -108,6 +108,8 @@ async function endGracefully(gateway: Gateway, server: Server, database: Databas
   await server.drain();
   clearTimeout(timer);
   await stopped;
+  // Once more, for the records of streams that ended while the server was drained.
+  await gateway.stop();
   await database.close(limits.control_call_ms);
   log.info("stopped");
 }
