@@ -112,11 +112,12 @@ async function writeCheckpoint(
 
 /** A whole checkpoint that another conversion put there meanwhile stays; what is damaged is replaced. */
 async function publishOnce(folder: string, storeDir: string, digest: string, damaged: boolean) {
+  if (await publish(folder, storeDir, digest, damaged)) return true;
   const whole = await readCheckpoint(join(storeDir, digest)).then(
     () => true,
     () => false,
   );
-  return await publish(folder, storeDir, digest, damaged || !whole);
+  return whole ? false : await publish(folder, storeDir, digest, true);
 }
 
 /** Refuses before the first byte is written when the disk cannot hold the checkpoint. */
