@@ -15,8 +15,9 @@ import type { Decision } from "../scheduler/decision.ts";
 import { settlesWithin } from "./settles-within.ts";
 import type { WaitingUpdate } from "./updates.ts";
 
-/** How often a waiting reader hears how far things are. */
+/** How often a waiting reader hears how far things are; a load's first report comes soon after its begin. */
 const report_ms = 1_000;
+const firstReport_ms = 100;
 /** When a client that was held in vain should come back, if nothing better is known. */
 const retryAfter_ms = 5_000;
 
@@ -166,13 +167,15 @@ export class Placer {
     const { clock } = this.#deps;
     // Its failure is thrown below; a reader that leaves before that must not make it an unhandled one.
     done.catch(heardElsewhere);
+    let pause_ms = firstReport_ms;
     for (;;) {
       const update = report();
       yield update;
       const left_ms = ask.deadline_ms - clock.monotonicMs();
       if (left_ms <= 0) throw heldTooLong(ask.model_id, update);
-      if (await settlesWithin(done, clock, Math.min(left_ms, report_ms), ask.signal)) return done;
+      if (await settlesWithin(done, clock, Math.min(left_ms, pause_ms), ask.signal)) return done;
       throwIfCancelled(ask.signal);
+      pause_ms = report_ms;
     }
   }
 
@@ -193,7 +196,7 @@ function waiting(state: WaitingUpdate["state"]): WaitingUpdate {
 
 function waitingFor(load: Load): WaitingUpdate {
   const progress = load.progress();
-  return progress === null ? waiting("loading") : { type: "waiting", state: "loading", ...progress };
+  return progress === null ? waiting("loading") : { ...waiting("loading"), ...progress };
 }
 
 function heldTooLong(model_id: ModelId, update: WaitingUpdate): SllmError {

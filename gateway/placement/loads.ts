@@ -133,8 +133,10 @@ export class Loads {
     const worker = fleet.address(row.worker_id);
     if (worker === null) throw new SllmError("worker_unavailable", `Worker ${row.worker_id} is unknown.`);
     for await (const event of workers.load(worker, toLoadRequest(row), signal)) {
-      if (event.type === "progress") report(event);
-      else if (event.type === "ready") return event.timings;
+      if (event.type === "progress") {
+        const { bytes_done, bytes_total, eta_ms } = event;
+        report({ bytes_done, bytes_total, eta_ms });
+      } else if (event.type === "ready") return event.timings;
       else throw new SllmError(event.error.code, event.error.message);
     }
     return null;
