@@ -11,11 +11,13 @@ const copyBytes = 2 * 4096;
 class ManualStore implements CopyStore {
   readonly loads: NativeLoadParams[] = [];
   readonly released: bigint[] = [];
+  endsAtOnce = false;
   readonly statuses = new Map<bigint, NativeLoadStatus>();
 
   load(params: NativeLoadParams): bigint {
     const number = BigInt(this.loads.push(params));
-    this.set(number, {});
+    if (this.endsAtOnce) this.finish(number);
+    else this.set(number, {});
     return number;
   }
 
@@ -90,6 +92,19 @@ test("who comes while the copy is read was not served from memory, who comes lat
   store.finish(1n);
   expect(first.status().state).toBe("ready");
   expect(tier.acquire(checkpoint(1)).was_present).toBe(true);
+});
+
+test("a read that ends at once was a read all the same", () => {
+  store.endsAtOnce = true;
+  expect(tier.acquire(checkpoint(1)).was_present).toBe(false);
+  expect(tier.acquire(checkpoint(1)).was_present).toBe(true);
+});
+
+test("a copy whose failure nobody has seen yet is not shared", () => {
+  tier.acquire(checkpoint(1));
+  store.set(1n, { state: "failed", failure: { status_name: "SLLM_E_IO", message: "disk" } });
+  expect(tier.acquire(checkpoint(1)).status().state).toBe("loading");
+  expect(store.loads).toHaveLength(2);
 });
 
 test("progress wakes the waiting, and the look-out ends with the last load", async () => {

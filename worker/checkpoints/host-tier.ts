@@ -63,8 +63,10 @@ export class HostTier {
 
   /** Shares the copy of a checkpoint and begins to read it if nobody has. Throws what the store refuses with. */
   acquire(checkpoint: StoredCheckpoint): HostLease {
+    const kept = this.#copies.get(checkpoint.digest);
+    const was_present = kept !== undefined && this.#look(kept).state === "ready";
+    // A copy that the look has just found failed is not shared any more.
     const copy = this.#copies.get(checkpoint.digest) ?? this.#begin(checkpoint);
-    const was_present = copy.status.state === "ready";
     copy.references++;
     copy.used = ++this.#uses;
     let released = false;
