@@ -2,6 +2,7 @@
 import { MemoryStateStore } from "../support/memory-state-store.ts";
 import { stateStoreContract } from "./state-store.contract.ts";
 
-stateStoreContract("memory", () =>
-  Promise.resolve({ store: new MemoryStateStore(), close: () => Promise.resolve() }),
-);
+stateStoreContract("memory", {
+  durable: false,
+  open: () => Promise.resolve({ store: new MemoryStateStore(), close: () => Promise.resolve() }),
+});

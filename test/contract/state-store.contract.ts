@@ -14,8 +14,11 @@ import { leaseContract } from "./state-store/leases.contract.ts";
 import { modelContract } from "./state-store/models.contract.ts";
 import { workerContract } from "./state-store/workers.contract.ts";
 
-/** Runs the suite against the store that `open` makes; it is closed at the end. */
-export function stateStoreContract(name: string, open: () => Promise<StateStoreFixture>): void {
+/** Runs the suite against the store that `open` makes; it is closed at the end. Only a durable one is reopened. */
+export function stateStoreContract(
+  name: string,
+  { durable, open }: { durable: boolean; open: () => Promise<StateStoreFixture> },
+): void {
   describe(`state store on ${name}`, () => {
     let opened: StateStoreFixture | undefined;
     const fixture = () => {
@@ -39,9 +42,10 @@ export function stateStoreContract(name: string, open: () => Promise<StateStoreF
     describe("generations", () => generationContract(fixture));
     describe("under concurrency", () => concurrencyContract(fixture));
 
+    if (!durable) return;
     test("nothing is forgotten over a restart", async () => {
       const { store, reopen } = fixture();
-      if (reopen === undefined) return;
+      if (reopen === undefined) throw new Error("a durable store can be reopened");
       const { model, worker, instance } = await startInstance(store);
       const before = await store.snapshot();
       const events = await store.listEvents({ limit: 1_000 });
