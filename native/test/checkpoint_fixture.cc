@@ -112,6 +112,19 @@ HostCopied load_checkpoint(const Checkpoint &checkpoint) {
     return copied;
 }
 
+sllm::LlamaOptions engine_options(const Checkpoint &checkpoint, const std::string &weights_path) {
+    sllm::LlamaOptions options;
+    options.library_dir = engine_libraries();
+    options.header_path = checkpoint.header_path;
+    options.weights_path = weights_path;
+    options.weights_bytes = checkpoint.weights_bytes;
+    options.context_tokens = 256;
+    options.slots = 2;
+    options.batch_tokens = 64;
+    options.threads = 1;
+    return options;
+}
+
 std::string sample_model() { return SLLM_TEST_MODEL; }
 
 std::string engine_libraries() { return SLLM_TEST_LIBRARIES; }

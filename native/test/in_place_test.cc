@@ -1,7 +1,4 @@
 // The in-place engine against libllama loading the same model in its normal way.
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 #include <fstream>
@@ -15,24 +12,11 @@
 namespace {
 
 using sllm::BatchToken;
+using sllm::Code;
 using sllm::LlamaOptions;
 using sllm::llama::LlamaBackend;
 
-constexpr std::uint32_t context_tokens = 256;
 constexpr const char *prompt_text = "ROMEO:\nWhat light through yonder window breaks? It is the";
-
-LlamaOptions options_of(const test::Checkpoint &checkpoint, const std::string &weights_path) {
-    LlamaOptions options;
-    options.library_dir = test::engine_libraries();
-    options.header_path = checkpoint.header_path;
-    options.weights_path = weights_path;
-    options.weights_bytes = checkpoint.weights_bytes;
-    options.context_tokens = context_tokens;
-    options.slots = 2;
-    options.batch_tokens = 64;
-    options.threads = 1;
-    return options;
-}
 
 std::unique_ptr<LlamaBackend> open_engine(const LlamaOptions &options) {
     std::unique_ptr<sllm::Backend> backend;
@@ -78,7 +62,7 @@ Trace trace_plain(const std::string &gguf_path, bool repack) {
     llama_model *model = llama_model_load_from_file(gguf_path.c_str(), model_params);
     CHECK(model != nullptr);
     llama_context_params params = llama_context_default_params();
-    params.n_ctx = 2 * context_tokens;
+    params.n_ctx = 512;
     params.n_batch = params.n_ubatch = 64;
     params.n_seq_max = 2;
     params.n_threads = params.n_threads_batch = 1;
@@ -146,7 +130,7 @@ void compare_quantized(llama_ftype ftype) {
     const std::string gguf = test::quantize(test::sample_model(), folder / "", ftype);
     const auto checkpoint = test::make_checkpoint(gguf, folder / "", test::Order::engine);
     const auto copied = test::load_checkpoint(checkpoint);
-    const auto engine = open_engine(options_of(checkpoint, copied.path));
+    const auto engine = open_engine(test::engine_options(checkpoint, copied.path));
     CHECK(engine->in_place());
     check_bit_equal(trace_engine(*engine), trace_plain(gguf, false));
 }
@@ -155,7 +139,7 @@ TEST("in place: logits and greedy output are bit-equal to libllama loading the F
     const test::TempFolder folder;
     const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
     const auto copied = test::load_checkpoint(checkpoint);
-    const auto engine = open_engine(options_of(checkpoint, copied.path));
+    const auto engine = open_engine(test::engine_options(checkpoint, copied.path));
     CHECK(engine->in_place());
     check_bit_equal(trace_engine(*engine), trace_plain(test::sample_model(), true));
 }
@@ -168,7 +152,7 @@ TEST("in place: weights in another order are copied and give the same logits") {
     const test::TempFolder folder;
     const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::reversed);
     const auto copied = test::load_checkpoint(checkpoint);
-    const auto engine = open_engine(options_of(checkpoint, copied.path));
+    const auto engine = open_engine(test::engine_options(checkpoint, copied.path));
     CHECK(!engine->in_place());
     check_bit_equal(trace_engine(*engine), trace_plain(test::sample_model(), true));
 }
@@ -177,8 +161,8 @@ TEST("in place: two engines compute on the pages of one host copy and copy none 
     const test::TempFolder folder;
     const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
     const auto copied = test::load_checkpoint(checkpoint);
-    const auto first = open_engine(options_of(checkpoint, copied.path));
-    const auto second = open_engine(options_of(checkpoint, copied.path));
+    const auto first = open_engine(test::engine_options(checkpoint, copied.path));
+    const auto second = open_engine(test::engine_options(checkpoint, copied.path));
     const Trace one = trace_engine(*first);
     check_bit_equal(trace_engine(*second), one);
     const Mapped weights = mapped("memfd:sllm-host-copy");
@@ -191,7 +175,7 @@ TEST("in place: an engine that outlives its host copy's release computes on") {
     const test::TempFolder folder;
     const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
     const auto copied = test::load_checkpoint(checkpoint);
-    const auto engine = open_engine(options_of(checkpoint, copied.path));
+    const auto engine = open_engine(test::engine_options(checkpoint, copied.path));
     const Trace before = trace_engine(*engine);
     CHECK_OK(copied.store->release(copied.load));
     check_bit_equal(trace_engine(*engine), before);
@@ -206,7 +190,7 @@ TEST("in place: the hook in the CPU buffer type is gone after a build, and after
     const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
     const auto copied = test::load_checkpoint(checkpoint);
     {
-        const auto engine = open_engine(options_of(checkpoint, copied.path));
+        const auto engine = open_engine(test::engine_options(checkpoint, copied.path));
         CHECK(type->iface.alloc_buffer == alloc && type->iface.get_alignment == alignment);
     }
     // A header whose tensors libllama does not find.
@@ -217,10 +201,49 @@ TEST("in place: the hook in the CPU buffer type is gone after a build, and after
     *at = 'x';
     test::write_file(checkpoint.header_path, bytes);
     std::unique_ptr<sllm::Backend> refused;
-    const sllm::Status status = LlamaBackend::create(options_of(checkpoint, copied.path), &refused);
+    const sllm::Status status = LlamaBackend::create(test::engine_options(checkpoint, copied.path), &refused);
     CHECK_EQ(status.code(), sllm::Code::model_unsupported);
     CHECK(status.message().find("output_norm.weight") != std::string::npos);
     CHECK(type->iface.alloc_buffer == alloc && type->iface.get_alignment == alignment);
+}
+
+TEST("in place: the KV cache costs memory only where it was written") {
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    const auto copied = test::load_checkpoint(checkpoint);
+    const auto anonymous_kb = [] {
+        std::ifstream status("/proc/self/status");
+        for (std::string line; std::getline(status, line);) {
+            if (line.starts_with("RssAnon:")) return std::strtoull(line.c_str() + 8, nullptr, 10);
+        }
+        return 0ull;
+    };
+    LlamaOptions options = test::engine_options(checkpoint, copied.path);
+    // 4 layers of 2 heads with 32 values, K and V in F16: 1 KiB a token, so 256 MiB.
+    options.context_tokens = 1 << 17;
+    const auto before = anonymous_kb();
+    const auto engine = open_engine(options);
+    trace_engine(*engine);
+    CHECK(anonymous_kb() - before < 100 * 1024);
+}
+
+TEST("in place: a conversation is rendered by the model's own template, and a model without one refuses") {
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    const auto copied = test::load_checkpoint(checkpoint);
+    const std::string messages = R"([{"role":"user","content":"Who's there?"}])";
+    std::string prompt;
+    CHECK_OK(open_engine(test::engine_options(checkpoint, copied.path))->render_chat(messages, &prompt));
+    CHECK_EQ(prompt, "USER:\nWho's there?\n\nASSISTANT:\n");
+    auto header = test::read_file(checkpoint.header_path);
+    const std::string key = "tokenizer.chat_template";
+    const auto at = std::search(header.begin(), header.end(), key.begin(), key.end());
+    CHECK(at != header.end());
+    *at = 'x';
+    test::write_file(checkpoint.header_path, header);
+    const sllm::Status status = open_engine(test::engine_options(checkpoint, copied.path))->render_chat(messages, &prompt);
+    CHECK_EQ(status.code(), Code::invalid_argument);
+    CHECK(status.message().find("no chat template") != std::string::npos);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The log callback.
 #include "engine/llama/log.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <deque>
 
@@ -31,9 +32,16 @@ void take(ggml_log_level level, const char *text, void *) {
     if (collecting->size() > kept_lines) collecting->pop_front();
 }
 
+// Before it ends the process over a broken assertion, the library would start a debugger for a backtrace, if it finds
+// one: seconds during which the process seems alive. With a callback it only tells.
+void tell_abort(const char *message) { std::fprintf(stderr, "%s\n", message); }
+
 }  // namespace
 
-void install_log() { llama_log_set(take, nullptr); }
+void install_log() {
+    llama_log_set(take, nullptr);
+    ggml_set_abort_callback(tell_abort);
+}
 
 LastWords::LastWords() {
     collected.clear();
