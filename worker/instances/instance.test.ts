@@ -212,7 +212,7 @@ test("an engine that stays silent is killed after the hello time-out", async () 
   expect(scene.killed).toBe(1);
 });
 
-test("a crash ends every running generation with an error and keeps the last words", async () => {
+test("a crash ends every running generation with an error and keeps the last words for operators", async () => {
   await scene.makeReady();
   const events: GenerationEvent[] = [];
   const first = scene.instance.submit(settings, (event) => events.push(event));
@@ -223,6 +223,7 @@ test("a crash ends every running generation with an error and keeps the last wor
   expect(events.map((e) => e.type)).toEqual(["started", "error", "error"]);
   expect(scene.instance.state).toBe("failed");
   expect(scene.instance.error?.message).toContain("assertion failed");
+  expect(JSON.stringify(events)).not.toContain("assertion failed");
   expect(scene.instance.report()).toMatchObject({ active: 0, queued: 0 });
 });
 

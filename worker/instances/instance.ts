@@ -30,7 +30,7 @@ export interface InstanceOptions {
   /** Resolves when the checkpoint's header is known to be good. */
   readonly verifyHeader: () => Promise<void>;
   readonly clock: Clock;
-  /** Called after every change of state and of the number of requests. */
+  /** Called after every change of state. */
   readonly onChange: () => void;
   /** Called once, when the process is gone. */
   readonly onReleased: () => void;
@@ -125,7 +125,6 @@ export class Instance {
     if (this.#state !== "ready" || !this.#engine) throw new Error("submit needs a ready instance");
     const request = this.#requests.open(onEvent);
     this.#engine.send({ op: "generate", request, ...settings });
-    this.#options.onChange();
     return request;
   }
 
@@ -163,10 +162,11 @@ export class Instance {
     this.#options.onChange();
   }
 
-  #fail(error: WireError): void {
+  /** `requestError` is what clients hear, if that is less than what operators do. */
+  #fail(error: WireError, requestError = error): void {
     if (this.#stopping || (this.#state !== "loading" && this.#state !== "ready")) return;
     this.#error = error;
-    this.#requests.endAll(error);
+    this.#requests.endAll(requestError);
     if (this.#engineEnded || !this.#engine) this.#release();
     else this.#engine.kill();
     this.#move("failed");
@@ -234,7 +234,7 @@ export class Instance {
         this.#fail(this.#lease?.status().failure ? this.#readFailure() : this.#engineFailure(message.error));
         break;
       default:
-        if (this.#requests.deliver(message)) this.#options.onChange();
+        this.#requests.deliver(message);
     }
   }
 
@@ -266,9 +266,9 @@ export class Instance {
   #onEnd(end: EngineEnd): void {
     this.#engineEnded = true;
     this.#hello.resolve("hello");
-    this.#fail(engineEndError(end, this.#state === "loading"));
+    const wasLoading = this.#state === "loading";
+    this.#fail(engineEndError(end, wasLoading), engineEndError({ ...end, last_lines: [] }, wasLoading));
     if (this.#state === "failed") this.#release();
-    this.#options.onChange();
   }
 
   #sinceStart(): number {

@@ -4,7 +4,7 @@ import { SllmError, type WireError } from "../../schema/error.ts";
 import { loadErrorCode } from "../status-codes.ts";
 import type { EngineEnd } from "./engine-process.ts";
 
-/** Lines of the engine's log that go into a message; the worker's own log has all that were kept. */
+/** Lines of the engine's log that go into a message: the end of a longer one says most. */
 const quotedLines = 8;
 
 interface NativeFailure {

@@ -40,15 +40,14 @@ export class RequestTable {
     return this.#running.has(number);
   }
 
-  /** Passes a message on; one for a request that has ended is dropped. True when active or size changed. */
-  deliver(message: RequestMessage): boolean {
+  /** Passes a message on; one for a request that has ended is dropped. */
+  deliver(message: RequestMessage): void {
     const { request: number, ...event } = message;
     const request = this.#running.get(number);
-    if (!request) return false;
+    if (!request) return;
     if (event.type === "started") request.started = true;
     if (event.type === "done" || event.type === "error") this.#running.delete(number);
     request.onEvent(event.type === "tokens" ? { ...event, choice: 0 } : event);
-    return event.type !== "tokens";
   }
 
   /** Ends all requests with an `error` event. */

@@ -24,7 +24,7 @@ export interface SupervisorOptions {
   readonly threads: number;
   readonly clock: Clock;
   readonly log: Log;
-  /** Called whenever a report would read differently. */
+  /** Called when an instance appears or changes its state. */
   readonly onChange: () => void;
 }
 
@@ -154,12 +154,9 @@ export class Supervisor {
     this.forget(gone.slice(0, -limits.instances).map((instance) => instance.request.instance_id));
   }
 
-  readonly #noted = new WeakMap<Instance, string>();
   /** One log line per change of state. */
   #note(instance: Instance): void {
     const { state, error, request } = instance;
-    if (this.#noted.get(instance) === state) return;
-    this.#noted.set(instance, state);
     const fields = { instance_id: request.instance_id, model_id: request.model_id };
     if (state === "failed") {
       this.#options.log.warn("instance_failed", { ...fields, code: error?.code, reason: error?.message });

@@ -5,6 +5,7 @@
 import path from "node:path";
 import { runtimeLoader } from "../../native/bun-ffi-helpers/load.ts";
 import { NativeLibrary } from "../../native/bun-ffi-helpers/native.ts";
+import packageFacts from "../../package.json" with { type: "json" };
 import { engineKinds } from "../../schema/cluster/engine.ts";
 import { type Config, config, configProblems, settingsFromVariables } from "../../schema/config.ts";
 import { defaultNativePaths } from "../checkpoints/import/native-paths.ts";
@@ -26,7 +27,6 @@ export interface Host {
   scriptArgs(script: string): readonly string[];
 }
 
-const version = "0.1.0";
 const engineScript = path.join(import.meta.dirname, "../engine/main.ts");
 
 /** Starts the worker and ends the process by itself. Bad settings and a missing library end it with status 1. */
@@ -51,7 +51,7 @@ async function start(host: Host): Promise<void> {
     config: settings,
     cluster_token,
     worker_id,
-    version,
+    version: packageFacts.version,
     store: library.createStore(),
     engine: engineKind(),
     launch: engineLauncher({
