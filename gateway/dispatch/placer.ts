@@ -82,9 +82,10 @@ export class Placer {
       switch (action.kind) {
         case "use":
         case "queue":
-          return this.#take(action.instance_id, false, null);
+          return { ...this.#take(this.#live(action.instance_id)), cold_start: false, load: null };
         case "wait": {
-          const placement = yield* this.#awaitLoad(action.instance_id, ask);
+          const instance = this.#live(action.instance_id);
+          const placement = yield* this.#awaitLoad(instance, this.#deps.loads.follow(instance), ask);
           if (placement !== null) return placement;
           break;
         }
@@ -94,7 +95,12 @@ export class Placer {
           const victims = action.kind === "reclaim" ? action.victims : [];
           const starting = this.#deps.starts.start(model, action.target, victims);
           const outcome = yield* this.#hold(starting, () => waiting("loading"), ask);
-          refusals = outcome === "refused" ? refusals + 1 : 0;
+          if (outcome.created) {
+            const placement = yield* this.#awaitLoad(outcome.instance, outcome.load, ask);
+            if (placement !== null) return placement;
+            break;
+          }
+          refusals += 1;
           // The fleet is fresh after a refusal; only repeated ones mean a race that time must settle.
           if (refusals > 1) yield* this.#pause(limits.reconcile_ms, ask);
           break;
@@ -131,32 +137,33 @@ export class Placer {
     if (refusal !== null) throw refusal;
   }
 
-  #take(instance_id: InstanceId, cold_start: boolean, load: LoadTimings | null): Placement {
-    const { fleet } = this.#deps;
-    const instance = fleet.instance(instance_id);
+  #live(instance_id: InstanceId): InstanceRow {
+    const instance = this.#deps.fleet.instance(instance_id);
     if (instance === null) throw new Error(`the scheduler chose ${instance_id}, which is not live`);
+    return instance;
+  }
+
+  #take(instance: InstanceRow): Pick<Placement, "instance" | "use" | "lost"> {
     const lost = new AbortController();
-    const use = fleet.acquire(instance_id, () => lost.abort());
-    return { instance, use, lost, cold_start, load };
+    const use = this.#deps.fleet.acquire(instance.instance_id, () => lost.abort());
+    return { instance, use, lost };
   }
 
   /**
    * Waits for a load with the instance in use already: what was loaded for this request cannot be reclaimed before
    * the request is served. null when the instance went away without a failure worth telling.
    */
-  async *#awaitLoad(instance_id: InstanceId, ask: Ask): Waiting<Placement | null> {
-    const { fleet, loads } = this.#deps;
-    const taken = this.#take(instance_id, true, null);
-    ask.onLoadAwaited(taken.instance);
+  async *#awaitLoad(loading: InstanceRow, load: Load, ask: Ask): Waiting<Placement | null> {
+    const taken = this.#take(loading);
+    ask.onLoadAwaited(loading);
     let placed = false;
     try {
-      const load = loads.follow(taken.instance);
       const outcome = yield* this.#hold(load.outcome, () => waitingFor(load), ask);
       if (!outcome.ok) throw outcome.error;
-      const instance = fleet.instance(instance_id);
+      const instance = this.#deps.fleet.instance(loading.instance_id);
       if (instance?.state !== "ready") return null;
       placed = true;
-      return { ...taken, instance, load: outcome.timings };
+      return { ...taken, instance, cold_start: true, load: outcome.timings };
     } finally {
       if (!placed) taken.use.release();
     }

@@ -1,14 +1,17 @@
 /** Applies a decision to start: makes room, books memory in the store, begins the load. One at a time per model. */
+import type { InstanceRow } from "../../schema/db/tables.ts";
 import { type InstanceId, type ModelId, toHex } from "../../schema/ids.ts";
 import { instanceMemoryBytes } from "../../schema/memory.ts";
 import type { CreateInstanceResult, Log, Random, StateStore } from "../ports.ts";
 import type { StartTarget } from "../scheduler/decision.ts";
 import type { Fleet, FleetModel } from "./fleet.ts";
-import type { Loads } from "./loads.ts";
+import type { Load, Loads } from "./loads.ts";
 import type { Stops } from "./stops.ts";
 
-/** `refused`: the cluster was not as the decision assumed; the fleet has been read again since. */
-export type StartOutcome = "created" | "refused";
+export type StartOutcome =
+  | { readonly created: true; readonly instance: InstanceRow; readonly load: Load }
+  /** The cluster was not as the decision assumed; what is different is known by now. */
+  | { readonly created: false };
 
 export interface StartsDeps {
   readonly fleet: Fleet;
@@ -52,19 +55,18 @@ export class Starts {
     victims: readonly InstanceId[],
   ): Promise<StartOutcome> {
     const { fleet, loads, log } = this.#deps;
-    if (!(await this.#makeRoom(victims, `makes room for ${model.row.model_id}`))) return "refused";
+    if (!(await this.#makeRoom(victims, `makes room for ${model.row.model_id}`))) return { created: false };
     const result = await this.#book(model, target);
     const { model_id } = model.row;
     const { worker_id, device_id, tier } = target;
     if (!result.ok) {
       log.info("start_refused", { model_id, worker_id, device_id, reason: result.reason });
       await fleet.refresh();
-      return "refused";
+      return { created: false };
     }
     log.info("start", { model_id, instance_id: result.instance.instance_id, worker_id, device_id, tier });
     fleet.put(result.instance);
-    loads.follow(result.instance);
-    return "created";
+    return { created: true, instance: result.instance, load: loads.follow(result.instance) };
   }
 
   /** Stops the victims together; false when one of them turned out to be needed. */

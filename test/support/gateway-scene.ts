@@ -39,7 +39,8 @@ export class GatewayScene {
   #sequence = 0;
 
   constructor(options: SceneOptions = {}) {
-    this.store = options.store ?? new MemoryStateStore();
+    const clock = options.clock ?? systemClock;
+    this.store = options.store ?? new MemoryStateStore(clock);
     this.workers = options.workers ?? new ScriptedWorker();
     const write =
       (level: LogLine["level"]) =>
@@ -51,7 +52,7 @@ export class GatewayScene {
       cluster_token: clusterToken,
       store: this.store,
       workers: this.workers,
-      clock: options.clock ?? systemClock,
+      clock,
       random: systemRandom,
       log: { info: write("info"), warn: write("warn"), error: write("error") },
       version: "0.0.0-test",

@@ -4,6 +4,7 @@
  * file, beyond the usual length, because the port is one: 18 small operations over the same five tables.
  */
 import type {
+  Clock,
   ClusterSnapshot,
   CreateInstanceResult,
   GenerationMove,
@@ -48,6 +49,7 @@ export class MemoryStateStore implements StateStore {
   /** How often each operation was asked for. */
   readonly calls = new Map<keyof StateStore, number>();
 
+  readonly #clock: Pick<Clock, "wallMs">;
   readonly #checkpoints = new Map<string, CheckpointRow>();
   readonly #models = new Map<string, Mutable<ModelRow>>();
   readonly #workers = new Map<string, Mutable<WorkerRow>>();
@@ -56,6 +58,11 @@ export class MemoryStateStore implements StateStore {
   readonly #instances = new Map<string, Mutable<InstanceRow>>();
   readonly #generations = new Map<string, Mutable<GenerationRow>>();
   readonly #events: EventRow[] = [];
+
+  /** The clock dates rows and events; the tests' own where time matters. */
+  constructor(clock: Pick<Clock, "wallMs"> = { wallMs: () => Date.now() }) {
+    this.#clock = clock;
+  }
 
   ping(): Promise<void> {
     return this.#do("ping", () => undefined);
@@ -73,11 +80,11 @@ export class MemoryStateStore implements StateStore {
       }
       const { digest } = manifest;
       if (!this.#checkpoints.has(digest)) {
-        this.#checkpoints.set(digest, { digest, manifest, created_at: new Date() });
+        this.#checkpoints.set(digest, { digest, manifest, created_at: this.#now() });
         this.#log("checkpoint", digest, null, "known", "deployed");
       }
       const { slots } = request.settings;
-      const created_at = before?.created_at ?? new Date();
+      const created_at = before?.created_at ?? this.#now();
       const row = {
         model_id: id,
         state: "active",
@@ -133,7 +140,7 @@ export class MemoryStateStore implements StateStore {
       if (before !== undefined && !mayBecome(before.state, state)) {
         throw new SllmError("state_conflict", `A worker cannot register as '${state}'.`, { param: "state" });
       }
-      const created_at = before?.created_at ?? new Date();
+      const created_at = before?.created_at ?? this.#now();
       const last_heartbeat_at = new Date(now_ms);
       const fields = {
         incarnation,
@@ -227,7 +234,7 @@ export class MemoryStateStore implements StateStore {
         state: "loading",
         error_code: null,
         error_message: null,
-        created_at: new Date(),
+        created_at: this.#now(),
         ready_at: null,
         last_used_at: null,
         ended_at: null,
@@ -248,7 +255,7 @@ export class MemoryStateStore implements StateStore {
         return true;
       }
       const loaded = instance.state === "loading" || instance.state === "parked";
-      if (move.to === "ready" && loaded) instance.ready_at = new Date();
+      if (move.to === "ready" && loaded) instance.ready_at = this.#now();
       this.#log("instance", instance.instance_id, instance.state, move.to, move.reason);
       instance.state = move.to;
       return true;
@@ -300,7 +307,7 @@ export class MemoryStateStore implements StateStore {
         row.error_code = error.code;
         row.error_message = storableMessage(error.message);
       }
-      if (to !== "running") row.finished_at = new Date();
+      if (to !== "running") row.finished_at = this.#now();
       return true;
     });
   }
@@ -326,6 +333,10 @@ export class MemoryStateStore implements StateStore {
     return structuredClone(operation());
   }
 
+  #now(): Date {
+    return new Date(this.#clock.wallMs());
+  }
+
   #live(): Mutable<InstanceRow>[] {
     return [...this.#instances.values()].filter((i) => i.state !== "gone" && i.state !== "failed");
   }
@@ -343,7 +354,7 @@ export class MemoryStateStore implements StateStore {
       if (device !== undefined) device.reserved_bytes -= instance.memory_bytes;
     }
     instance.state = to;
-    instance.ended_at ??= new Date();
+    instance.ended_at ??= this.#now();
     if (error === null) return;
     instance.error_code = error.code;
     instance.error_message = storableMessage(error.message);
@@ -391,7 +402,7 @@ export class MemoryStateStore implements StateStore {
         tier,
         state,
         bytes_present,
-        updated_at: new Date(),
+        updated_at: this.#now(),
       });
     }
     for (const [key, placement] of this.#placements) {
@@ -409,7 +420,7 @@ export class MemoryStateStore implements StateStore {
     reason: string,
   ): void {
     const event_id = this.#events.length + 1;
-    this.#events.push({ event_id, at: new Date(), entity, entity_id, from_state, to_state, reason });
+    this.#events.push({ event_id, at: this.#now(), entity, entity_id, from_state, to_state, reason });
   }
 }
 
