@@ -59,7 +59,7 @@ export const workerConfig = z.strictObject({
     .min(1)
     .max(1024)
     .optional()
-    .describe("Compute threads of an engine; all cores if left out."),
+    .describe("Compute threads of an engine; all cores but one if left out."),
 });
 export type WorkerConfig = z.infer<typeof workerConfig>;
 

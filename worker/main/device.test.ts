@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { defaultMemoryBytes, type ReadText } from "./device.ts";
+import { defaultMemoryBytes, defaultThreads, type ReadText } from "./device.ts";
 
 const gibibyte = 1024 ** 3;
 const reader =
@@ -32,4 +32,8 @@ test("a group that is full leaves nothing", () => {
     "/sys/fs/cgroup/memory.current": "5000\n",
   };
   expect(defaultMemoryBytes(reader(files))).toBe(0);
+});
+
+test("one core is left to the processes around the engine, and one thread computes at least", () => {
+  expect([1, 2, 64].map((cores) => defaultThreads(cores))).toEqual([1, 1, 63]);
 });

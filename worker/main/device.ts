@@ -25,9 +25,12 @@ export function defaultMemoryBytes(read: ReadText = readHostText): number {
   return Math.floor(availableBytes(read) * modelShare);
 }
 
-/** Compute threads when no setting gives them. */
-export function defaultThreads(): number {
-  return os.availableParallelism();
+/**
+ * Compute threads when no setting gives them: all cores but one. The threads of an engine wait for each other many
+ * times per token; when one of them loses its core to the processes that carry the tokens, all of them wait.
+ */
+export function defaultThreads(cores: number = os.availableParallelism()): number {
+  return Math.max(1, cores - 1);
 }
 
 /** What the host could give, and what the control groups above this process still allow. */
