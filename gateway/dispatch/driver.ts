@@ -79,6 +79,7 @@ export class GenerationDriver {
       placement = yield* placer.place({
         model_id: this.#request.model_id,
         signal: this.#signal,
+        arrived_ms: this.#state.marks.arrived_ms,
         deadline_ms,
         avoid: this.#avoid,
         onLoadAwaited: (host) =>

@@ -1,5 +1,6 @@
 /** Finds an instance for one request: asks the scheduler, applies what it says, waits as long as that helps. */
 import type { LoadTimings } from "../../schema/cluster/instances.ts";
+import type { ErrorCode } from "../../schema/codes.ts";
 import type { InstanceRow } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
@@ -25,7 +26,8 @@ export interface Ask {
   readonly model_id: ModelId;
   /** Aborts when the client has left. */
   readonly signal: AbortSignal;
-  /** On the monotonic clock: when waiting is given up. */
+  /** On the monotonic clock: when the request came, and when waiting is given up. */
+  readonly arrived_ms: number;
   readonly deadline_ms: number;
   /** Hosts that failed this request; taken again only when there is no other. */
   readonly avoid: { readonly workers: ReadonlySet<WorkerId>; readonly instances: ReadonlySet<InstanceId> };
@@ -74,6 +76,7 @@ export class Placer {
    * past the deadline, `cancelled` when the client left.
    */
   async *place(ask: Ask): Waiting<Placement> {
+    const { fleet, clock, loads, starts } = this.#deps;
     let refusals = 0;
     for (;;) {
       throwIfCancelled(ask.signal);
@@ -85,7 +88,7 @@ export class Placer {
           return { ...this.#take(this.#live(action.instance_id)), cold_start: false, load: null };
         case "wait": {
           const instance = this.#live(action.instance_id);
-          const placement = yield* this.#awaitLoad(instance, this.#deps.loads.follow(instance), ask);
+          const placement = yield* this.#awaitLoad(instance, loads.follow(instance), ask);
           if (placement !== null) return placement;
           break;
         }
@@ -93,7 +96,7 @@ export class Placer {
         case "reclaim": {
           this.#refuseWhileBackingOff(model);
           const victims = action.kind === "reclaim" ? action.victims : [];
-          const starting = this.#deps.starts.start(model, action.target, victims);
+          const starting = starts.start(model, action.target, victims);
           const outcome = yield* this.#hold(starting, () => waiting("loading"), ask);
           if (outcome.created) {
             const placement = yield* this.#awaitLoad(outcome.instance, outcome.load, ask);
@@ -107,10 +110,14 @@ export class Placer {
         }
         case "cannot_now":
           if (!action.holds) throw new SllmError(action.code, reason, { retry_after_ms: report_ms });
-          yield* this.#hold(this.#deps.fleet.changed(ask.signal), () => waiting("queued"), ask);
+          yield* this.#hold(fleet.changed(ask.signal), () => waiting("queued"), ask);
           break;
         case "cannot_ever":
-          throw new SllmError(action.code, reason);
+          if (!mayStillBeReported(action.code, clock.monotonicMs() - ask.arrived_ms)) {
+            throw new SllmError(action.code, reason);
+          }
+          yield* this.#pause(limits.reconcile_ms, ask);
+          break;
       }
     }
   }
@@ -189,6 +196,14 @@ export class Placer {
   async *#pause(delay_ms: number, ask: Ask): Waiting<void> {
     yield* this.#hold(this.#deps.clock.sleep(delay_ms, ask.signal), () => waiting("queued"), ask);
   }
+}
+
+/**
+ * A checkpoint that was converted and deployed a moment ago is in the next report of its worker: the first request
+ * waits for that report instead of failing.
+ */
+function mayStillBeReported(code: ErrorCode, waited_ms: number): boolean {
+  return code === "checkpoint_unavailable" && waited_ms < 2 * limits.heartbeat_ms;
 }
 
 export function throwIfCancelled(signal: AbortSignal): void {

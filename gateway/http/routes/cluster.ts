@@ -65,10 +65,13 @@ async function readReport(c: AppContext): Promise<unknown> {
   );
 }
 
-/** True when requests may be on their way to something that the report says is no longer there. */
+/** True when a decision could be wrong until the fleet is read again: a state, an end, another set of checkpoints. */
 function bringsNews(report: HeartbeatRequest, fleet: Fleet): boolean {
-  const known = fleet.snapshot.workers.find((w) => w.worker_id === report.worker_id);
+  const { workers, placements } = fleet.snapshot;
+  const known = workers.find((w) => w.worker_id === report.worker_id);
   if (known?.state !== report.state) return true;
+  const held = placements.filter((p) => p.worker_id === report.worker_id).length;
+  if (held !== report.placements.length) return true;
   return report.instances.some(
     (i) => (i.state === "failed" || i.state === "gone") && fleet.instance(i.instance_id) !== null,
   );
