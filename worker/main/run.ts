@@ -12,7 +12,7 @@ import { defaultNativePaths } from "../checkpoints/import/native-paths.ts";
 import { engineLauncher } from "../instances/engine-process.ts";
 import { keepWorkerId } from "./identity.ts";
 import { stderrLog } from "./system.ts";
-import { createWorker, type Worker } from "./worker.ts";
+import { Worker } from "./worker.ts";
 
 export interface Server {
   readonly port: number;
@@ -40,6 +40,8 @@ export async function runWorker(host: Host): Promise<void> {
 }
 
 async function start(host: Host): Promise<void> {
+  // Who reads our lines may go before us; that nobody listens any more must not spoil a graceful end.
+  for (const output of [process.stdout, process.stderr]) output.on("error", () => undefined);
   const settings = readSettings();
   const { cluster_token } = settings;
   if (cluster_token === undefined)
@@ -47,7 +49,7 @@ async function start(host: Host): Promise<void> {
   const native = defaultNativePaths();
   const library = NativeLibrary.open(native.library, await runtimeLoader());
   const worker_id = await keepWorkerId(settings.data_dir);
-  const worker = createWorker({
+  const worker = new Worker({
     config: settings,
     cluster_token,
     worker_id,

@@ -1,12 +1,14 @@
 /** A worker put together: tiers, supervisor, HTTP API and the link to the gateways. Knows no runtime. */
 import path from "node:path";
+import type { Hono } from "hono";
 import type { NativeStore } from "../../native/bun-ffi-helpers/native.ts";
 import type { engineKinds } from "../../schema/cluster/engine.ts";
-import type { DeviceReport } from "../../schema/cluster/membership.ts";
+import type { DeviceReport, PlacementReport } from "../../schema/cluster/membership.ts";
 import { protocolVersion } from "../../schema/cluster/protocol.ts";
 import type { WorkerStatus } from "../../schema/cluster/status.ts";
 import type { Config } from "../../schema/config.ts";
-import type { WorkerId } from "../../schema/ids.ts";
+import { SllmError } from "../../schema/error.ts";
+import type { InstanceId, WorkerId } from "../../schema/ids.ts";
 import type { WorkerState } from "../../schema/vocab.ts";
 import { DiskTier } from "../checkpoints/disk-tier.ts";
 import { HostTier } from "../checkpoints/host-tier.ts";
@@ -18,7 +20,7 @@ import type { LaunchEngine } from "../instances/engine-process.ts";
 import { Supervisor } from "../instances/supervisor.ts";
 import { defaultMemoryBytes, defaultThreads } from "./device.ts";
 import { newIncarnation } from "./identity.ts";
-import { stderrLog, systemClock } from "./system.ts";
+import { systemClock as clock, stderrLog as log } from "./system.ts";
 
 /** The host's processors and memory are one device. */
 const cpuDeviceId = "cpu";
@@ -33,116 +35,126 @@ export interface WorkerParts {
   readonly engine: (typeof engineKinds)[number];
 }
 
-export interface Worker {
-  readonly handle: (request: Request) => Response | Promise<Response>;
+/** Nothing runs before `connect`; `stop` is the end. */
+export class Worker {
+  readonly #parts: WorkerParts;
+  readonly #incarnation = newIncarnation();
+  readonly #devices: DeviceReport[];
+  readonly #disk: DiskTier;
+  readonly #host: HostTier;
+  readonly #supervisor: Supervisor;
+  readonly #app: Hono;
+  #state: WorkerState = "ready";
+  #link: GatewayLink | null = null;
+
+  constructor(parts: WorkerParts) {
+    const { config, launch, engine } = parts;
+    const memory = new DeviceMemory(config.worker.memory_bytes ?? defaultMemoryBytes());
+    this.#parts = parts;
+    this.#devices = [{ device_id: cpuDeviceId, kind: "cpu", memory_bytes: memory.capacity_bytes }];
+    this.#disk = new DiskTier({ directory: path.join(config.data_dir, "checkpoints"), log });
+    this.#host = newHostTier(parts, memory);
+    this.#supervisor = new Supervisor({
+      disk: this.#disk,
+      host: this.#host,
+      device_id: cpuDeviceId,
+      memory,
+      launch,
+      engine,
+      threads: config.worker.threads ?? defaultThreads(),
+      clock,
+      log,
+      onChange: () => this.#link?.notify(),
+    });
+    this.#app = createWorkerApp({
+      cluster_token: parts.cluster_token,
+      supervisor: this.#supervisor,
+      generations: new GenerationRegistry({ findInstance: (id) => this.#supervisor.get(id), clock }),
+      status: () => this.#status(),
+      isReady: () => this.#state === "ready",
+      clock,
+      log,
+    });
+  }
+
+  /** Answers one HTTP request. */
+  readonly handle = (request: Request): Response | Promise<Response> => this.#app.fetch(request);
+
   /** Begins to report to the gateways; `url` is where they reach this worker. */
-  connect(url: string): void;
+  connect(url: string): void {
+    const { config, cluster_token, version } = this.#parts;
+    this.#link = new GatewayLink({
+      gateways: config.worker.gateways,
+      cluster_token,
+      identity: { url, version, devices: this.#devices },
+      report: () => this.#report(),
+      onRelease: (ids) => void this.#release(ids),
+      onReported: ({ instances }) =>
+        this.#supervisor.forget(instances.filter((i) => i.state === "gone").map((i) => i.instance_id)),
+      fetch: (target, init) => fetch(target, init),
+      clock,
+      random: Math.random,
+      log,
+    });
+    this.#link.start();
+  }
+
   /** Ends all instances and says goodbye. */
-  stop(): Promise<void>;
+  async stop(): Promise<void> {
+    this.#state = "draining";
+    this.#link?.notify();
+    await this.#supervisor.stopAll();
+    this.#state = "gone";
+    await this.#link?.stop();
+    this.#parts.store[Symbol.dispose]();
+  }
+
+  async #report(): Promise<Report> {
+    return {
+      protocol_version: protocolVersion,
+      worker_id: this.#parts.worker_id,
+      incarnation: this.#incarnation,
+      state: this.#state,
+      placements: await this.#placements(),
+      instances: this.#supervisor.reports(),
+    };
+  }
+
+  async #status(): Promise<WorkerStatus> {
+    return {
+      worker_id: this.#parts.worker_id,
+      version: this.#parts.version,
+      state: this.#state,
+      gateway: this.#link?.gateway ?? null,
+      devices: this.#devices,
+      placements: await this.#placements(),
+      instances: this.#supervisor.status(),
+    };
+  }
+
+  async #placements(): Promise<PlacementReport[]> {
+    return [...(await this.#disk.placements()), ...this.#host.placements()];
+  }
+
+  /** The cluster has let these go; one that is gone already needs nothing. */
+  async #release(ids: readonly InstanceId[]): Promise<void> {
+    for (const instance_id of ids) {
+      try {
+        await this.#supervisor.unload(instance_id, { if_idle: false });
+      } catch (error) {
+        if (!(error instanceof SllmError && error.code === "not_found")) throw error;
+      }
+    }
+  }
 }
 
-/** Builds a worker; nothing runs before `connect`. */
-export function createWorker(parts: WorkerParts): Worker {
-  const { config, worker_id, version } = parts;
-  const clock = systemClock;
-  const log = stderrLog;
-  const incarnation = newIncarnation();
-  const memory_bytes = config.worker.memory_bytes ?? defaultMemoryBytes();
-  const devices: DeviceReport[] = [{ device_id: cpuDeviceId, kind: "cpu", memory_bytes }];
-  let state: WorkerState = "ready";
-  let link: GatewayLink | null = null;
-
-  const memory = new DeviceMemory(memory_bytes);
-  const cacheLimit = config.worker.host_cache_bytes ?? Math.floor(memory_bytes / 2);
-  const disk = new DiskTier({ directory: path.join(config.data_dir, "checkpoints"), log });
-  const host = new HostTier({
-    store: parts.store,
+function newHostTier({ config, store }: WorkerParts, memory: DeviceMemory): HostTier {
+  const cacheLimit = config.worker.host_cache_bytes ?? Math.floor(memory.capacity_bytes / 2);
+  return new HostTier({
+    store,
     clock,
     // On a CPU the copies of stopped models lie in the very memory that instances book.
     cacheBytes: () => Math.min(cacheLimit, memory.free_bytes),
     process_id: process.pid,
   });
-  const supervisor = new Supervisor({
-    disk,
-    host,
-    device_id: cpuDeviceId,
-    memory,
-    launch: parts.launch,
-    engine: parts.engine,
-    threads: config.worker.threads ?? defaultThreads(),
-    clock,
-    log,
-    onChange: () => link?.notify(),
-  });
-  const generations = new GenerationRegistry({ findInstance: (id) => supervisor.get(id), clock });
-
-  const placements = async () => [...(await disk.placements()), ...host.placements()];
-  const report = async (): Promise<Report> => ({
-    protocol_version: protocolVersion,
-    worker_id,
-    incarnation,
-    state,
-    placements: await placements(),
-    instances: supervisor.reports(),
-  });
-  const status = async (): Promise<WorkerStatus> => ({
-    worker_id,
-    version,
-    state,
-    gateway: link?.gateway ?? null,
-    devices,
-    placements: await placements(),
-    instances: supervisor.status(),
-  });
-
-  const app = createWorkerApp({
-    cluster_token: parts.cluster_token,
-    supervisor,
-    generations,
-    status,
-    isReady: () => state === "ready",
-    clock,
-    log,
-  });
-  return {
-    handle: (request) => app.fetch(request),
-    connect(url) {
-      link = new GatewayLink({
-        gateways: config.worker.gateways,
-        cluster_token: parts.cluster_token,
-        identity: { url, version, devices },
-        report,
-        onRelease: (ids) => void releaseInstances(supervisor, ids),
-        onReported: ({ instances }) =>
-          supervisor.forget(instances.filter((i) => i.state === "gone").map((i) => i.instance_id)),
-        fetch: (target, init) => fetch(target, init),
-        clock,
-        random: Math.random,
-        log,
-      });
-      link.start();
-    },
-    async stop() {
-      state = "draining";
-      link?.notify();
-      await supervisor.stopAll();
-      state = "gone";
-      await link?.stop();
-      parts.store[Symbol.dispose]();
-    },
-  };
-}
-
-/** The cluster has let these go; one that is gone already needs nothing. */
-async function releaseInstances(supervisor: Supervisor, ids: readonly string[]): Promise<void> {
-  for (const id of ids) {
-    try {
-      await supervisor.unload(id, { if_idle: false });
-    } catch (error) {
-      stderrLog.info("release_skipped", {
-        instance_id: id,
-        reason: error instanceof Error ? error.message : "",
-      });
-    }
-  }
 }
