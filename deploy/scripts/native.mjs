@@ -8,7 +8,7 @@ import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
-/** The npm package whose tarball carries a git bundle of exactly the library release the prebuilt binaries come from. */
+/** The npm package whose tarball carries a git bundle of the very library release the prebuilt binaries come from. */
 const headerPackage = {
   name: "node-llama-cpp@3.22.1",
   integrity:

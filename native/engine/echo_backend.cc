@@ -1,4 +1,4 @@
-// The echo.
+// How the echo remembers prompts and says them back.
 #include "engine/echo_backend.h"
 
 #include <algorithm>

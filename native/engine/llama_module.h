@@ -34,8 +34,8 @@ struct LlamaModule {
     Status (*plan_layout)(const std::string &library_dir, const std::string &header_path, std::string *json);
 };
 
-// Loads the engine libraries of the folder and the module, once per process. LIBRARY_MISSING tells what cannot be loaded
-// and why, LIBRARY_VERSION that what is there does not fit. [any]
+// Loads the engine libraries of the folder and the module, once per process. LIBRARY_MISSING tells what cannot be
+// loaded and why, LIBRARY_VERSION that what is there does not fit. [any]
 Status load_llama_module(const std::string &library_dir, const LlamaModule **out);
 
 }  // namespace sllm

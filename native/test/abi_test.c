@@ -1,4 +1,4 @@
-/* The whole C ABI from C: every function, with a checkpoint made before (argv[1]) and the engine libraries (argv[2]). */
+/* The whole C ABI from C, every function: on a checkpoint made before (argv[1]), with the engine libraries (argv[2]). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,19 +83,9 @@ static sllm_event run_request(sllm_engine *engine, const sllm_request *request, 
     return last;
 }
 
-static void test_echo(void) {
+static sllm_engine *create_echo(void) {
     sllm_engine_params params;
-    sllm_engine_info info;
     sllm_engine *engine = NULL;
-    sllm_request request;
-    sllm_event last;
-    sllm_text stop;
-    int32_t tokens[64];
-    uint64_t n = 0;
-    char prompt[64];
-    char answer[256];
-    const char *messages = "[{\"role\":\"user\",\"content\":\"one two three\"}]";
-
     memset(&params, 0, sizeof params);
     params.struct_size = sizeof params;
     params.kind = 99;
@@ -107,23 +97,14 @@ static void test_echo(void) {
     CHECK(sllm_engine_create(&params, &engine) == SLLM_E_INVALID_ARGUMENT);
     params.slots = 2;
     CHECK(sllm_engine_create(&params, &engine) == SLLM_OK);
-    if (engine == NULL) return;
+    return engine;
+}
 
-    memset(&info, 0, sizeof info);
-    CHECK(sllm_engine_info_get(engine, &info) == SLLM_E_INVALID_ARGUMENT);
-    info.struct_size = sizeof info;
-    CHECK(sllm_engine_info_get(engine, &info) == SLLM_OK);
-    CHECK(info.slots == 2 && info.context_tokens == 100 && info.vocabulary_tokens == 257);
-
-    CHECK(sllm_engine_render_chat(engine, messages, strlen(messages), prompt, 3, &n) == SLLM_E_BUFFER_TOO_SMALL);
-    CHECK(n == 13);
-    CHECK(sllm_engine_render_chat(engine, messages, strlen(messages), prompt, sizeof prompt, &n) == SLLM_OK);
-    CHECK(n == 13 && memcmp(prompt, "one two three", 13) == 0);
-    CHECK(sllm_engine_render_chat(engine, "{", 1, prompt, sizeof prompt, &n) == SLLM_E_INVALID_ARGUMENT);
-    CHECK(sllm_engine_tokenize(engine, prompt, 13, 1, 0, tokens, 2, &n) == SLLM_E_BUFFER_TOO_SMALL);
-    CHECK(n == 13);
-    CHECK(sllm_engine_tokenize(engine, prompt, 13, 1, 0, tokens, 64, &n) == SLLM_OK);
-
+static void echo_requests(sllm_engine *engine, const int32_t *tokens, uint64_t n) {
+    sllm_request request;
+    sllm_event last;
+    sllm_text stop;
+    char answer[256];
     memset(&request, 0, sizeof request);
     request.struct_size = sizeof request;
     request.request = 5;
@@ -147,6 +128,32 @@ static void test_echo(void) {
     request.n_stop = 77;
     last = run_request(engine, &request, answer, sizeof answer);
     CHECK(strcmp(answer, "one two three") == 0);
+}
+
+static void test_echo(void) {
+    sllm_engine *engine = create_echo();
+    sllm_engine_info info;
+    uint64_t n = 0;
+    char prompt[64];
+    int32_t tokens[64];
+    const char *messages = "[{\"role\":\"user\",\"content\":\"one two three\"}]";
+    if (engine == NULL) return;
+
+    memset(&info, 0, sizeof info);
+    CHECK(sllm_engine_info_get(engine, &info) == SLLM_E_INVALID_ARGUMENT);
+    info.struct_size = sizeof info;
+    CHECK(sllm_engine_info_get(engine, &info) == SLLM_OK);
+    CHECK(info.slots == 2 && info.context_tokens == 100 && info.vocabulary_tokens == 257);
+
+    CHECK(sllm_engine_render_chat(engine, messages, strlen(messages), prompt, 3, &n) == SLLM_E_BUFFER_TOO_SMALL);
+    CHECK(n == 13);
+    CHECK(sllm_engine_render_chat(engine, messages, strlen(messages), prompt, sizeof prompt, &n) == SLLM_OK);
+    CHECK(n == 13 && memcmp(prompt, "one two three", 13) == 0);
+    CHECK(sllm_engine_render_chat(engine, "{", 1, prompt, sizeof prompt, &n) == SLLM_E_INVALID_ARGUMENT);
+    CHECK(sllm_engine_tokenize(engine, prompt, 13, 1, 0, tokens, 2, &n) == SLLM_E_BUFFER_TOO_SMALL);
+    CHECK(n == 13);
+    CHECK(sllm_engine_tokenize(engine, prompt, 13, 1, 0, tokens, 64, &n) == SLLM_OK);
+    echo_requests(engine, tokens, n);
     sllm_engine_destroy(engine);
 }
 
@@ -175,34 +182,64 @@ static sllm_load_status load_weights(sllm_store *store, const char *folder, uint
     return status;
 }
 
+static void test_plan(const char *folder, const char *libraries, const char *header) {
+    uint64_t n = 0;
+    char *plan;
+    CHECK(sllm_layout_plan(libraries, join(3, folder, "missing.gguf"), NULL, 0, &n) == SLLM_E_NOT_FOUND);
+    CHECK(sllm_layout_plan(libraries, join(3, folder, "digests"), NULL, 0, &n) == SLLM_E_CORRUPT);
+    CHECK(sllm_layout_plan(libraries, header, NULL, 0, &n) == SLLM_E_BUFFER_TOO_SMALL);
+    plan = malloc(n + 1);
+    CHECK(plan != NULL && sllm_layout_plan(libraries, header, plan, n, &n) == SLLM_OK);
+    if (plan == NULL) return;
+    plan[n] = '\0';
+    CHECK(strncmp(plan, "{\"tensors\":[\"token_embd.weight\"", 31) == 0);
+    free(plan);
+}
+
+static void model_requests(sllm_engine *engine) {
+    sllm_request request;
+    sllm_event last;
+    uint64_t n = 0;
+    int32_t tokens[256];
+    char prompt[256];
+    char answer[2048];
+    char again[2048];
+    const char *messages = "[{\"role\":\"user\",\"content\":\"Who is there?\"}]";
+    CHECK(sllm_engine_render_chat(engine, messages, strlen(messages), prompt, sizeof prompt, &n) == SLLM_OK);
+    CHECK(n > 0 && memcmp(prompt, "USER:\nWho is there?", 19) == 0);
+    CHECK(sllm_engine_tokenize(engine, prompt, n, 1, 1, tokens, 256, &n) == SLLM_OK);
+    memset(&request, 0, sizeof request);
+    request.struct_size = sizeof request;
+    request.request = 1;
+    request.prompt = tokens;
+    request.n_prompt = n;
+    request.max_tokens = 32;
+    request.seed = 7;
+    request.temperature = 0.9;
+    request.ignore_eos = 1;
+    last = run_request(engine, &request, answer, sizeof answer);
+    CHECK(last.kind == SLLM_EVENT_DONE && last.status == SLLM_FINISH_LENGTH && last.index == 32);
+    CHECK(last.prompt_tokens == n && last.prefill_ms > 0 && last.decode_ms > 0);
+    run_request(engine, &request, again, sizeof again);
+    CHECK(strcmp(answer, again) == 0);
+    request.seed = 8;
+    run_request(engine, &request, again, sizeof again);
+    CHECK(strcmp(answer, again) != 0);
+    request.n_prompt = 128;
+    CHECK(sllm_engine_submit(engine, &request) == SLLM_E_CONTEXT_OVERFLOW);
+}
+
 static void test_model(const char *folder, const char *libraries) {
     sllm_store_params store_params = {sizeof(sllm_store_params), 2};
     sllm_engine_params params;
     sllm_store *store = NULL;
     sllm_engine *engine = NULL;
     sllm_load_status status;
-    sllm_request request;
-    sllm_event last;
     uint64_t load = 0;
-    uint64_t n = 0;
-    int32_t tokens[256];
     char weights[64];
-    char prompt[256];
-    char answer[2048];
-    char again[2048];
-    char *plan = NULL;
-    const char *messages = "[{\"role\":\"user\",\"content\":\"Who is there?\"}]";
     const char *header = join(2, folder, "header.gguf");
 
-    CHECK(sllm_layout_plan(libraries, join(3, folder, "missing.gguf"), NULL, 0, &n) == SLLM_E_NOT_FOUND);
-    CHECK(sllm_layout_plan(libraries, join(3, folder, "digests"), NULL, 0, &n) == SLLM_E_CORRUPT);
-    CHECK(sllm_layout_plan(libraries, header, NULL, 0, &n) == SLLM_E_BUFFER_TOO_SMALL);
-    plan = malloc(n + 1);
-    CHECK(sllm_layout_plan(libraries, header, plan, n, &n) == SLLM_OK);
-    plan[n] = '\0';
-    CHECK(strncmp(plan, "{\"tensors\":[\"token_embd.weight\"", 31) == 0);
-    free(plan);
-
+    test_plan(folder, libraries, header);
     CHECK(sllm_store_create(&store_params, &store) == SLLM_OK);
     status = load_weights(store, folder, &load);
     snprintf(weights, sizeof weights, "/proc/self/fd/%d", status.fd);
@@ -213,39 +250,15 @@ static void test_model(const char *folder, const char *libraries) {
     params.library_dir = libraries;
     params.header_path = header;
     params.weights_path = weights;
-    params.weights_bytes = status.bytes_total;
+    params.weights_bytes = status.bytes_total + 4096;
     params.context_tokens = 128;
     params.slots = 2;
     params.threads = 1;
-    params.weights_bytes += 4096;
     CHECK(sllm_engine_create(&params, &engine) == SLLM_E_CORRUPT);
-    params.weights_bytes -= 4096;
+    params.weights_bytes = status.bytes_total;
     CHECK(sllm_engine_create(&params, &engine) == SLLM_OK);
-    if (engine != NULL) {
-        CHECK(sllm_engine_render_chat(engine, messages, strlen(messages), prompt, sizeof prompt, &n) == SLLM_OK);
-        CHECK(n > 0 && strstr(prompt, "Who is there?") != NULL);
-        CHECK(sllm_engine_tokenize(engine, prompt, n, 1, 1, tokens, 256, &n) == SLLM_OK);
-        memset(&request, 0, sizeof request);
-        request.struct_size = sizeof request;
-        request.request = 1;
-        request.prompt = tokens;
-        request.n_prompt = n;
-        request.max_tokens = 32;
-        request.seed = 7;
-        request.temperature = 0.9;
-        request.ignore_eos = 1;
-        last = run_request(engine, &request, answer, sizeof answer);
-        CHECK(last.kind == SLLM_EVENT_DONE && last.status == SLLM_FINISH_LENGTH && last.index == 32);
-        CHECK(last.prompt_tokens == n && last.prefill_ms > 0 && last.decode_ms > 0);
-        run_request(engine, &request, again, sizeof again);
-        CHECK(strcmp(answer, again) == 0);
-        request.seed = 8;
-        run_request(engine, &request, again, sizeof again);
-        CHECK(strcmp(answer, again) != 0);
-        request.n_prompt = 128;
-        CHECK(sllm_engine_submit(engine, &request) == SLLM_E_CONTEXT_OVERFLOW);
-        sllm_engine_destroy(engine);
-    }
+    if (engine != NULL) model_requests(engine);
+    sllm_engine_destroy(engine);
     CHECK(sllm_store_release(store, load) == SLLM_OK);
     CHECK(sllm_store_release(store, load) == SLLM_E_NOT_FOUND);
     sllm_store_destroy(store);

@@ -1,7 +1,8 @@
 // sllm_bench_in_place <folder> [<gguf>]: times a start from disk to the first token. With a GGUF file it first makes
 // the checkpoint in the folder. Prints one line of JSON: read_ms and gb_per_s of the store, build_ms and wait_ms of the
-// engine, first_token_ms from the start of the load, prefill_ms of 8 tokens once ready and once more. The page cache plays no part where the file system has O_DIRECT.
-// SLLM_BENCH_THREADS as in sllm_bench_plain; SLLM_BENCH_READERS sets the store's threads.
+// engine, first_token_ms from the start of the load, prefill_ms of 8 tokens once ready and once more. The page cache
+// plays no part where the file system has O_DIRECT. SLLM_BENCH_THREADS as in sllm_bench_plain; SLLM_BENCH_READERS sets
+// the store's threads.
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -79,8 +80,9 @@ int bench(const std::string &folder) {
     }
     if (sllm::Status s = store.status(load, &status); !s.ok()) return fail(s.message());
     const sllm::BackendFacts &facts = backend->facts();
-    std::printf("{\"read_ms\":%.1f,\"gb_per_s\":%.2f,\"direct_io\":%s,\"build_ms\":%.1f,\"wait_ms\":%.1f,"
+    std::printf("{\"in_place\":%s,\"read_ms\":%.1f,\"gb_per_s\":%.2f,\"direct_io\":%s,\"build_ms\":%.1f,\"wait_ms\":%.1f,"
                 "\"ready_ms\":%.1f,\"first_token_ms\":%.1f,\"prefill_ms\":%.1f,\"prefill_again_ms\":%.1f}\n",
+                static_cast<const sllm::llama::LlamaBackend &>(*backend).in_place() ? "true" : "false",
                 status.read_ms, static_cast<double>(checkpoint.weights_bytes) / status.read_ms / 1e6,
                 status.direct_io ? "true" : "false", facts.model_build_ms, facts.weights_wait_ms, ready - started,
                 first - started, first - ready, again - first);

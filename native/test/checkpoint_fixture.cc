@@ -49,7 +49,7 @@ std::vector<std::string> tensor_order(const std::string &gguf_path, Order order)
     return names;
 }
 
-// An empty GGUF context with the metadata of another and alignment 128. The library takes an alignment only from a file.
+// An empty GGUF context with the metadata of another and alignment 128, which the library takes only from a file.
 gguf_context *aligned_copy(const gguf_context *source, const std::string &scratch) {
     gguf_context *empty = gguf_init_empty();
     gguf_set_kv(empty, source);

@@ -37,8 +37,8 @@ struct HostCopied {
 };
 HostCopied load_checkpoint(const Checkpoint &checkpoint);
 
-// Options of a small engine on a checkpoint: 2 slots of 256 tokens, batches of 64, one thread, so that its speed does not
-// depend on what else the machine does.
+// Options of a small engine on a checkpoint: 2 slots of 256 tokens, batches of 64, one thread, so that its speed does
+// not depend on what else the machine does.
 sllm::LlamaOptions engine_options(const Checkpoint &checkpoint, const std::string &weights_path);
 
 // The path of the sample model, and of the engine libraries.

@@ -241,7 +241,8 @@ TEST("in place: a conversation is rendered by the model's own template, and a mo
     CHECK(at != header.end());
     *at = 'x';
     test::write_file(checkpoint.header_path, header);
-    const sllm::Status status = open_engine(test::engine_options(checkpoint, copied.path))->render_chat(messages, &prompt);
+    const auto untaught = open_engine(test::engine_options(checkpoint, copied.path));
+    const sllm::Status status = untaught->render_chat(messages, &prompt);
     CHECK_EQ(status.code(), Code::invalid_argument);
     CHECK(status.message().find("no chat template") != std::string::npos);
 }

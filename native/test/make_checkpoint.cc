@@ -1,5 +1,5 @@
-// sllm_make_checkpoint <gguf> <folder>: writes header.gguf, weights.bin and digests, the XXH3 of each MiB of weights.bin
-// as 64-bit numbers. For tests that see the library only through its C ABI.
+// sllm_make_checkpoint <gguf> <folder>: writes header.gguf, weights.bin and digests, the XXH3 of each MiB of
+// weights.bin as 64-bit numbers. For tests that see the library only through its C ABI.
 #include <cstdio>
 #include <exception>
 #include <filesystem>

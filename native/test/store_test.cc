@@ -1,4 +1,5 @@
-// The store: bytes, faults, order of events, and what other processes see.
+// The store: bytes, faults, order of events, and what other processes see. Longer than most files because every fault
+// shares the same small fixtures.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>

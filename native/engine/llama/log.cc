@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <deque>
+#include <string_view>
 
 #include "llama.h"
 
@@ -20,7 +21,9 @@ thread_local std::deque<std::string> collected;
 thread_local bool last_shown = false;
 
 void take(ggml_log_level level, const char *text, void *) {
-    const bool shown = level == GGML_LOG_LEVEL_CONT ? last_shown : level >= GGML_LOG_LEVEL_WARN;
+    // The library compares the context of all slots together with what the model was trained for.
+    const bool mistaken = std::string_view(text).find("possible training context overflow") != std::string_view::npos;
+    const bool shown = level == GGML_LOG_LEVEL_CONT ? last_shown : level >= GGML_LOG_LEVEL_WARN && !mistaken;
     last_shown = shown;
     if (!shown) return;
     std::fputs(text, stderr);

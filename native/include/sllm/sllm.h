@@ -93,8 +93,9 @@ typedef struct sllm_store_params {
 } sllm_store_params;
 
 /*
- * A host copy is an anonymous shared memory file: weights_bytes of data from offset 0 and, at the next page, one control
- * page through which engines follow the load. Other processes of the same user open it as /proc/<pid>/fd/<fd>.
+ * A host copy is an anonymous shared memory file: weights_bytes of data from offset 0 and, at the next page, one
+ * control page through which engines follow the load. Other processes of the same user open it as
+ * /proc/<pid>/fd/<fd>.
  */
 typedef struct sllm_load_params {
     uint32_t struct_size;
@@ -171,8 +172,9 @@ typedef struct sllm_engine_info {
     double weights_wait_ms;  /* waiting for the last byte after the model was built */
 } sllm_engine_info;
 
-/* Builds the model at once, while its weights may still be arriving, then waits for them, maps them in place (no byte is
- * copied) and starts the compute thread. When the host copy's load fails, so does this, with its status and text.
+/* Builds the model at once, while its weights may still be arriving, then maps them in place (no byte is copied), waits
+ * for the last of them and starts the compute thread. When the host copy's load fails, so does this, with its status
+ * and text.
  * Errors: INVALID_ARGUMENT, NOT_FOUND, IO, CORRUPT, LIBRARY_*, MODEL_UNSUPPORTED, OUT_OF_MEMORY. [any] [blocks] */
 SLLM_API sllm_status sllm_engine_create(const sllm_engine_params *params, sllm_engine **out);
 
@@ -214,10 +216,12 @@ typedef struct sllm_request {
 } sllm_request;
 
 /* Queues a request. Exactly one DONE or ERROR event will come for it if and only if this succeeds.
- * Errors: INVALID_ARGUMENT, CONTEXT_OVERFLOW (the prompt leaves no room for a token), OVERLOADED, CLOSED, ENGINE. [any] */
+ * Errors: INVALID_ARGUMENT, CONTEXT_OVERFLOW (the prompt leaves no room for a token), OVERLOADED, CLOSED, ENGINE.
+ * [any] */
 SLLM_API sllm_status sllm_engine_submit(sllm_engine *engine, const sllm_request *request);
 
-/* Asks a request to end; its event is ERROR with CANCELLED unless it was done before. NOT_FOUND when it has ended. [any] */
+/* Asks a request to end; its event is ERROR with CANCELLED unless it was done before. NOT_FOUND when it has ended.
+ * [any] */
 SLLM_API sllm_status sllm_engine_cancel(sllm_engine *engine, uint64_t request);
 
 enum {
