@@ -1,0 +1,172 @@
+/** The admin and cluster APIs: deploy, list, delete; register, heartbeat; who may call. */
+import { describe, expect, test } from "bun:test";
+import {
+  adminInstanceList,
+  adminWorkerList,
+  deployedModel,
+  deployedModelList,
+  deployRequest,
+} from "../../schema/api/admin.ts";
+import { heartbeatResponse, registerResponse } from "../../schema/cluster/membership.ts";
+import { limits } from "../../schema/limits.ts";
+import {
+  makeDeployRequest,
+  makeHeartbeat,
+  makeManifest,
+  makeRegisterRequest,
+} from "../support/cluster-facts.ts";
+import { clusterHeaders, GatewayScene } from "../support/gateway-scene.ts";
+import { readError } from "../support/read-error.ts";
+
+describe("deploying", () => {
+  test("answers 201 with what was left out resolved", async () => {
+    const scene = new GatewayScene({ config: { keep_alive_ms: 7_000 } });
+    const facts = makeManifest();
+    const manifest = { ...facts, model: { ...facts.model, context_tokens: 131_072 } };
+    const response = await scene.post("/admin/v1/models", { id: "org/model:1", manifest });
+    expect(response.status).toBe(201);
+    expect(deployedModel.parse(await response.json())).toMatchObject({
+      ...{ id: "org/model:1", state: "active", checkpoint: manifest.digest, architecture: "llama" },
+      ...{ context_tokens: 4_096, slots: 4, keep_alive_ms: 7_000, weights_bytes: 4_096, instances: [] },
+    });
+  });
+
+  test("takes no more context than the model has, and its own keep-alive", async () => {
+    const scene = new GatewayScene();
+    const request = makeDeployRequest({ settings: { slots: 2, context_tokens: 9_999, keep_alive_ms: 0 } });
+    const body = deployedModel.parse(await (await scene.post("/admin/v1/models", request)).json());
+    expect(body).toMatchObject({ context_tokens: 128, slots: 2, keep_alive_ms: 0 });
+  });
+
+  test("refuses a name that is taken, unless it replaces", async () => {
+    const scene = new GatewayScene();
+    const { id } = await scene.deploy();
+    const again = makeDeployRequest({ id });
+    expect(await readError(await scene.post("/admin/v1/models", again))).toMatchObject({
+      status: 409,
+      code: "model_exists",
+    });
+    expect((await scene.post("/admin/v1/models", { ...again, replace: true })).status).toBe(201);
+  });
+
+  test("refuses a manifest that does not hold together, naming the field", async () => {
+    const scene = new GatewayScene();
+    const request = deployRequest.encode(makeDeployRequest());
+    const broken = { ...request, manifest: { ...request.manifest, digest: "short" } };
+    expect(await readError(await scene.post("/admin/v1/models", broken))).toMatchObject({
+      status: 400,
+      param: "manifest.digest",
+    });
+  });
+});
+
+describe("the lists", () => {
+  test("show models with their instances, workers with their memory, instances with their load", async () => {
+    const scene = new GatewayScene();
+    const { model, worker, instance_id } = await scene.warm();
+    const { worker_id } = worker;
+    const models = deployedModelList.parse(await (await scene.get("/admin/v1/models")).json());
+    expect(models.data).toMatchObject([
+      { id: model.id, instances: [{ instance_id, worker_id, state: "ready" }] },
+    ]);
+    const one = deployedModel.parse(await (await scene.get(`/admin/v1/models/${model.id}`)).json());
+    expect(one.id).toBe(model.id);
+
+    await scene.heartbeat(worker, {
+      instances: [{ instance_id, model_id: model.id, state: "ready", active: 2, queued: 1, error: null }],
+    });
+    const instances = adminInstanceList.parse(await (await scene.get("/admin/v1/instances")).json());
+    expect(instances.data).toMatchObject([
+      { instance_id, worker_id, state: "ready", slots: 4, active: 2, queued: 1 },
+    ]);
+
+    const workers = adminWorkerList.parse(await (await scene.get("/admin/v1/workers")).json());
+    expect(workers.data).toMatchObject([
+      { worker_id, state: "ready", devices: [{ device_id: "cpu" }], placements: [{ tier: "disk" }] },
+    ]);
+  });
+
+  test("do not hide what is unknown: 404 with the envelope", async () => {
+    const scene = new GatewayScene();
+    const remove = await scene.gateway.app.request("/admin/v1/models/org/none", { method: "DELETE" });
+    expect(await readError(remove)).toMatchObject({ status: 404, code: "model_not_found" });
+    expect(await readError(await scene.get("/admin/v1/models/none"))).toMatchObject({ status: 404 });
+    expect(await readError(await scene.get(`/admin/v1/generations/${"0".repeat(32)}`))).toMatchObject({
+      status: 404,
+      code: "not_found",
+    });
+    expect(await readError(await scene.get("/admin/v1/generations/zero"))).toMatchObject({ status: 400 });
+  });
+});
+
+describe("a worker", () => {
+  test("registers, is told its interval, and is told to let go of what is not wanted", async () => {
+    const scene = new GatewayScene();
+    const worker = makeRegisterRequest();
+    const registered = await scene.post("/cluster/v1/register", worker, clusterHeaders);
+    expect(registerResponse.parse(await registered.json())).toEqual({ heartbeat_ms: limits.heartbeat_ms });
+    const strange = {
+      instance_id: "i-0123456789abcdef",
+      model_id: "m",
+      state: "ready",
+      active: 0,
+      queued: 0,
+      error: null,
+    };
+    const beat = await scene.post(
+      "/cluster/v1/heartbeat",
+      { ...makeHeartbeat(worker, 0), instances: [strange] },
+      clusterHeaders,
+    );
+    expect(heartbeatResponse.parse(await beat.json())).toEqual({
+      known: true,
+      release: [strange.instance_id],
+    });
+    const other = await scene.post(
+      "/cluster/v1/heartbeat",
+      makeHeartbeat(makeRegisterRequest(), 0),
+      clusterHeaders,
+    );
+    expect(heartbeatResponse.parse(await other.json()).known).toBe(false);
+  });
+
+  test("of another protocol version is told so", async () => {
+    const scene = new GatewayScene();
+    const body = { ...makeRegisterRequest(), protocol_version: 99 };
+    expect(await readError(await scene.post("/cluster/v1/register", body, clusterHeaders))).toMatchObject({
+      status: 422,
+      code: "protocol_mismatch",
+    });
+  });
+
+  test("that reports a failed instance takes it out of service at once", async () => {
+    const scene = new GatewayScene();
+    const { model, worker, instance_id } = await scene.warm();
+    const error = { code: "engine_failed", message: "signal 9" } as const;
+    await scene.heartbeat(worker, {
+      instances: [{ instance_id, model_id: model.id, state: "failed", active: 0, queued: 0, error }],
+    });
+    expect((await scene.chat(model.id)).headers.get("x-sllm-cold")).toBe("cold");
+  });
+});
+
+describe("tokens", () => {
+  test("of workers, operators and clients open their own doors only", async () => {
+    const config = { api_keys: ["a-key-of-the-tests"], admin_token: "the-admin-token-of-the-tests" };
+    const scene = new GatewayScene({ config });
+    const status = async (path: string, token: string | null) =>
+      (await scene.get(path, token === null ? {} : { authorization: `Bearer ${token}` })).status;
+    expect(await status("/v1/models", null)).toBe(401);
+    expect(await status("/v1/models", config.admin_token)).toBe(401);
+    expect(await status("/v1/models", "a-key-of-the-tests")).toBe(200);
+    expect(await status("/admin/v1/models", null)).toBe(401);
+    expect(await status("/admin/v1/models", "a-key-of-the-tests")).toBe(401);
+    expect(await status("/admin/v1/models", config.admin_token)).toBe(200);
+    expect(await status("/livez", null)).toBe(200);
+    const register = await scene.post("/cluster/v1/register", makeRegisterRequest(), {
+      authorization: `Bearer ${config.admin_token}`,
+    });
+    expect(await readError(register)).toMatchObject({ status: 401, code: "invalid_api_key" });
+    expect(register.headers.get("www-authenticate")).toBe("Bearer");
+  });
+});
