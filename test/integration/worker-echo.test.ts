@@ -1,7 +1,7 @@
 /** The worker as a process with real engine processes and the real store; the echo engine stands for a model. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import type { GenerationEvent } from "../../schema/cluster/generate.ts";
+import type { GenerateRequest, GenerationEvent } from "../../schema/cluster/generate.ts";
 import { echoOf } from "../support/engine-client.ts";
 import { eventually } from "../support/eventually.ts";
 import { openNativeLibrary } from "../support/native.ts";
@@ -104,10 +104,7 @@ test("an engine killed in mid-generation ends its generation with an error; the 
 test("an explicit cancel frees the slot within a second", async () => {
   const instance_id = await host.loadReady(checkpoint.digest, { slots: 1 });
   const first = host.generateRequest(instance_id, long);
-  const ended: GenerationEvent[] = [];
-  const running = (async () => {
-    for await (const event of host.client.generate(host.address, first, never)) ended.push(event);
-  })();
+  const running = readToEnd(first);
   await eventually("it runs", async () => (await host.instance(instance_id))?.active === 1);
   const waiting = host.generate(instance_id, { max_tokens: 2 });
   await eventually("the second one waits", async () => (await host.instance(instance_id))?.queued === 1);
@@ -115,8 +112,7 @@ test("an explicit cancel frees the slot within a second", async () => {
   expect(await host.client.cancel(host.address, first.generation_id)).toBe(true);
   expect((await waiting).at(-1)).toMatchObject({ type: "done" });
   expect(performance.now() - start).toBeLessThan(1_000);
-  await running;
-  expect(ended.at(-1)).toMatchObject({ type: "error", error: { code: "cancelled" } });
+  expect((await running).at(-1)).toMatchObject({ type: "error", error: { code: "cancelled" } });
   expect(await host.client.cancel(host.address, first.generation_id)).toBe(false);
   await host.client.unload(host.address, instance_id, { if_idle: true });
 });
@@ -137,6 +133,30 @@ test("a generation whose reader has left goes on for the grace time and is then 
   expect(performance.now() - left).toBeGreaterThan(4_000);
   await host.client.unload(host.address, instance_id, { if_idle: true });
 }, 30_000);
+
+test("a reader that leaves while its generation still waits for a slot starts the grace time too", async () => {
+  const instance_id = await host.loadReady(checkpoint.digest, { slots: 1, context_tokens: 4096 });
+  const first = host.generateRequest(instance_id, { max_tokens: 4_000 });
+  const running = readToEnd(first);
+  await eventually("the first runs", async () => (await host.instance(instance_id))?.active === 1);
+  const reader = new AbortController();
+  const second = host.generateRequest(instance_id, long);
+  const waiting = readToEnd(second, reader.signal);
+  await eventually("the second waits", async () => (await host.instance(instance_id))?.queued === 1);
+  reader.abort();
+  await waiting;
+  await eventually("it is cancelled", async () => (await host.instance(instance_id))?.queued === 0, 8_000);
+  expect(await host.instance(instance_id)).toMatchObject({ active: 1 });
+  await host.client.cancel(host.address, first.generation_id);
+  await running;
+  await host.client.unload(host.address, instance_id, { if_idle: true });
+}, 30_000);
+
+async function readToEnd(request: GenerateRequest, signal = never): Promise<GenerationEvent[]> {
+  const events: GenerationEvent[] = [];
+  for await (const event of host.client.generate(host.address, request, signal)) events.push(event);
+  return events;
+}
 
 test("if_idle refuses to end an instance that serves; without it what runs is cancelled", async () => {
   const instance_id = await host.loadReady(checkpoint.digest);
@@ -194,13 +214,16 @@ test("SIGTERM ends engines in mid-generation and the worker with status 0", asyn
   }
 }, 60_000);
 
-test("engines of a worker that was killed end by themselves", async () => {
+test("engines of a worker that was killed end by themselves, in mid-generation", async () => {
   const own = await WorkerHost.start({ echo_token_us: 10_000 });
   try {
     const { digest } = writeTinyCheckpoint(own.store, { xxh3 });
-    const pid = await own.enginePid(await own.loadReady(digest));
+    const instance_id = await own.loadReady(digest);
+    const pid = await own.enginePid(instance_id);
+    const cut = own.generate(instance_id, long).catch((error: unknown) => error);
+    await eventually("it runs", async () => (await own.instance(instance_id))?.active === 1);
     own.process.kill("SIGKILL");
-    await own.process.exited;
+    expect(await cut).toMatchObject({ code: "worker_unavailable" });
     await eventually("the engine is gone", () => !isAlive(pid), 5_000);
   } finally {
     await own.close();

@@ -13,11 +13,11 @@ import { limits } from "../../schema/limits.ts";
 import { LineSplitter } from "./ndjson.ts";
 import { Session } from "./session.ts";
 
-/** Writes messages in one piece; resolves when the system has taken them. */
+/** Writes messages in one piece; resolves when the system has taken them. Without a reader there is nothing to do. */
 function write(messages: readonly EngineMessage[]): Promise<void> {
   const text = messages.map((message) => `${JSON.stringify(message)}\n`).join("");
-  return new Promise((resolve, reject) => {
-    process.stdout.write(text, (error) => (error ? reject(error) : resolve()));
+  return new Promise((resolve) => {
+    process.stdout.write(text, (error) => (error ? endAtOnce() : resolve()));
   });
 }
 
@@ -43,7 +43,7 @@ async function openLibrary(): Promise<NativeLibrary> {
   }
 }
 
-/** Ends the process from below: a thread that is building a model inside the library cannot be interrupted. */
+/** Ends the process from below: a thread that is inside the library cannot be interrupted. */
 function endAtOnce(): void {
   process.kill(process.pid, "SIGKILL");
 }
@@ -65,6 +65,7 @@ function listen(session: Session): void {
   process.stdin.on("end", () => close(session));
 }
 
+process.stdout.on("error", endAtOnce);
 process.on("uncaughtException", (error) => {
   process.stderr.write(`${error.stack ?? error.message}\n`);
   void fail({ code: "internal", message: error.message });

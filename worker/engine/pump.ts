@@ -17,7 +17,7 @@ import { isFatal, toMessages } from "./events.ts";
 import { type CreateCommand, controlWord, maxUnwrittenBatches, type PumpMessage } from "./pump-messages.ts";
 
 /** How long the pump stays inside one wait: the time after which it sees that it shall stop. */
-const waitUs = 50_000;
+const waitUs = 20_000;
 /** Pause while the main thread is behind with writing. */
 const behindMs = 5;
 const eventsPerDrain = 256;

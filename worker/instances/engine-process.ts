@@ -49,6 +49,8 @@ class EngineProcess implements EngineHandle {
   readonly #observer: EngineObserver;
   readonly #ended = Promise.withResolvers<void>();
   readonly #lastLines: string[] = [];
+  #log = new LineSplitter();
+  #finished = false;
   #stopping = false;
 
   constructor(line: EngineCommandLine, observer: EngineObserver) {
@@ -82,24 +84,13 @@ class EngineProcess implements EngineHandle {
 
   #watch(): void {
     const child = this.#child;
-    const messages = new LineSplitter();
-    const log = new LineSplitter();
     let end: string | null = null;
-    child.stdout?.on("data", (chunk: Uint8Array) => {
-      try {
-        for (const line of messages.push(chunk))
-          this.#observer.onMessage(engineMessage.parse(JSON.parse(line)));
-      } catch (error) {
-        // An engine that speaks another language cannot be led; its end explains itself through the log.
-        this.#keep(`unreadable message from the engine: ${error instanceof Error ? error.message : error}`);
-        this.kill();
-      }
-    });
-    child.stderr?.on("data", (chunk: Uint8Array) => {
-      for (const line of log.push(chunk)) this.#keep(line);
-    });
-    // A write into a process that has just died; its end is reported by "close".
-    child.stdin?.on("error", (error) => this.#keep(`standard input: ${error.message}`));
+    child.stdout?.on("data", this.#messageReader());
+    child.stderr?.on("data", (chunk: Uint8Array) => this.#keepLines(chunk));
+    // A pipe that breaks with the process below it; its end is reported by "close".
+    for (const pipe of [child.stdin, child.stdout, child.stderr]) {
+      pipe?.on("error", (error) => this.#keep(`pipe: ${error.message}`));
+    }
     child.on("error", (error) => {
       end ??= error.message;
       if (child.pid === undefined) this.#finish(end);
@@ -111,15 +102,40 @@ class EngineProcess implements EngineHandle {
     child.on("close", () => this.#finish(end ?? "unknown status"));
   }
 
+  /** An engine that speaks another language cannot be led: it is killed, and its end explains itself by the log. */
+  #messageReader(): (chunk: Uint8Array) => void {
+    const lines = new LineSplitter();
+    return (chunk) => {
+      try {
+        for (const line of lines.push(chunk)) this.#observer.onMessage(engineMessage.parse(JSON.parse(line)));
+      } catch (error) {
+        this.#keep(`unreadable message from the engine: ${error instanceof Error ? error.message : error}`);
+        this.kill();
+      }
+    };
+  }
+
+  #keepLines(chunk: Uint8Array): void {
+    try {
+      for (const line of this.#log.push(chunk)) this.#keep(line);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      // A log without line ends is not worth more memory.
+      this.#log = new LineSplitter();
+    }
+  }
+
   #keep(line: string): void {
     this.#lastLines.push(line.slice(0, logLineChars));
     if (this.#lastLines.length > limits.engine_log_lines) this.#lastLines.shift();
   }
 
-  #finished = false;
   #finish(reason: string): void {
     if (this.#finished) return;
     this.#finished = true;
+    // An abort's message often has no line end.
+    const rest = this.#log.flush();
+    if (rest !== "") this.#keep(rest);
     this.#observer.onEnd({ reason, last_lines: this.#lastLines });
     this.#ended.resolve();
   }
