@@ -1,5 +1,6 @@
 /** `sllm chat`: a conversation in the terminal, or one answer for a pipe. */
-import { createInterface } from "node:readline/promises";
+import { createInterface } from "node:readline";
+import { limits } from "../../../schema/limits.ts";
 import type { Command } from "../command.ts";
 import { CommandFailure, exitStatus } from "../failure.ts";
 import { type ChatMessage, streamChat } from "../gateway/chat-stream.ts";
@@ -29,7 +30,7 @@ export const chat: Command = {
     const flags = [{ flag: "--data-dir", path: ["data_dir"], value: args.text("data-dir") }] as const;
     const settings = readSettings(flags, args.text("config"), surroundingsOfProcess());
     const system = args.text("system");
-    const max_tokens = args.count("max-tokens", 1, 1_048_576);
+    const max_tokens = args.count("max-tokens", 1, limits.output_tokens);
     const conversation: Conversation = {
       target: findTarget(args.text("url"), settings),
       model: args.required("name"),
@@ -37,8 +38,7 @@ export const chat: Command = {
       messages: system === undefined ? [] : [{ role: "system", content: system }],
     };
     const message = args.text("message");
-    if (message === undefined) return talk(conversation);
-    return (await answer(conversation, message)) ? exitStatus.ok : exitStatus.interrupted;
+    return message === undefined ? talk(conversation) : askOnce(conversation, message);
   },
 };
 
@@ -53,36 +53,43 @@ interface Conversation {
 async function talk(conversation: Conversation): Promise<number> {
   const isTerminal = process.stdin.isTTY === true;
   const input = createInterface({ input: process.stdin, ...(isTerminal ? { output: process.stdout } : {}) });
-  const prompt = () => {
-    if (isTerminal) process.stdout.write("> ");
-  };
+  let current: AbortController | null = null;
+  // On a terminal the line editor gets Ctrl-C, not the process: it ends the answer, or else the conversation.
+  input.on("SIGINT", () => (current === null ? input.close() : current.abort()));
   let status: number = exitStatus.ok;
-  input.on("SIGINT", () => input.close());
-  prompt();
+  if (isTerminal) input.prompt();
   for await (const line of input) {
     if (line.trim() !== "") {
-      input.pause();
+      current = new AbortController();
       try {
-        await answer(conversation, line);
+        await answer(conversation, line, current);
       } catch (error) {
         if (!(error instanceof CommandFailure)) throw error;
         printNote(`error: ${error.message}${error.advice === undefined ? "" : `\n${error.advice}`}`);
         if (!isTerminal) status = exitStatus.failed;
       }
-      input.resume();
+      current = null;
     }
-    prompt();
+    if (isTerminal) input.prompt();
   }
   if (isTerminal) printLine();
   return status;
 }
 
-/** Streams one answer and remembers both sides; false when Ctrl-C ended it. */
-async function answer(conversation: Conversation, content: string): Promise<boolean> {
-  const { target, model, max_tokens, messages } = conversation;
+/** One question, one answer; Ctrl-C ends it. */
+async function askOnce(conversation: Conversation, message: string): Promise<number> {
   const controller = new AbortController();
-  const onInterrupt = () => controller.abort();
-  process.once("SIGINT", onInterrupt);
+  process.once("SIGINT", () => controller.abort());
+  return (await answer(conversation, message, controller)) ? exitStatus.ok : exitStatus.interrupted;
+}
+
+/** Streams one answer and remembers both sides; false when the controller ended it, which also cancels it there. */
+async function answer(
+  conversation: Conversation,
+  content: string,
+  controller: AbortController,
+): Promise<boolean> {
+  const { target, model, max_tokens, messages } = conversation;
   const status = createStatusLine(process.stderr);
   const asked: ChatMessage = { role: "user", content };
   let text = "";
@@ -103,7 +110,6 @@ async function answer(conversation: Conversation, content: string): Promise<bool
     if (!controller.signal.aborted) throw error;
   } finally {
     status.clear();
-    process.off("SIGINT", onInterrupt);
     if (text !== "" && !text.endsWith("\n")) printLine();
   }
   // A cut answer stays in the conversation: the model must know what the reader has seen.

@@ -115,14 +115,16 @@ function isAlive(owner: LockOwner): boolean {
     const now = identityOf(owner.pid);
     return now.boot_id === owner.boot_id && now.start_ticks === owner.start_ticks;
   } catch {
-    return false; // no such process
+    return false; // no such process any more
   }
 }
 
 function identityOf(pid: number): { pid: number; start_ticks: string; boot_id: string } {
   const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-  // The second field is the command in brackets and may hold spaces; the start time is the 22nd.
+  // The name in parentheses may hold spaces; after it come the state and, as the 20th field, the start time.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  // A zombie holds nothing any more; in a container whose first process does not reap it may stay for ever.
+  if (fields[0] === "Z") throw new Error(`process ${pid} has ended`);
   const boot_id = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
   return { pid, start_ticks: fields[19] ?? "", boot_id };
 }
