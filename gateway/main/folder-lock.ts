@@ -90,9 +90,11 @@ function startOf(pid: number): string | null {
   try {
     const boot = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    // The name in parentheses may hold spaces; the start time is the 20th field after it.
-    const start = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
-    return start === undefined ? null : `${boot}:${start}`;
+    // The name in parentheses may hold spaces; after it come the state and, as the 20th field, the start time.
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    const [state, start] = [fields[0], fields[19]];
+    // A zombie holds nothing any more; in a container whose first process does not reap it may stay for ever.
+    return start === undefined || state === "Z" ? null : `${boot}:${start}`;
   } catch (thrown) {
     if (isCode(thrown, "ENOENT") || isCode(thrown, "ESRCH")) return null;
     throw thrown;

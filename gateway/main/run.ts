@@ -44,6 +44,8 @@ export async function runGateway(host: Host): Promise<void> {
 }
 
 async function start(host: Host): Promise<void> {
+  // Who reads our lines may go before us; that nobody listens any more must not spoil a graceful end.
+  for (const output of [process.stdout, process.stderr]) output.on("error", () => undefined);
   const settings = readSettings(process.env);
   const database = await openConfigured(settings);
   try {
