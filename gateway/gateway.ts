@@ -30,7 +30,10 @@ export interface Gateway {
   readonly app: App;
   /** Starts the reconcile loop. Resolves after its first turn, whether the database answered or not. */
   start(): Promise<void>;
-  /** Not ready from now on; resolves when the loop has ended and records under way are written. Streams go on. */
+  /**
+   * Not ready from now on; resolves when the loop and the stops under way have ended and the records so far are
+   * written. Requests go on, those that wait for a load too. May be called again once they have ended.
+   */
   stop(): Promise<void>;
 }
 
@@ -59,9 +62,9 @@ export function createGateway(deps: GatewayDeps): Gateway {
     start: () => loop.start(),
     stop: async () => {
       stopping = true;
-      loads.stop();
       await loop.stop();
-      await Promise.all([stops.close(), loads.idle()]);
+      loads.leaveUnawaited();
+      await stops.close();
       await records.idle();
     },
   };

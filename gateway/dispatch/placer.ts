@@ -72,8 +72,8 @@ export class Placer {
   }
 
   /**
-   * Yields while it waits, returns the placement. Throws what the decision or a load failed with, `model_loading`
-   * past the deadline, `cancelled` when the client left.
+   * Yields while it waits, returns the placement. Throws what the decision or a load failed with,
+   * `model_loading` or `deadline_exceeded` past the deadline, `cancelled` when the client left.
    */
   async *place(ask: Ask): Waiting<Placement> {
     const { fleet, clock, loads, starts } = this.#deps;
@@ -221,8 +221,12 @@ function waitingFor(load: Load): WaitingUpdate {
   return progress === null ? waiting("loading") : { ...waiting("loading"), ...progress };
 }
 
+/** Waiting for a load and waiting for others to end are different to a client: only the first has an end in sight. */
 function heldTooLong(model_id: ModelId, update: WaitingUpdate): SllmError {
   const retry_after_ms = update.eta_ms ?? retryAfter_ms;
-  const what = update.state === "loading" ? "is being started" : "waits for memory that is in use";
-  return new SllmError("model_loading", `The model '${model_id}' ${what}.`, { retry_after_ms });
+  if (update.state === "loading") {
+    return new SllmError("model_loading", `The model '${model_id}' is being started.`, { retry_after_ms });
+  }
+  const message = `The model '${model_id}' waited too long for memory that is in use.`;
+  return new SllmError("deadline_exceeded", message, { retry_after_ms });
 }

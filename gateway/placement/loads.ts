@@ -32,6 +32,13 @@ export interface Load {
   progress(): LoadProgress | null;
 }
 
+interface FollowedLoad extends Load {
+  readonly leave: AbortController;
+}
+
+/** Uses of a loading instance that its follower holds itself. */
+const ownUses = 1;
+
 export interface LoadsDeps {
   readonly fleet: Fleet;
   readonly store: Pick<StateStore, "moveInstance">;
@@ -54,8 +61,7 @@ const tellingCodes: ReadonlySet<ErrorCode> = new Set([
 
 export class Loads {
   readonly #deps: LoadsDeps;
-  readonly #followed = new Map<InstanceId, Load>();
-  readonly #stopping = new AbortController();
+  readonly #followed = new Map<InstanceId, FollowedLoad>();
 
   constructor(deps: LoadsDeps) {
     this.#deps = deps;
@@ -66,37 +72,39 @@ export class Loads {
     const known = this.#followed.get(row.instance_id);
     if (known !== undefined) return known;
     let progress: LoadProgress | null = null;
-    const outcome = this.#run(row, (report) => {
-      progress = report;
-    }).finally(() => this.#followed.delete(row.instance_id));
-    const load: Load = { outcome, progress: () => progress };
+    const leave = new AbortController();
+    const report = (reported: LoadProgress) => {
+      progress = reported;
+    };
+    const outcome = this.#run(row, report, leave).finally(() => this.#followed.delete(row.instance_id));
+    const load = { outcome, progress: () => progress, leave };
     this.#followed.set(row.instance_id, load);
     return load;
   }
 
-  /** Stops following. The loads go on at their workers; whoever follows them next writes their end. */
-  stop(): void {
-    this.#stopping.abort();
+  /**
+   * Leaves the loads that no request waits for. They go on at their workers; whoever follows them next writes their
+   * end. Loads that requests wait for are followed on.
+   */
+  leaveUnawaited(): void {
+    for (const [instance_id, { leave }] of this.#followed) {
+      if (this.#deps.fleet.inFlight(instance_id) <= ownUses) leave.abort();
+    }
   }
 
-  /** Resolves when no load is followed any more. */
-  async idle(): Promise<void> {
-    await Promise.all([...this.#followed.values()].map((load) => load.outcome));
-  }
-
-  async #run(row: InstanceRow, report: (progress: LoadProgress) => void): Promise<LoadOutcome> {
-    const lost = new AbortController();
-    const leave = () => lost.abort();
-    const use = this.#deps.fleet.acquire(row.instance_id, leave);
-    this.#stopping.signal.addEventListener("abort", leave, { once: true });
+  async #run(
+    row: InstanceRow,
+    report: (progress: LoadProgress) => void,
+    leave: AbortController,
+  ): Promise<LoadOutcome> {
+    const use = this.#deps.fleet.acquire(row.instance_id, () => leave.abort());
     try {
-      return await this.#watch(row, report, lost.signal);
+      return await this.#watch(row, report, leave.signal);
     } catch (thrown) {
       const error = toSllmError(thrown);
       this.#deps.log.error("load_not_recorded", { instance_id: row.instance_id, code: error.code }, thrown);
       return { ok: false, error };
     } finally {
-      this.#stopping.signal.removeEventListener("abort", leave);
       use.release();
     }
   }

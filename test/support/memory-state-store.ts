@@ -1,7 +1,7 @@
 /**
  * A StateStore in memory with the guarantees of the real ones: every operation is done in one step, so it is as
- * atomic as a transaction. For tests of what stands on the port; held to the same contract suite. It stays in one
- * file, beyond the usual length, because the port is one: 18 small operations over the same five tables.
+ * atomic as a transaction. For tests of what stands on the port; held to the same contract suite.
+ * Longer than other files because the port is one: 18 small operations over the same tables.
  */
 import type {
   Clock,
