@@ -230,6 +230,19 @@ test("engines of a worker that was killed end by themselves, in mid-generation",
   }
 }, 60_000);
 
+test("a worker whose parent is gone, and with it the reader of its log, ends by itself with its engines", async () => {
+  const own = await WorkerHost.start({ echo_token_us: 0 });
+  try {
+    const { digest } = writeTinyCheckpoint(own.store, { xxh3 });
+    const pid = await own.enginePid(await own.loadReady(digest));
+    own.process.abandon();
+    expect(await own.process.exited).toBe(0);
+    expect(isAlive(pid)).toBe(false);
+  } finally {
+    await own.close();
+  }
+}, 60_000);
+
 test("the worker keeps its name over restarts", async () => {
   const own = await WorkerHost.start({ echo_token_us: 0 });
   try {

@@ -23,6 +23,8 @@ export interface RunningProcess {
   /** SIGTERM, then SIGKILL when it takes too long. Resolves with the exit status. */
   stop(): Promise<number | string>;
   kill(signal: NodeJS.Signals): void;
+  /** Closes all its pipes at once, as the end of its parent does. */
+  abandon(): void;
 }
 
 export interface ProcessOptions {
@@ -58,6 +60,9 @@ export async function startProcess(options: ProcessOptions): Promise<RunningProc
     log,
     exited,
     kill: (signal) => void child.kill(signal),
+    abandon: () => {
+      for (const pipe of [child.stdin, child.stdout, child.stderr]) pipe?.destroy();
+    },
     stop: async () => {
       child.kill("SIGTERM");
       const timer = setTimeout(() => child.kill("SIGKILL"), exitMs);
