@@ -1,5 +1,7 @@
 /** Small, valid manifests, reports and requests with ids that no other test uses. */
+import { createHash } from "node:crypto";
 import type { DeployRequest } from "../../schema/api/admin.ts";
+import { digestText } from "../../schema/checkpoint/digest-text.ts";
 import { checkpointVersion, type Manifest } from "../../schema/checkpoint/manifest.ts";
 import type {
   DeviceReport,
@@ -20,10 +22,13 @@ export const newGenerationId = () => hex(16);
 export const newIncarnation = () => hex(8);
 export const newDigest = () => hex(32);
 
-export function makeManifest(digest = newDigest()): Manifest {
+/** A manifest of content that does not exist, under the digest that such content would have. */
+export function makeManifest(): Manifest {
+  const header = { bytes: 100, sha256: hex(32) };
+  const weights = { bytes: 4_096, chunk_bytes: 4_096, chunks: [{ sha256: hex(32), xxh3: hex(8) }] };
   return {
     version: checkpointVersion,
-    digest,
+    digest: createHash("sha256").update(digestText({ header, weights })).digest("hex"),
     model: {
       architecture: "llama",
       name: "tiny",
@@ -36,8 +41,8 @@ export function makeManifest(digest = newDigest()): Manifest {
       kv_bytes_per_token: 64,
       chat_template_sha256: null,
     },
-    header: { bytes: 100, sha256: hex(32) },
-    weights: { bytes: 4_096, chunk_bytes: 4_096, chunks: [{ sha256: hex(32), xxh3: hex(8) }] },
+    header,
+    weights,
     tensors: [
       { name: "token_embd.weight", dtype: "F16", shape: [16, 64], layer: -1, offset: 0, bytes: 2_048 },
     ],

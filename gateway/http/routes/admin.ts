@@ -8,6 +8,7 @@ import type { Fleet } from "../../placement/fleet.ts";
 import type { WorkerReports } from "../../placement/worker-reports.ts";
 import type { Log, StateStore } from "../../ports.ts";
 import { toAdminGeneration, toAdminInstance, toAdminWorker, toDeployedModel } from "../admin-views.ts";
+import { checkManifestDigest } from "../check-manifest.ts";
 import type { AppEnv } from "../context.ts";
 import { readBody } from "../read-json.ts";
 
@@ -32,13 +33,14 @@ export function adminRoutes(deps: AdminDeps): Hono<AppEnv> {
     .route("/admin/v1", clusterViews(deps));
 }
 
-/** POST answers 201 with the model, 409 `model_exists`; DELETE answers 200 and leaves running work to its end. */
+/** POST answers 201 with the model, 409 `model_exists`, 422 for a manifest that does not match its digest; DELETE answers 200 and leaves running work to its end. */
 function modelRoutes({ store, fleet, log, keep_alive_ms }: AdminDeps): Hono<AppEnv> {
   const notFound = (id: string) => new SllmError("model_not_found", `The model '${id}' is not deployed.`);
   return new Hono<AppEnv>()
     .post("/", async (c) => {
       const request = await readBody(c, deployRequest, limits.manifest_bytes);
       const { manifest, settings } = request;
+      await checkManifestDigest(manifest);
       const model = await store.deployModel(request, {
         context_tokens: Math.min(
           manifest.model.context_tokens,
