@@ -44,7 +44,7 @@ export const tierEnum = pgEnum("tier", tiers);
 export const workerStateEnum = pgEnum("worker_state", workerStates);
 
 /** Instances that hold memory. Queries must say it in these words for the planner to take the partial indexes. */
-export const liveInstance = sql`state not in ('gone', 'failed')`;
+const liveInstance = sql`state not in ('gone', 'failed')`;
 
 const bytes = (name: string) => bigint(name, { mode: "number" });
 const at = (name: string) => timestamp(name, { withTimezone: true, mode: "date", precision: 3 });
