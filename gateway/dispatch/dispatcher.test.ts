@@ -136,20 +136,25 @@ describe("before the first token", () => {
     );
   });
 
-  test("the same worker is tried again when there is no other", async () => {
-    const scene = new GatewayScene();
+  test("the only worker is tried again, for as long as it may take to come back", async () => {
+    const clock = new ManualClock();
+    const scene = new GatewayScene({ clock });
     const { model } = await scene.warm();
-    scene.workers.onGenerate = (request) => (request.epoch < 3 ? unreachable() : say(["ok"]));
-    expect((await scene.chat(model.id)).status).toBe(200);
-    expect(scene.workers.generations.map((g) => g.request.epoch)).toEqual([1, 1, 2, 3]);
+    scene.workers.onGenerate = (request) => (request.epoch < 4 ? unreachable() : say(["ok"]));
+    const answer = scene.chat(model.id);
+    await clock.advance(limits.worker_lease_ms);
+    expect((await answer).status).toBe(200);
+    expect(scene.workers.generations.map((g) => g.request.epoch)).toEqual([1, 1, 2, 3, 4]);
   });
 
   test("attempts are bounded", async () => {
-    const scene = new GatewayScene();
+    const clock = new ManualClock();
+    const scene = new GatewayScene({ clock });
     const { model } = await scene.warm();
     scene.workers.onGenerate = unreachable;
-    const response = await scene.chat(model.id);
-    expect(await codeOf(response)).toBe("worker_unavailable");
+    const answer = scene.chat(model.id);
+    await clock.advance(limits.worker_lease_ms);
+    expect(await codeOf(await answer)).toBe("worker_unavailable");
     expect(scene.workers.generations).toHaveLength(1 + limits.placement_attempts);
   });
 

@@ -81,6 +81,7 @@ export class GenerationDriver {
         signal: this.#signal,
         arrived_ms: this.#state.marks.arrived_ms,
         deadline_ms,
+        failed_attempts: this.#state.failed_attempts,
         avoid: this.#avoid,
         onLoadAwaited: (host) =>
           this.#apply({ type: "load_awaited", host: hostOf(host), at_ms: clock.monotonicMs() }),

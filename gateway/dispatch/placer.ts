@@ -12,7 +12,7 @@ import type { StartHistory } from "../placement/start-history.ts";
 import { bookedBytes, type Starts } from "../placement/starts.ts";
 import type { Clock } from "../ports.ts";
 import { decide } from "../scheduler/decide.ts";
-import type { Decision } from "../scheduler/decision.ts";
+import type { Action, Decision } from "../scheduler/decision.ts";
 import { settlesWithin } from "./settles-within.ts";
 import type { WaitingUpdate } from "./updates.ts";
 
@@ -29,7 +29,9 @@ export interface Ask {
   /** On the monotonic clock: when the request came, and when waiting is given up. */
   readonly arrived_ms: number;
   readonly deadline_ms: number;
-  /** Hosts that failed this request; taken again only when there is no other. */
+  /** Attempts at hosts that failed before this one. */
+  readonly failed_attempts: number;
+  /** Hosts that failed this request; taken again, after a pause, only when there is no other. */
   readonly avoid: { readonly workers: ReadonlySet<WorkerId>; readonly instances: ReadonlySet<InstanceId> };
   /** Told whenever the request begins to wait for the load of an instance. */
   readonly onLoadAwaited: (instance: InstanceRow) => void;
@@ -78,10 +80,16 @@ export class Placer {
   async *place(ask: Ask): Waiting<Placement> {
     const { fleet, clock, loads, starts } = this.#deps;
     let refusals = 0;
+    let avoid = ask.avoid;
     for (;;) {
       throwIfCancelled(ask.signal);
       const model = await this.findModel(ask.model_id);
-      const { action, reason } = this.#decide(model, ask);
+      const { action, reason } = this.#decide(model, avoid);
+      if (isRefusal(action) && avoid !== avoidNothing && ask.failed_attempts > 0) {
+        yield* this.#pause(pauseBeforeAttempt(ask.failed_attempts), ask);
+        avoid = avoidNothing;
+        continue;
+      }
       switch (action.kind) {
         case "use":
         case "queue":
@@ -122,20 +130,11 @@ export class Placer {
     }
   }
 
-  /** Hosts to avoid are a wish: when nothing else is there, they are asked again. */
-  #decide(model: FleetModel, ask: Ask): Decision {
+  #decide(model: FleetModel, avoid: Ask["avoid"]): Decision {
     const { model_id, checkpoint } = model.row;
-    const request = {
-      model_id,
-      checkpoint,
-      weights_bytes: model.facts.weights_bytes,
-      memory_bytes: bookedBytes(model),
-    };
-    const view = this.#deps.fleet.view();
-    const decision = decide(view, { ...request, avoid: ask.avoid });
-    const found = decision.action.kind !== "cannot_now" && decision.action.kind !== "cannot_ever";
-    const avoids = ask.avoid.workers.size + ask.avoid.instances.size > 0;
-    return found || !avoids ? decision : decide(view, { ...request, avoid: avoidNothing });
+    const { weights_bytes } = model.facts;
+    const request = { model_id, checkpoint, weights_bytes, memory_bytes: bookedBytes(model), avoid };
+    return decide(this.#deps.fleet.view(), request);
   }
 
   #refuseWhileBackingOff(model: FleetModel): void {
@@ -196,6 +195,19 @@ export class Placer {
   async *#pause(delay_ms: number, ask: Ask): Waiting<void> {
     yield* this.#hold(this.#deps.clock.sleep(delay_ms, ask.signal), () => waiting("queued"), ask);
   }
+}
+
+function isRefusal(action: Action): boolean {
+  return action.kind === "cannot_now" || action.kind === "cannot_ever";
+}
+
+/**
+ * The pauses before all attempts at the last host that is left add up to a lease: by then a worker that went away
+ * has come back under its new address or is known to be lost.
+ */
+function pauseBeforeAttempt(failed_attempts: number): number {
+  const parts = 2 ** (limits.placement_attempts - 1) - 1;
+  return (limits.worker_lease_ms * 2 ** (failed_attempts - 1)) / parts;
 }
 
 /**
