@@ -20,7 +20,8 @@ export type LayoutPlanner = (
   signal: AbortSignal | undefined,
 ) => Promise<readonly string[]>;
 
-const keptStderrChars = 2_000;
+/** Enough for the library's words before a crash report of the runtime. */
+const keptStderrChars = 8_000;
 
 /**
  * Tensors in canonical order: the engine's, then by name those that it does not use. The order depends on the model
@@ -101,9 +102,16 @@ function parseJson(text: string): unknown {
   }
 }
 
+/** The last lines that the library wrote, without a crash report of the runtime and without folders of its build. */
 function lastWords(stderr: string): string {
-  const lines = stderr.split("\n").filter((line) => line.trim() !== "");
-  return lines.length === 0 ? "" : ` Its last words: ${lines.slice(-5).join(" | ").slice(-500)}`;
+  const [own = ""] = stderr.split(/^={20,}$/m);
+  const lines = own.split("\n").filter((line) => line.trim() !== "");
+  if (lines.length === 0) return "";
+  const words = lines
+    .slice(-5)
+    .join(" | ")
+    .replaceAll(/(?:\/[\w.-]+)+\/([\w.-]+:\d+)/g, "$1");
+  return ` Its last words: ${words.slice(-500)}`;
 }
 
 function runChild(
@@ -112,7 +120,9 @@ function runChild(
   signal: AbortSignal | undefined,
 ): Promise<ChildEnd> {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
+    // Without this variable the library starts a debugger when it aborts.
+    const env = { ...process.env, GGML_NO_BACKTRACE: "1" };
+    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env });
     let stdout = "";
     let stderr = "";
     let stopped: string | null = null;
