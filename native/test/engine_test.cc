@@ -1,5 +1,6 @@
 // The engine's queue, slots and events, on the echo backend and on one that fails.
 #include <algorithm>
+#include <latch>
 #include <limits>
 #include <map>
 #include <memory>
@@ -99,17 +100,19 @@ Request request_of(std::uint64_t number, const std::string &text) {
     return request;
 }
 
-// Computes as the echo does, and fails at a given step.
+// Computes as the echo does from `start` on, and fails at a given step.
 class FailingBackend : public EchoBackend {
 public:
-    explicit FailingBackend(int good_steps) : EchoBackend(100, 2, 16, 0), left_(good_steps) {}
+    FailingBackend(int good_steps, std::latch &start) : EchoBackend(100, 2, 16, 0), left_(good_steps), start_(start) {}
     sllm::Status decode(std::span<const sllm::BatchToken> batch) override {
+        start_.wait();
         if (left_-- == 0) return {Code::engine, "the device is gone"};
         return EchoBackend::decode(batch);
     }
 
 private:
     int left_;
+    std::latch &start_;
 };
 
 }  // namespace
@@ -178,7 +181,8 @@ TEST("engine: bad requests are refused and bring no event") {
 
 TEST("engine: slots run together, the queue is bounded, and numbers are unique while unfinished") {
     const auto engine = echo(1000, 2, 1, 2'000);
-    for (std::uint64_t i = 1; i <= 3; i++) CHECK_OK(engine->submit(request_of(i, std::string(30, 'x'))));
+    const std::string long_answer(250, 'x');  // half a second: long enough for what happens below
+    for (std::uint64_t i = 1; i <= 3; i++) CHECK_OK(engine->submit(request_of(i, long_answer)));
     CHECK_EQ(engine->submit(request_of(4, "x")).code(), Code::overloaded);
     Collector events(*engine);
     events.until_token(2);
@@ -187,7 +191,7 @@ TEST("engine: slots run together, the queue is bounded, and numbers are unique w
     events.until_ended(1);
     CHECK_EQ(engine->submit(request_of(1, "x")).code(), Code::invalid_argument);
     events.until_ended(3);
-    CHECK_EQ(events.outcomes[1].text, std::string(30, 'x'));
+    CHECK_EQ(events.outcomes[1].text, long_answer);
     CHECK_OK(engine->submit(request_of(5, "x")));
 }
 
@@ -214,8 +218,10 @@ TEST("engine: cancelling ends a running and a waiting request with one event eac
 }
 
 TEST("engine: a backend that fails ends every request with its words and takes no more") {
-    Engine engine(std::make_unique<FailingBackend>(3), 10);
+    std::latch start(1);
+    Engine engine(std::make_unique<FailingBackend>(3, start), 10);
     for (std::uint64_t i = 1; i <= 4; i++) CHECK_OK(engine.submit(request_of(i, "abcdef")));
+    start.count_down();
     Collector events(engine);
     events.until_ended(4);
     for (auto &[number, o] : events.outcomes) CHECK_EQ(o.last.status, static_cast<int>(Code::engine));

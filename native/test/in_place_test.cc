@@ -207,6 +207,25 @@ TEST("in place: the hook in the CPU buffer type is gone after a build, and after
     CHECK(type->iface.alloc_buffer == alloc && type->iface.get_alignment == alignment);
 }
 
+TEST("in place: a slot that was used before answers as a fresh one") {
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    const auto copied = test::load_checkpoint(checkpoint);
+    const auto engine = open_engine(test::engine_options(checkpoint, copied.path));
+    const Trace fresh = trace_engine(*engine);
+    for (const std::uint32_t slot : {0u, 1u}) {
+        std::vector<BatchToken> batch;
+        for (std::uint32_t i = 0; i < 40; i++) {
+            batch.push_back({static_cast<std::int32_t>(i + 7 + slot), i, slot, i == 39});
+        }
+        CHECK_OK(engine->begin(slot, {}));
+        CHECK_OK(engine->decode(batch));
+    }
+    engine->end(1);
+    engine->end(0);
+    check_bit_equal(trace_engine(*engine), fresh);
+}
+
 TEST("in place: the KV cache costs memory only where it was written") {
     const test::TempFolder folder;
     const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
