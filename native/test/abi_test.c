@@ -1,4 +1,4 @@
-/* The whole C ABI from C, every function: on a checkpoint made before (argv[1]), with the engine libraries (argv[2]). */
+/* The whole C ABI from C, every function, on a checkpoint made before (argv[1]) and the engine libraries (argv[2]). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

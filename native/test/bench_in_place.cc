@@ -80,7 +80,8 @@ int bench(const std::string &folder) {
     }
     if (sllm::Status s = store.status(load, &status); !s.ok()) return fail(s.message());
     const sllm::BackendFacts &facts = backend->facts();
-    std::printf("{\"in_place\":%s,\"read_ms\":%.1f,\"gb_per_s\":%.2f,\"direct_io\":%s,\"build_ms\":%.1f,\"wait_ms\":%.1f,"
+    std::printf("{\"in_place\":%s,"
+                "\"read_ms\":%.1f,\"gb_per_s\":%.2f,\"direct_io\":%s,\"build_ms\":%.1f,\"wait_ms\":%.1f,"
                 "\"ready_ms\":%.1f,\"first_token_ms\":%.1f,\"prefill_ms\":%.1f,\"prefill_again_ms\":%.1f}\n",
                 static_cast<const sllm::llama::LlamaBackend &>(*backend).in_place() ? "true" : "false",
                 status.read_ms, static_cast<double>(checkpoint.weights_bytes) / status.read_ms / 1e6,
