@@ -3,9 +3,10 @@
 import { spawn, spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream, existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 /** The npm package whose tarball carries a git bundle of the very library release the prebuilt binaries come from. */
@@ -175,6 +176,37 @@ function upToDate(build, stamp, targets) {
   return known[targets.join(" ")] === stamp;
 }
 
+function isAlive(pid) {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error.code === "EPERM";
+  }
+}
+
+/** Runs work while no other process builds in the same folder; a lock that a dead process left is taken over. */
+async function locked(build, work) {
+  const file = join(build, ".lock");
+  for (;;) {
+    try {
+      await writeFile(file, String(process.pid), { flag: "wx" });
+      break;
+    } catch (error) {
+      if (error.code !== "EEXIST") throw error;
+    }
+    const holder = Number(await readFile(file, "utf8").catch(() => ""));
+    // An empty file belongs to a process that is just writing its number.
+    if (holder > 0 && !isAlive(holder)) await rm(file, { force: true });
+    else await sleep(100);
+  }
+  try {
+    return await work();
+  } finally {
+    await rm(file, { force: true });
+  }
+}
+
 /**
  * Builds the native library into native/build, or native/build-sanitize for the variant with AddressSanitizer and
  * UndefinedBehaviorSanitizer. Does nothing when no source changed since the last build of the same targets.
@@ -193,19 +225,27 @@ export async function buildNative(root, options = {}, log = () => {}) {
   const stamp = fingerprint(native, targets);
   if (upToDate(build, stamp, targets)) return { build, built: false };
   requireTools(["cmake", "c++", "make"]);
-  log(`building the native library (${variant})`);
   await mkdir(build, { recursive: true });
+  return await locked(build, async () => {
+    // Another process may have built the same while this one waited.
+    if (upToDate(build, stamp, targets)) return { build, built: false };
+    log(`building the native library (${variant})`);
+    await compile({ native, build, headers, variant, targets, log });
+    const file = join(build, ".built");
+    const known = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : {};
+    await writeFile(file, JSON.stringify({ ...known, [targets.join(" ")]: stamp }));
+    return { build, built: true };
+  });
+}
+
+async function compile({ native, build, headers, variant, targets, log }) {
   const configure = [
     ["-S", native, "-B", build, "-G", "Unix Makefiles"],
     [`-DSLLM_LLAMA_HEADERS=${headers}`, `-DSLLM_SANITIZE=${variant === "sanitize" ? "ON" : "OFF"}`],
   ].flat();
   await run("cmake", configure, { cwd: native, log });
-  const compile = ["--build", build, "--parallel", String(availableParallelism()), "--target", ...targets];
-  await run("cmake", compile, { cwd: native, log });
-  const file = join(build, ".built");
-  const known = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : {};
-  await writeFile(file, JSON.stringify({ ...known, [targets.join(" ")]: stamp }));
-  return { build, built: true };
+  const make = ["--build", build, "--parallel", String(availableParallelism()), "--target", ...targets];
+  await run("cmake", make, { cwd: native, log });
 }
 
 async function main() {
