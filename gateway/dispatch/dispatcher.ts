@@ -43,13 +43,20 @@ export class Dispatcher {
     const arrived_ms = clock.monotonicMs();
     await placer.findModel(model_id);
     const leave = this.#waitingRoom.enter();
-    records.begin({ generation_id, model_id, created_at_ms: clock.wallMs() });
+    const created_at_ms = clock.wallMs();
+    let isRecorded = false;
+    const record = () => {
+      if (!isRecorded) records.begin({ generation_id, model_id, created_at_ms });
+      isRecorded = true;
+    };
     const state = newGeneration(generation_id, model_id, arrived_ms);
-    const driver = new GenerationDriver(this.#deps, state, request, signal, leave);
+    const hooks = { onPlaced: leave, onUnhurried: record };
+    const driver = new GenerationDriver(this.#deps, state, request, signal, hooks);
     try {
       yield* driver.run(arrived_ms + hold_ms);
     } finally {
       leave();
+      record();
       const move = toEndMove(driver.state);
       records.end(move);
       const { worker_id, cold_start, completion_tokens } = move;

@@ -16,6 +16,14 @@ export interface DriverDeps extends FailInstanceDeps {
   readonly clock: Clock;
 }
 
+/** What the driver tells while it drives; each may be told several times. */
+export interface DriverHooks {
+  /** The generation stopped waiting for an instance. */
+  readonly onPlaced: () => void;
+  /** The next thing to come takes a while: a load or a prefill. Time for work that the first token need not wait for. */
+  readonly onUnhurried: () => void;
+}
+
 /** Pauses between cancels of a generation that its worker may not have seen yet when it was cancelled. */
 const cancelPauses_ms = [0, 50, 200, 700];
 
@@ -28,23 +36,22 @@ export class GenerationDriver {
   readonly #deps: DriverDeps;
   readonly #request: GenerationRequest;
   readonly #signal: AbortSignal;
-  readonly #onPlaced: () => void;
+  readonly #hooks: DriverHooks;
   readonly #avoid = { workers: new Set<WorkerId>(), instances: new Set<InstanceId>() };
   #state: Generation;
 
-  /** `onPlaced` is called when the generation stops waiting, at each attempt. */
   constructor(
     deps: DriverDeps,
     state: Generation,
     request: GenerationRequest,
     signal: AbortSignal,
-    onPlaced: () => void,
+    hooks: DriverHooks,
   ) {
     this.#deps = deps;
     this.#state = state;
     this.#request = request;
     this.#signal = signal;
-    this.#onPlaced = onPlaced;
+    this.#hooks = hooks;
   }
 
   get state(): Generation {
@@ -83,10 +90,12 @@ export class GenerationDriver {
         deadline_ms,
         failed_attempts: this.#state.failed_attempts,
         avoid: this.#avoid,
-        onLoadAwaited: (host) =>
-          this.#apply({ type: "load_awaited", host: hostOf(host), at_ms: clock.monotonicMs() }),
+        onLoadAwaited: (instance) => {
+          this.#apply({ type: "load_awaited", host: hostOf(instance), at_ms: clock.monotonicMs() });
+          this.#hooks.onUnhurried();
+        },
       });
-      this.#onPlaced();
+      this.#hooks.onPlaced();
       yield* this.#stream(placement);
     } catch (thrown) {
       const error = toSllmError(thrown);
@@ -146,6 +155,7 @@ export class GenerationDriver {
       case "started":
         this.#apply(event);
         yield { type: "accepted", prompt_tokens: event.prompt_tokens };
+        this.#hooks.onUnhurried();
         return;
       case "tokens": {
         const { first_index, tokens } = event;
