@@ -19,7 +19,9 @@ const signals = ["SIGINT", "SIGTERM", "SIGHUP"];
 export function runCommandLine(arguments_, { interactive = false, env = {} } = {}) {
   const bun = findBun(root);
   if (bun === null) throw new Error("Bun is not installed yet: run 'npm run setup' in the project's folder");
-  const child = spawn(bun, [`${root}/deploy/cli/main.ts`, ...arguments_], {
+  // Bun would read bunfig.toml and .env of the working directory, which is any folder of the user's.
+  const options = [`--config=${root}/bunfig.toml`, "--no-env-file"];
+  const child = spawn(bun, [...options, `${root}/deploy/cli/main.ts`, ...arguments_], {
     stdio: [interactive ? "inherit" : "pipe", "inherit", "inherit"],
     env: { ...process.env, ...env, ...(interactive ? {} : { SLLM_EXIT_WITH_PARENT: "1" }) },
   });

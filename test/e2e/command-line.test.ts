@@ -223,6 +223,17 @@ describe("without a system", () => {
     expect((await sllm(...convert)).out).toBe(first.out);
   });
 
+  test("files of the folder it is called in have no say over the command", async () => {
+    const strange = mkdtempSync(path.join(folder, "strange-"));
+    writeFileSync(path.join(strange, "bunfig.toml"), 'preload = ["./preload.ts"]\n');
+    writeFileSync(path.join(strange, "preload.ts"), 'console.log("preloaded");\n');
+    writeFileSync(path.join(strange, ".env"), "SLLM_CONFIG=missing.yaml\n");
+    const version = await runProgram(programs.entry, ["--version"], { folder: strange });
+    expect(version.out.trim()).toMatch(/^\d+\.\d+\.\d+$/);
+    const list = await runProgram(programs.entry, ["ls", "--url", "http://127.0.0.1:1"], { folder: strange });
+    expect(list.err).toContain("no gateway answers");
+  });
+
   test("the command works through a symbolic link and passes its exit status on", async () => {
     const link = path.join(folder, "sllm");
     const [node, entry] = programs.entry;

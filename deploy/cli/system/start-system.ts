@@ -112,7 +112,8 @@ function specOf(role: "gateway" | "worker", options: SystemOptions, settings: ()
   const inherited = Object.entries(options.variables).filter(([name]) => !isSettingVariable(name));
   return {
     role,
-    command: [process.execPath, join(options.root, role, "main", "bun.ts")],
+    // A .env file in the project's folder is no source of settings; Bun would read it.
+    command: [process.execPath, "--no-env-file", join(options.root, role, "main", "bun.ts")],
     folder: options.root,
     variables: () => ({
       ...Object.fromEntries(
