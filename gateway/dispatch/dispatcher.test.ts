@@ -120,6 +120,22 @@ describe("a cold model", () => {
   });
 });
 
+test("a graceful stop leaves no request that waits for a load behind", async () => {
+  const scene = new GatewayScene();
+  const { model } = await scene.ready();
+  const loaded = gate();
+  scene.workers.onLoad = async function* () {
+    await loaded.passed;
+    yield { type: "ready", timings: someLoadTimings };
+  };
+  const answer = scene.chat(model.id);
+  await eventually("the load begins", () => scene.workers.loads.length === 1);
+  await scene.gateway.stop();
+  expect((await scene.get("/readyz")).status).toBe(503);
+  loaded.open();
+  expect((await answer).status).toBe(200);
+});
+
 describe("before the first token", () => {
   test("a worker that cannot be reached is replaced by another, with a higher epoch", async () => {
     const scene = new GatewayScene();

@@ -6,6 +6,7 @@ import { parseEventId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import { eventually } from "../support/eventually.ts";
 import { GatewayScene } from "../support/gateway-scene.ts";
+import { ManualClock } from "../support/manual-clock.ts";
 import { readError } from "../support/read-error.ts";
 import { done, gate, someLoadTimings, tokens, unreachable } from "../support/scripted-worker.ts";
 import { collectSse, readSse } from "../support/sse-client.ts";
@@ -156,6 +157,24 @@ describe("a streamed chat", () => {
     expect(comments[0]).toMatchObject({ state: "loading" });
     expect(comments).toContainEqual({ state: "loading", eta_ms: 840, bytes_done: 10, bytes_total: 100 });
     expect(deltas.join("")).toBe("Hello world");
+  });
+
+  test("that is silent for long carries comments that say what it does", async () => {
+    const clock = new ManualClock();
+    const scene = new GatewayScene({ clock });
+    const { model } = await scene.warm();
+    const finish = gate();
+    scene.workers.onGenerate = async function* () {
+      yield { type: "started", prompt_tokens: 5 };
+      await finish.passed;
+      yield* [tokens(0, ["late"]), done(1)];
+    };
+    const received = collectSse(await scene.chat(model.id, { stream: true }));
+    await clock.advance(3 * limits.sse_keep_alive_ms);
+    finish.open();
+    const comments = (await received).filter((e) => e.kind === "comment");
+    expect(comments.map((c) => JSON.parse(c.data))).toEqual(Array(3).fill({ state: "running" }));
+    expect(clock.sleeping).toBe(0);
   });
 
   test("that a client leaves is cancelled at the worker at once", async () => {
