@@ -12,7 +12,7 @@ import { cancelled } from "./cancelled.ts";
 import type { GgufPair, GgufTensor } from "./gguf-reader.ts";
 import { mergeHeader } from "./gguf-writer.ts";
 import { layoutReply } from "./layout-reply.ts";
-import type { NativePaths } from "./native-paths.ts";
+import { engineChildEnvironment, type NativePaths } from "./native-paths.ts";
 
 /** Gives the names of a model's tensors in the engine's order. The path names a complete, sparse GGUF file. */
 export type LayoutPlanner = (
@@ -120,8 +120,7 @@ function runChild(
   signal: AbortSignal | undefined,
 ): Promise<ChildEnd> {
   return new Promise((resolve, reject) => {
-    // Without this variable the library starts a debugger when it aborts.
-    const env = { ...process.env, GGML_NO_BACKTRACE: "1" };
+    const env = engineChildEnvironment();
     const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env });
     let stdout = "";
     let stderr = "";

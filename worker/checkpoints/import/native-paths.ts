@@ -1,4 +1,4 @@
-/** Where the native library and the engine libraries lie, for programs that are not told. */
+/** Where the native library and the engine libraries lie, for programs that are not told, and how they are run. */
 import { join } from "node:path";
 import process from "node:process";
 
@@ -19,4 +19,9 @@ export function defaultNativePaths(): NativePaths {
       process.env.SLLM_ENGINE_LIBRARIES ??
       join(repositoryRoot, "node_modules/@node-llama-cpp/linux-x64/bins/linux-x64"),
   };
+}
+
+/** Environment of a process that may die inside the engine library: without the debugger that it starts then. */
+export function engineChildEnvironment(): Record<string, string | undefined> {
+  return { ...process.env, GGML_NO_BACKTRACE: "1" };
 }
