@@ -183,11 +183,11 @@ export class Loads {
       : new SllmError("model_load_failed", `${model_id} could not be started: ${error.message}`, {
           cause: error,
         });
-    log.warn("instance_failed", { instance_id, model_id, worker_id: row.worker_id, code: error.code });
+    const { code, message } = error;
+    log.warn("instance_failed", { instance_id, model_id, worker_id: row.worker_id, code, message });
     // A worker that is away says nothing about the model; its next start may go elsewhere at once.
     if (error.code !== "worker_unavailable")
       history.failed(model_id, row.checkpoint, told, clock.monotonicMs());
-    const { code, message } = error;
     const move = {
       instance_id,
       from: ["loading"],
