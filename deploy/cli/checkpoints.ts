@@ -24,7 +24,10 @@ export async function convertIntoStore(
   }
 }
 
-/** The manifest of a checkpoint that is in the store already; null when the text names a file to convert. */
+/**
+ * The manifest of a checkpoint that is in the store already; null when the text names a file to convert. Throws
+ * CommandFailure when it names nothing that exists.
+ */
 export async function findInStore(source: string, store_dir: string): Promise<Manifest | null> {
   if (checkpointDigest.safeParse(source).success) {
     const folder = join(store_dir, source);
@@ -35,7 +38,8 @@ export async function findInStore(source: string, store_dir: string): Promise<Ma
     }
     return (await readCheckpoint(folder)).manifest;
   }
-  if (statSync(source, { throwIfNoEntry: false })?.isDirectory() !== true) return null;
+  requireFile(source);
+  if (!statSync(source).isDirectory()) return null;
   const { digest, manifest } = await readCheckpoint(source);
   const expected = join(store_dir, digest);
   if (!isThere(expected) || realpathSync(expected) !== realpathSync(source)) {

@@ -52,12 +52,13 @@ export const deploy: Command = {
     const flags = [{ flag: "--data-dir", path: ["data_dir"], value: args.text("data-dir") }] as const;
     const settings = readSettings(flags, args.text("config"), surroundingsOfProcess());
     const gateway = new GatewayClient(findTarget(args.text("url"), settings));
-    const workers = await gateway.listWorkers(); // before a long conversion: is there anybody to deploy to?
     const store = checkpointStore(settings.config.data_dir);
+    const stored = await findInStore(source, store);
+    const workers = await gateway.listWorkers(); // before a long conversion: is there anybody to deploy to?
     const stop = listenForStop(() => process.exit(exitStatus.interrupted));
     try {
       const manifest =
-        (await findInStore(source, store)) ??
+        stored ??
         (await convertIntoStore(source, store, createStatusLine(process.stderr), stop.signal)).manifest;
       const model = await gateway.deploy({
         id: name,

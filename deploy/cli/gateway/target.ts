@@ -1,5 +1,5 @@
 /** Which gateway a command talks to. */
-import { UsageError } from "../failure.ts";
+import { CommandFailure, UsageError } from "../failure.ts";
 import type { Settings } from "../settings/settings.ts";
 import { readLock } from "../system/lock.ts";
 import type { GatewayTarget } from "./gateway-client.ts";
@@ -23,9 +23,14 @@ export function findTarget(url: string | undefined, settings: Settings): Gateway
   if (url !== undefined) return { url: baseUrl(url), ...keys };
   if (!settings.isSet("gateway", "port") && !settings.isSet("gateway", "host")) {
     const running = readLock(data_dir);
-    if (running?.isAlive === true && running.owner.url !== null) return { url: running.owner.url, ...keys };
+    if (running?.isAlive === true)
+      return { url: running.owner.url ?? stillStarting(running.owner.pid), ...keys };
   }
   return { url: `http://${hostToCall(gateway.host)}:${gateway.port}`, ...keys };
+}
+
+function stillStarting(pid: number): never {
+  throw new CommandFailure(`sllm is still starting (process ${pid})`, { advice: "Try again in a moment." });
 }
 
 /** An address to listen on is not always one to call. */
