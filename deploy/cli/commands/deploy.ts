@@ -1,8 +1,9 @@
 /** `sllm deploy`: makes a model available under a name, converting its file first if needed. */
+import { modelId } from "../../../schema/ids.ts";
 import { limits } from "../../../schema/limits.ts";
 import { convertIntoStore, findInStore } from "../checkpoints.ts";
 import type { Command } from "../command.ts";
-import { exitStatus } from "../failure.ts";
+import { exitStatus, UsageError } from "../failure.ts";
 import { GatewayClient } from "../gateway/gateway-client.ts";
 import { findTarget, urlArg } from "../gateway/target.ts";
 import { readSettings } from "../settings/settings.ts";
@@ -46,6 +47,9 @@ export const deploy: Command = {
   ],
   async run(args) {
     const [name, source] = [args.required("name"), args.required("source")];
+    const valid = modelId.safeParse(name);
+    if (!valid.success)
+      throw new UsageError(`'${name}' cannot be a model's name: ${valid.error.issues[0]?.message}`);
     const context_tokens = args.count("context", 16, limits.context_tokens);
     const slots = args.count("slots", 1, limits.slots);
     const keep_alive_ms = args.duration("keep-alive");
