@@ -1,5 +1,6 @@
 /** The counting of results: a report read wrongly would turn failures into passes. */
 import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
 import { addFailure, addResults, noResults, parseJunit, totalLine } from "./results.mjs";
 import { selectStages, stages } from "./stages.mjs";
 
@@ -61,7 +62,7 @@ describe("reports", () => {
 });
 
 describe("stages", () => {
-  const root = new URL("../..", import.meta.url).pathname;
+  const root = join(import.meta.dir, "../..");
   const names = (filter?: string) => selectStages(root, filter).map((stage) => stage.name);
 
   test("without a filter all with something to run are chosen, in order", () => {
