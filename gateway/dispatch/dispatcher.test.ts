@@ -207,7 +207,7 @@ describe("before the first token", () => {
 
 test("after the first token a dead engine ends the stream: shown text is never generated anew", async () => {
   const scene = new GatewayScene();
-  const { model } = await scene.warm();
+  const { model, instance_id } = await scene.warm();
   scene.workers.onGenerate = () => [
     { type: "started", prompt_tokens: 5 },
     tokens(0, ["Hello"]),
@@ -217,6 +217,8 @@ test("after the first token a dead engine ends the stream: shown text is never g
   expect(text).toContain("engine_failed");
   expect(text).not.toContain("[DONE]");
   expect(scene.workers.generations).toHaveLength(2);
+  const [event] = await scene.store.listEvents({ entity: "instance", entity_id: instance_id, limit: 1 });
+  expect(event).toMatchObject({ from_state: "ready", to_state: "failed", reason: "engine_failed" });
 });
 
 describe("the record of a generation", () => {

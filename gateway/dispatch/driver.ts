@@ -99,23 +99,28 @@ export class GenerationDriver {
       yield* this.#stream(placement);
     } catch (thrown) {
       const error = toSllmError(thrown);
-      if (this.#signal.aborted || !mayPlaceAgain(this.#state, error)) throw error;
-      await this.#learnFrom(error, placement);
+      if (this.#signal.aborted) throw error;
+      const recorded = this.#recordDeadInstance(error, placement);
+      if (!mayPlaceAgain(this.#state, error)) throw error;
+      this.#avoidHostOf(error);
+      // Its memory has to be free before the next attempt decides.
+      await recorded;
       this.#apply({ type: "attempt_failed" });
     } finally {
       placement?.use.release();
     }
   }
 
-  /** Remembers whom to avoid. An instance that its worker does not know, or whose engine ended, is dead for all. */
-  async #learnFrom(error: SllmError, placement: Placement | null): Promise<void> {
+  /** An instance that its worker does not know, or whose engine ended, is dead for all. Never rejects. */
+  async #recordDeadInstance(error: SllmError, placement: Placement | null): Promise<void> {
+    if (placement === null || !deadInstanceCodes.has(error.code)) return;
+    await failInstance(this.#deps, placement.instance, error);
+  }
+
+  #avoidHostOf(error: SllmError): void {
     const { worker_id, instance_id } = this.#state;
     if (instance_id !== null) this.#avoid.instances.add(instance_id);
-    if (error.code === "worker_unavailable") {
-      if (worker_id !== null) this.#avoid.workers.add(worker_id);
-    } else if (placement !== null && deadInstanceCodes.has(error.code)) {
-      await failInstance(this.#deps, placement.instance, error);
-    }
+    if (error.code === "worker_unavailable" && worker_id !== null) this.#avoid.workers.add(worker_id);
   }
 
   async *#stream(placement: Placement): Updates {
