@@ -162,6 +162,8 @@ export interface StateStore {
   createInstance(instance: NewInstance): Promise<CreateInstanceResult>;
   moveInstance(move: InstanceMove): Promise<boolean>;
   touchInstance(instance_id: InstanceId, now_ms: number): Promise<void>;
+  /** Instances that are gone or failed, the last ended first. */
+  endedInstances(limit: number): Promise<InstanceRow[]>;
 
   insertGeneration(generation: NewGeneration): Promise<void>;
   moveGeneration(move: GenerationMove): Promise<boolean>;

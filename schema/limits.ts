@@ -60,6 +60,8 @@ export const limits = {
   batch_tokens: 512,
   /** Instances of one worker; far above what memory admits. */
   instances: 256,
+  /** Ended instances in one answer of the admin API: enough to see why a model keeps failing. */
+  listed_instances: 1_000,
   /** Time for an engine process to leave by itself before it is killed. */
   engine_exit_ms: 2_000,
   /** Time for an engine process to say hello. Starting Bun and linking the libraries takes 0.1-1 s. */

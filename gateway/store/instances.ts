@@ -2,8 +2,8 @@
  * Instances and the memory they book. Memory is booked in the transaction that inserts an instance and freed in the
  * statement that ends it, so a device's `reserved_bytes` always equals the sum over its live instances.
  */
-import { eq, type SQL, sql } from "drizzle-orm";
-import { instances, models } from "../../schema/db/tables.ts";
+import { desc, eq, isNotNull, type SQL, sql } from "drizzle-orm";
+import { type InstanceRow, instances, models } from "../../schema/db/tables.ts";
 import { instanceMoves } from "../../schema/vocab.ts";
 import type { CreateInstanceResult, InstanceMove, NewInstance } from "../ports.ts";
 import type { Db } from "./database.ts";
@@ -132,4 +132,14 @@ export async function touchInstance(db: Db, instance_id: string, now_ms: number)
   await db.execute(sql`
     update instances set last_used_at = greatest(last_used_at, ${new Date(now_ms).toISOString()}::timestamptz)
     where instance_id = ${instance_id}`);
+}
+
+/** The last ended first. */
+export async function endedInstances(db: Db, limit: number): Promise<InstanceRow[]> {
+  return await db
+    .select()
+    .from(instances)
+    .where(isNotNull(instances.ended_at))
+    .orderBy(desc(instances.ended_at))
+    .limit(limit);
 }

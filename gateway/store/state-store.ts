@@ -5,7 +5,7 @@ import type { Database, Db } from "./database.ts";
 import { listEvents } from "./events.ts";
 import { callDatabase } from "./failures.ts";
 import { getGeneration, insertGeneration, moveGeneration } from "./generations.ts";
-import { createInstance, moveInstance, touchInstance } from "./instances.ts";
+import { createInstance, endedInstances, moveInstance, touchInstance } from "./instances.ts";
 import { deleteModel, deployModel, getModel, listModels, purgeModel } from "./models.ts";
 import { snapshot } from "./snapshot.ts";
 import { expireWorkers, heartbeat, registerWorker } from "./workers.ts";
@@ -31,6 +31,7 @@ export function createStateStore(database: Database, clock: Clock): StateStore {
     createInstance: (instance) => run((db) => createInstance(db, instance)),
     moveInstance: (move) => run((db) => moveInstance(db, move)),
     touchInstance: (instance_id, now_ms) => run((db) => touchInstance(db, instance_id, now_ms)),
+    endedInstances: (limit) => run((db) => endedInstances(db, limit)),
     insertGeneration: (generation) => run((db) => insertGeneration(db, generation)),
     moveGeneration: (move) => run((db) => moveGeneration(db, move)),
     getGeneration: (generation_id) => run((db) => getGeneration(db, generation_id)),

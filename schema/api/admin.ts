@@ -80,6 +80,11 @@ export const adminWorker = z.object({
 export type AdminWorker = z.infer<typeof adminWorker>;
 export const adminWorkerList = z.object({ data: z.array(adminWorker) });
 
+/** GET /admin/v1/instances: live ones, and with `ended` so many of those that ended last, with their errors. */
+export const instancesQuery = z.strictObject({
+  ended: z.coerce.number().int().min(0).max(limits.listed_instances).default(0),
+});
+
 export const adminInstance = z.object({
   instance_id: instanceId,
   model_id: modelId,

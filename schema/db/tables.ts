@@ -158,6 +158,7 @@ export const instances = pgTable(
   (t) => [
     index("instances_live_by_model").on(t.model_id).where(liveInstance),
     index("instances_live_by_worker").on(t.worker_id).where(liveInstance),
+    index("instances_by_end").on(t.ended_at).where(sql`${t.ended_at} is not null`),
     check("instances_memory_not_negative", sql`${t.memory_bytes} >= 0`),
     check("instances_ended_with_time", sql`(${t.state} in ('gone', 'failed')) = (${t.ended_at} is not null)`),
   ],

@@ -270,6 +270,16 @@ export class MemoryStateStore implements StateStore {
     });
   }
 
+  endedInstances(limit: number): Promise<InstanceRow[]> {
+    const endMs = (instance: InstanceRow) => instance.ended_at?.getTime() ?? 0;
+    return this.#do("endedInstances", () =>
+      [...this.#instances.values()]
+        .filter((i) => i.ended_at !== null)
+        .sort((a, b) => endMs(b) - endMs(a))
+        .slice(0, limit),
+    );
+  }
+
   insertGeneration(generation: NewGeneration): Promise<void> {
     return this.#do("insertGeneration", () => {
       const { generation_id, model_id, created_at_ms } = generation;

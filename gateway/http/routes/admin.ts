@@ -1,6 +1,6 @@
 /** The admin API under /admin/v1: deploy, list and delete models; see workers, instances and generations. */
 import { Hono } from "hono";
-import { deployRequest } from "../../../schema/api/admin.ts";
+import { deployRequest, instancesQuery } from "../../../schema/api/admin.ts";
 import { parseOrThrow, SllmError } from "../../../schema/error.ts";
 import { generationId } from "../../../schema/ids.ts";
 import { limits } from "../../../schema/limits.ts";
@@ -15,7 +15,7 @@ import { readBody } from "../read-json.ts";
 export interface AdminDeps {
   readonly store: Pick<
     StateStore,
-    "deployModel" | "deleteModel" | "getModel" | "listModels" | "getGeneration"
+    "deployModel" | "deleteModel" | "getModel" | "listModels" | "getGeneration" | "endedInstances"
   >;
   readonly fleet: Fleet;
   readonly reports: WorkerReports;
@@ -83,7 +83,11 @@ function clusterViews({ store, fleet, reports }: AdminDeps): Hono<AppEnv> {
     })
     .get("/instances", async (c) => {
       await fleet.known();
-      const data = fleet.instances.map((instance) => {
+      const query = parseOrThrow(instancesQuery, { ended: c.req.query("ended") }, "query");
+      const ended = query.ended > 0 ? await store.endedInstances(query.ended) : [];
+      const live = new Set(fleet.instances.map((i) => i.instance_id));
+      const all = [...fleet.instances, ...ended.filter((i) => !live.has(i.instance_id))];
+      const data = all.map((instance) => {
         const { worker_id, instance_id } = instance;
         const reported = reports.of(worker_id, instance_id);
         return toAdminInstance(

@@ -112,4 +112,5 @@ ALTER TABLE "models" ADD CONSTRAINT "models_checkpoint_checkpoints_digest_fk" FO
 ALTER TABLE "placements" ADD CONSTRAINT "placements_worker_id_workers_worker_id_fk" FOREIGN KEY ("worker_id") REFERENCES "public"."workers"("worker_id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
 CREATE INDEX "events_entity" ON "events" USING btree ("entity","entity_id","event_id");--> statement-breakpoint
 CREATE INDEX "instances_live_by_model" ON "instances" USING btree ("model_id") WHERE state not in ('gone', 'failed');--> statement-breakpoint
-CREATE INDEX "instances_live_by_worker" ON "instances" USING btree ("worker_id") WHERE state not in ('gone', 'failed');
+CREATE INDEX "instances_live_by_worker" ON "instances" USING btree ("worker_id") WHERE state not in ('gone', 'failed');--> statement-breakpoint
+CREATE INDEX "instances_by_end" ON "instances" USING btree ("ended_at") WHERE "instances"."ended_at" is not null;

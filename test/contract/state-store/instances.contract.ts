@@ -39,6 +39,27 @@ export function instanceContract(fixture: Fixture): void {
     return await fixture().store.moveInstance(move);
   };
 
+  test("ended instances are listed with their errors, the last ended first", async () => {
+    const { store } = fixture();
+    const first = (await startInstance(store)).instance;
+    const second = (await startInstance(store)).instance;
+    const live = (await startInstance(store)).instance;
+    const error = { code: "engine_failed", message: "ended with status 139" } as const;
+    const end = { from: ["loading"], to: "failed", reason: "test", error } as const;
+    await store.moveInstance({ ...end, instance_id: first.instance_id });
+    await Bun.sleep(5);
+    await store.moveInstance({ ...end, instance_id: second.instance_id });
+    const ours = [first.instance_id, second.instance_id, live.instance_id];
+    const listed = (await store.endedInstances(100)).filter((i) => ours.includes(i.instance_id));
+    expect(listed.map((i) => i.instance_id)).toEqual([second.instance_id, first.instance_id]);
+    expect(listed[0]).toMatchObject({
+      state: "failed",
+      error_code: error.code,
+      error_message: error.message,
+    });
+    expect((await store.endedInstances(1)).map((i) => i.instance_id)).toEqual([second.instance_id]);
+  });
+
   test("a new instance is loading and has its memory booked", async () => {
     const { store } = fixture();
     const { model, worker, instance } = await startInstance(store);

@@ -1,0 +1,26 @@
+/**
+ * `npm run bench -- <name> [--json]`: installs and builds what is missing, then runs one benchmark under Bun.
+ * Every benchmark measures its own ceiling and its peers in the same run and prints ratios.
+ */
+import { spawnSync } from "node:child_process";
+import { existsSync, readdirSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { findBun } from "../../deploy/scripts/bun.mjs";
+import { setup } from "../../deploy/scripts/setup.mjs";
+
+const folder = path.dirname(fileURLToPath(import.meta.url));
+const names = readdirSync(folder)
+  .filter((file) => file.endsWith(".bench.ts"))
+  .map((file) => file.slice(0, -".bench.ts".length));
+
+const [name, ...options] = process.argv.slice(2);
+const script = path.join(folder, `${name}.bench.ts`);
+if (!name || !existsSync(script)) {
+  console.error(`usage: npm run bench -- <name> [--json]\nbenchmarks: ${names.join(", ")}`);
+  process.exit(2);
+}
+const root = path.resolve(folder, "../..");
+await setup(root);
+const { status } = spawnSync(findBun(root), [script, ...options], { cwd: root, stdio: "inherit" });
+process.exit(status ?? 1);
