@@ -92,8 +92,9 @@ export const up: Command = {
       await serve(system, settings, stop.signal);
       return exitStatus.ok;
     } catch (error) {
-      if (stop.signal.aborted && error === stop.signal.reason) return exitStatus.ok;
-      throw error;
+      if (!stop.signal.aborted || error !== stop.signal.reason) throw error;
+      printNote("\nStopped before everything was up.");
+      return exitStatus.ok;
     } finally {
       stop.stopListening();
     }

@@ -15,12 +15,19 @@ export function formatLogLine(role: string, line: string, verbosity: Verbosity):
   const level = String(entry.level ?? "info");
   if (verbosity !== "all" && !shownByDefault.has(level)) return null;
   const fields = Object.entries(entry)
-    .filter(([name, value]) => !omitted.has(name) && value !== null)
+    .filter(
+      ([name, value]) => !omitted.has(name) && value !== null && !repeatsReason(name, value, entry.reason),
+    )
     .map(([name, value]) => `${name}=${formatValue(value)}`);
   const at = entry.at ?? entry.time;
   const time = typeof at === "string" ? `${at.slice(11, 23)} ` : "";
   const tag = level === "info" ? "" : `${level} `;
   return [`${time}${role}: ${tag}${String(entry.event ?? "")}`, ...fields].join(" ");
+}
+
+/** A cause that only says the reason again, with the class of the error before it. */
+function repeatsReason(name: string, value: unknown, reason: unknown): boolean {
+  return name === "cause" && typeof reason === "string" && String(value).endsWith(reason);
 }
 
 function formatValue(value: unknown): string {

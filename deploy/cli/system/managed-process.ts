@@ -14,8 +14,6 @@ const readyLine = z.object({ event: z.literal("ready"), role: z.string(), url: z
 const startMsMax = 60_000;
 /** Streams end and records are written within this time; see the gateway's and the worker's own shutdown. */
 const stopMsMax = 15_000;
-/** Last words kept to explain a failed start. */
-const keptLines = 12;
 
 export interface ProcessSpec {
   readonly role: "gateway" | "worker";
@@ -37,7 +35,6 @@ interface Running {
 
 export class ManagedProcess {
   readonly #spec: ProcessSpec;
-  readonly #lastLines: string[] = [];
   #running: Running | null = null;
   #isStopping = false;
   #wake: () => void = () => {};
@@ -77,22 +74,14 @@ export class ManagedProcess {
       detached: true,
     });
     this.#running = { child, started_at_ms: performance.now() };
-    void readLines(child.stderr, (line) => {
-      this.#lastLines.push(line);
-      if (this.#lastLines.length > keptLines) this.#lastLines.shift();
-      this.#spec.onLog(line);
-    });
+    void readLines(child.stderr, (line) => this.#spec.onLog(line));
     return this.#running;
   }
 
   async #untilReady({ child }: Running): Promise<string> {
     const { promise, resolve, reject } = Promise.withResolvers<string>();
     const fail = (what: string) =>
-      reject(
-        new CommandFailure(
-          [`the ${this.#spec.role} ${what}`, ...this.#lastLines.map((l) => `  ${l}`)].join("\n"),
-        ),
-      );
+      reject(new CommandFailure(`the ${this.#spec.role} ${what}`, { advice: "Its lines above say why." }));
     const timer = setTimeout(() => {
       fail(`was not ready within ${startMsMax / 1000} s`);
       child.kill("SIGKILL");

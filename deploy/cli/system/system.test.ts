@@ -57,6 +57,18 @@ describe("log lines", () => {
     expect(formatLogLine("worker", worker, "notable")).toBe("03:04:05.678 worker: error x");
   });
 
+  test("say a reason once, also when the cause repeats it", () => {
+    const failed = JSON.stringify({
+      level: "error",
+      event: "x",
+      reason: "port in use",
+      cause: "Error: port in use",
+    });
+    expect(formatLogLine("gateway", failed, "notable")).toBe('gateway: error x reason="port in use"');
+    const other = JSON.stringify({ level: "error", event: "x", reason: "a", cause: "Error: b" });
+    expect(formatLogLine("gateway", other, "notable")).toBe('gateway: error x reason=a cause="Error: b"');
+  });
+
   test("of level info are shown only when all are wanted", () => {
     expect(formatLogLine("gateway", line("info"), "notable")).toBeNull();
     expect(formatLogLine("gateway", line("info"), "all")).toStartWith("03:04:05.678 gateway: worker_lost");
