@@ -7,7 +7,8 @@ import { existsSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { findBun } from "../../deploy/scripts/bun.mjs";
-import { setup } from "../../deploy/scripts/setup.mjs";
+import { prepare } from "../../deploy/scripts/prepare.mjs";
+import { root, runScript } from "../../deploy/scripts/repository.mjs";
 
 const folder = path.dirname(fileURLToPath(import.meta.url));
 const names = readdirSync(folder)
@@ -20,7 +21,8 @@ if (!name || !existsSync(script)) {
   console.error(`usage: npm run bench -- <name> [--json]\nbenchmarks: ${names.join(", ")}`);
   process.exit(2);
 }
-const root = path.resolve(folder, "../..");
-await setup(root);
-const { status } = spawnSync(findBun(root), [script, ...options], { cwd: root, stdio: "inherit" });
-process.exit(status ?? 1);
+await runScript(async () => {
+  await prepare();
+  const { status } = spawnSync(findBun(root), [script, ...options], { cwd: root, stdio: "inherit" });
+  process.exitCode = status ?? 1;
+});
