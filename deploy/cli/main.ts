@@ -11,12 +11,17 @@ import { rm } from "./commands/rm.ts";
 import { up } from "./commands/up.ts";
 import { run } from "./run.ts";
 import { root } from "./settings/surroundings.ts";
-import { printLine, printNote } from "./terminal/output.ts";
+import { onReaderGone, printLine, printNote } from "./terminal/output.ts";
 
 const commands = [up, convert, deploy, ls, rm, chat, demo];
 const packageFile: unknown = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
 const { version } = z.object({ version: z.string() }).parse(packageFile);
 
+// `up` serves on without a reader; any other command has nothing left to do. Leaving closes its connection, which
+// ends the answer at the gateway.
+onReaderGone(() => {
+  if (process.argv[2] !== up.name) process.exit();
+});
 const status = await run(commands, version, process.argv.slice(2), { out: printLine, err: printNote });
 // Output to a pipe may still be on its way; leaving by exitCode lets it arrive.
 process.exitCode = status;

@@ -87,6 +87,16 @@ describe("a running system", () => {
     expect(out.trim().length).toBeGreaterThan(10);
   });
 
+  test("ends without a word when the reader of its answer leaves, as head does", async () => {
+    const talk = startProgram(programs.sllm, ["chat", "tiny-shakespeare", "Speak at length.", ...data], {
+      folder,
+    });
+    talk.child.stdout?.once("data", () => talk.child.stdout?.destroy());
+    const { status, err } = await talk.finished;
+    expect(err).toBe("");
+    expect(status).toBe(0);
+  });
+
   test("deploys a file under a name, refuses the name again, replaces it, removes it", async () => {
     const model = ["deploy", "mine", sampleModelPath, ...data];
     const settings = ["--context", "128", "--slots", "2", "--keep-alive", "30s"];

@@ -8,3 +8,14 @@ export function printLine(text = ""): void {
 export function printNote(text: string): void {
   process.stderr.write(`${text}\n`);
 }
+
+/** Calls back once when the reader of standard output has left, as `head` does; later output goes nowhere. */
+export function onReaderGone(callback: () => void): void {
+  let isGone = false;
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+    if (isGone) return;
+    isGone = true;
+    callback();
+  });
+}
