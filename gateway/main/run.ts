@@ -46,6 +46,7 @@ export async function runGateway(host: Host): Promise<void> {
 async function start(host: Host): Promise<void> {
   // Who reads our lines may go before us; that nobody listens any more must not spoil a graceful end.
   for (const output of [process.stdout, process.stderr]) output.on("error", () => undefined);
+  const ends = listenForEnd();
   const settings = readSettings(process.env);
   const database = await openConfigured(settings);
   try {
@@ -54,7 +55,7 @@ async function start(host: Host): Promise<void> {
     const gateway = composeGateway(settings, { database, fetch: host.fetch, log });
     await gateway.start();
     const server = await host.serve((request) => gateway.app.fetch(request), settings.gateway);
-    endOnSignals(gateway, server, database);
+    ends.handle(endOnce(gateway, server, database));
     const url = `http://${urlHost(settings.gateway.host)}:${server.port}`;
     log.info("ready", { url });
     process.stdout.write(`${JSON.stringify({ event: "ready", role: "gateway", url })}\n`);
@@ -75,10 +76,40 @@ async function openConfigured(settings: GatewaySettings): Promise<Database> {
   return database;
 }
 
-/** The first signal ends gracefully, a second one at once what the first still waits for. */
-function endOnSignals(gateway: Gateway, server: Server, database: Database): void {
+interface Ends {
+  /** Who is told of every wish to end from now on, and at once of those that came before. */
+  handle(end: (reason: string) => void): void;
+}
+
+/**
+ * Listens for signals and for the end of the parent from the first moment: a database that is being opened must be
+ * closed again, so an early signal waits until there is something to end. A second one before that ends at once.
+ */
+function listenForEnd(): Ends {
+  let early: string | null = null;
+  let end = (reason: string) => {
+    if (early !== null) process.exit(1);
+    early = reason;
+  };
+  process.on("SIGTERM", () => end("SIGTERM"));
+  process.on("SIGINT", () => end("SIGINT"));
+  if (process.env.SLLM_EXIT_WITH_PARENT === "1") {
+    process.stdin.on("end", () => end("parent is gone"));
+    process.stdin.on("error", () => end("parent is gone"));
+    process.stdin.resume();
+  }
+  return {
+    handle(handler) {
+      end = handler;
+      if (early !== null) handler(early);
+    },
+  };
+}
+
+/** The first call ends gracefully, a second one at once what the first still waits for. */
+function endOnce(gateway: Gateway, server: Server, database: Database): (reason: string) => void {
   let ending: Promise<void> | null = null;
-  const end = (reason: string) => {
+  return (reason) => {
     if (ending !== null) {
       server.cut();
       return;
@@ -92,13 +123,6 @@ function endOnSignals(gateway: Gateway, server: Server, database: Database): voi
       },
     );
   };
-  process.on("SIGTERM", () => end("SIGTERM"));
-  process.on("SIGINT", () => end("SIGINT"));
-  if (process.env.SLLM_EXIT_WITH_PARENT === "1") {
-    process.stdin.on("end", () => end("parent is gone"));
-    process.stdin.on("error", () => end("parent is gone"));
-    process.stdin.resume();
-  }
 }
 
 async function endGracefully(gateway: Gateway, server: Server, database: Database): Promise<void> {

@@ -1,6 +1,7 @@
 /** The gateway as a process with its embedded database: starts, refusals, ends, and what survives them. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { bundleGateway } from "../../gateway/main/bundle.ts";
 import { deployedModelList } from "../../schema/api/admin.ts";
@@ -184,6 +185,23 @@ describe("an end", () => {
     expect(await Promise.race([gateway.exited, Bun.sleep(5_000)])).toBe(0);
     await reader?.cancel().catch(() => undefined);
     await worker.stop();
+  }, 30_000);
+
+  test("that is asked for while the database is being made comes in order too", async () => {
+    const data_dir = mkdtempSync(path.join(tmpdir(), "sllm-early-end-"));
+    folders.push(data_dir);
+    const variables = { SLLM_DATA_DIR: data_dir, SLLM_CLUSTER_TOKEN: cluster_token, SLLM_GATEWAY_PORT: "0" };
+    const child = Bun.spawn([process.execPath, "gateway/main/bun.ts"], {
+      cwd: repositoryRoot,
+      env: { ...process.env, ...variables },
+      stdout: "ignore",
+      stderr: "ignore",
+    });
+    const lock = path.join(data_dir, "database.lock");
+    await eventually("the database is being made", () => existsSync(lock));
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(0);
+    expect(existsSync(lock)).toBe(false);
   }, 30_000);
 
   test("comes with the end of the parent, if the parent wants so", async () => {

@@ -42,8 +42,6 @@ export async function runWorker(host: Host): Promise<void> {
 async function start(host: Host): Promise<void> {
   // Who reads our lines may go before us; that nobody listens any more must not spoil a graceful end.
   for (const output of [process.stdout, process.stderr]) output.on("error", () => undefined);
-  // Who reads our lines may go before us; that nobody listens any more must not spoil a graceful end.
-  for (const output of [process.stdout, process.stderr]) output.on("error", () => undefined);
   const settings = readSettings();
   const { cluster_token } = settings;
   if (cluster_token === undefined)
