@@ -32,6 +32,8 @@ export interface ModelWish {
   readonly split?: number;
   /** The output layer is the token table. gemma3 always is. */
   readonly tied?: boolean;
+  /** Number of layers, at most 512; chosen to suit the size if left out. */
+  readonly layers?: number | undefined;
 }
 
 export interface MadeModel {
@@ -64,6 +66,7 @@ export async function makeModel(wish: ModelWish): Promise<MadeModel> {
     vocabulary: vocabulary === "sample" ? sampleTokens : vocabulary,
     context: wish.context_tokens ?? 4096,
     tied,
+    layers: wish.layers,
   });
   const tokenizer = vocabulary === "sample" ? await sampleVocabulary() : syntheticVocabulary(vocabulary);
   const name = `Random ${architecture} ${type} ${seed}`;
@@ -112,6 +115,7 @@ const usage = `Writes a GGUF model with random weights.
   --context       tokens the model claims to be trained for (4096)
   --split         number of files (1)
   --tied          the output layer is the token table
+  --layers        number of layers, 1 to 512 (as many as suit the size)
 `;
 
 /** Bytes of a text such as 1.5GB (powers of 1000), 1GiB (powers of 1024) or 4096. */
@@ -147,6 +151,7 @@ function parseWish(args: string[]): ModelWish | null {
       context: { type: "string", default: "4096" },
       split: { type: "string", default: "1" },
       tied: { type: "boolean", default: false },
+      layers: { type: "string" },
       help: { type: "boolean", default: false },
     },
   });
@@ -167,6 +172,7 @@ function parseWish(args: string[]): ModelWish | null {
     context_tokens: wholeNumber(values.context, "context"),
     split: wholeNumber(values.split, "split"),
     tied: values.tied,
+    layers: values.layers === undefined ? undefined : wholeNumber(values.layers, "layers"),
   };
 }
 

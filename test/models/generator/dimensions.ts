@@ -15,6 +15,8 @@ export interface Wish {
   readonly vocabulary: number;
   readonly context: number;
   readonly tied: boolean;
+  /** Exactly so many layers, whatever the proportions: the more, the more and the smaller the tensors. */
+  readonly layers?: number | undefined;
 }
 
 /** Bytes of a tensor in the file, in the model's type unless it is always F32. */
@@ -51,7 +53,7 @@ function layersFor(wish: Wish, embedding: number): Dimensions {
   const base = { architecture, embedding, feed_forward, vocabulary, context, tied };
   const none = weightBytes({ ...base, layers: 0 }, wish.type);
   const one = weightBytes({ ...base, layers: 1 }, wish.type) - none;
-  const layers = Math.round((wish.size_bytes - none) / one);
+  const layers = wish.layers ?? Math.round((wish.size_bytes - none) / one);
   return { ...base, layers: Math.min(mostLayers, Math.max(1, layers)) };
 }
 
