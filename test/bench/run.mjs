@@ -7,6 +7,7 @@ import { existsSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { findBun } from "../../deploy/scripts/bun.mjs";
+import { buildNative } from "../../deploy/scripts/native.mjs";
 import { prepare } from "../../deploy/scripts/prepare.mjs";
 import { root, runScript } from "../../deploy/scripts/repository.mjs";
 
@@ -14,6 +15,12 @@ const folder = path.dirname(fileURLToPath(import.meta.url));
 const names = readdirSync(folder)
   .filter((file) => file.endsWith(".bench.ts"))
   .map((file) => file.slice(0, -".bench.ts".length));
+
+/** The libraries, and the programs that measure ceilings and peers. */
+const targets = [
+  ...["sllm", "sllm_llama"],
+  ...["sllm_bench_plain", "sllm_bench_ceiling", "sllm_bench_ablation"],
+];
 
 const [name, ...options] = process.argv.slice(2);
 const script = path.join(folder, `${name}.bench.ts`);
@@ -23,6 +30,7 @@ if (!name || !existsSync(script)) {
 }
 await runScript(async () => {
   await prepare();
+  await buildNative(root, { targets }, (line) => process.stderr.write(`setup: ${line}\n`));
   const { status } = spawnSync(findBun(root), [script, ...options], { cwd: root, stdio: "inherit" });
   process.exitCode = status ?? 1;
 });

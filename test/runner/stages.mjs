@@ -27,6 +27,7 @@ export const stages = [
       "test/support",
       "test/runner",
       "test/models",
+      "test/bench",
     ],
     test_ms: 10_000,
     limit_ms: 4 * minute_ms,
