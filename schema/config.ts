@@ -53,6 +53,15 @@ export const workerConfig = z.strictObject({
     .min(0)
     .optional()
     .describe("Host-memory tier for weights of stopped models; half of memory_bytes if left out."),
+  prefault_bytes: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .optional()
+    .describe(
+      "Memory for weights made ready from the start, so that loads need not wait for it; the smaller of an eighth " +
+        "of memory_bytes and 2 GiB if left out, 0 for none.",
+    ),
   threads: z.coerce
     .number()
     .int()

@@ -7,8 +7,7 @@
 #include "store/store.h"
 
 struct sllm_store {
-    explicit sllm_store(std::uint32_t reader_threads) : impl(reader_threads) {}
-    sllm::Store impl;
+    std::unique_ptr<sllm::Store> impl;
 };
 
 namespace {
@@ -33,7 +32,11 @@ sllm_status sllm_store_create(const sllm_store_params *params, sllm_store **out)
         if (p.reader_threads > sllm::limits::reader_threads) {
             return {Code::invalid_argument, "at most " + std::to_string(sllm::limits::reader_threads) + " readers"};
         }
-        *out = new sllm_store(p.reader_threads == 0 ? default_reader_threads : p.reader_threads);
+        const std::uint32_t readers = p.reader_threads == 0 ? default_reader_threads : p.reader_threads;
+        auto store = std::make_unique<sllm_store>();
+        const sllm::ArenaOptions arena{p.arena_bytes, p.prefault_bytes};
+        if (Status s = sllm::Store::create(readers, arena, sllm::Env::posix(), &store->impl); !s.ok()) return s;
+        *out = store.release();
         return {};
     });
 }
@@ -55,7 +58,7 @@ sllm_status sllm_store_load(sllm_store *store, const sllm_load_params *params, u
         request.weights_bytes = p.weights_bytes;
         request.chunk_bytes = p.chunk_bytes;
         request.chunk_digests.assign(p.chunk_digests, p.chunk_digests + p.n_chunks);
-        return store->impl.load(std::move(request), load);
+        return store->impl->load(std::move(request), load);
     });
 }
 
@@ -63,7 +66,7 @@ sllm_status sllm_store_status(sllm_store *store, uint64_t load, sllm_load_status
     return guarded([&]() -> Status {
         if (store == nullptr) return no_handle();
         sllm::LoadStatus status;
-        if (Status s = store->impl.status(load, &status); !s.ok()) return s;
+        if (Status s = store->impl->status(load, &status); !s.ok()) return s;
         sllm_load_status result{};
         result.state = status.state;
         result.fd = status.fd;
@@ -79,7 +82,7 @@ sllm_status sllm_store_status(sllm_store *store, uint64_t load, sllm_load_status
 sllm_status sllm_store_wait(sllm_store *store, uint64_t timeout_us) {
     return guarded([&]() -> Status {
         if (store == nullptr) return no_handle();
-        store->impl.wait(timeout_us);
+        store->impl->wait(timeout_us);
         return {};
     });
 }
@@ -87,7 +90,22 @@ sllm_status sllm_store_wait(sllm_store *store, uint64_t timeout_us) {
 sllm_status sllm_store_release(sllm_store *store, uint64_t load) {
     return guarded([&]() -> Status {
         if (store == nullptr) return no_handle();
-        return store->impl.release(load);
+        return store->impl->release(load);
+    });
+}
+
+sllm_status sllm_store_arena(sllm_store *store, sllm_arena_status *out) {
+    return guarded([&]() -> Status {
+        if (store == nullptr) return no_handle();
+        const sllm::ArenaStatus status = store->impl->arena_status();
+        sllm_arena_status result{};
+        result.prefaulting = status.prefaulting ? 1 : 0;
+        result.arena_bytes = status.arena_bytes;
+        result.used_bytes = status.used_bytes;
+        result.faulted_bytes = status.faulted_bytes;
+        result.prefault_bytes = status.prefault_bytes;
+        result.prefault_ms = status.prefault_ms;
+        return write_result(result, out);
     });
 }
 

@@ -4,7 +4,9 @@
 #include "core/status.h"
 #include "sllm/sllm.h"
 
-static_assert(sizeof(sllm_store_params) == 8);
+static_assert(sizeof(sllm_store_params) == 24 && offsetof(sllm_store_params, arena_bytes) == 8);
+static_assert(sizeof(sllm_arena_status) == 48 && offsetof(sllm_arena_status, used_bytes) == 16 &&
+              offsetof(sllm_arena_status, prefault_ms) == 40);
 static_assert(sizeof(sllm_load_params) == 48 && offsetof(sllm_load_params, weights_path) == 8 &&
               offsetof(sllm_load_params, chunk_digests) == 32 && offsetof(sllm_load_params, n_chunks) == 40);
 static_assert(sizeof(sllm_load_status) == 552 && offsetof(sllm_load_status, bytes_done) == 16 &&

@@ -1,9 +1,29 @@
-/** The store of the native library: reads checkpoints from disk into host copies that engine processes map. */
+/** The store of the native library: reads checkpoints from disk into an arena of host memory that engines map. */
 import { CallMemory } from "./call-memory.ts";
 import { checkStatus } from "./checked-calls.ts";
 import { toSafeNumber } from "./errors.ts";
-import { type FailureName, failureName, loadParams, loadStatus } from "./sllm-structs.ts";
+import { arenaStatus, type FailureName, failureName, loadParams, loadStatus } from "./sllm-structs.ts";
 import type { NativeBinding, NativeHandle } from "./symbols.ts";
+
+export interface NativeStoreParams {
+  readonly reader_threads?: number;
+  /** Host memory that copies may use at most; 0 (or left out): the machine's. */
+  readonly arena_bytes?: number;
+  /** Of it, kept faulted in from the start, in the background. */
+  readonly prefault_bytes?: number;
+}
+
+export interface NativeArenaStatus {
+  readonly arena_bytes: number;
+  /** In whole chunks of 16 MiB. */
+  readonly used_bytes: number;
+  /** With memory behind them, used ones included. */
+  readonly faulted_bytes: number;
+  readonly prefault_bytes: number;
+  /** That the first pre-fault took; so far, while it goes on. */
+  readonly prefault_ms: number;
+  readonly prefaulting: boolean;
+}
 
 export interface NativeLoadParams {
   readonly weights_path: string;
@@ -74,10 +94,26 @@ export class NativeStore implements Disposable {
     checkStatus("sllm_store_wait", this.#binding, status);
   }
 
-  /** sllm_store_release: engines that mapped the copy keep their pages. */
+  /** sllm_store_release: only when all engines that were given the copy are gone; its memory is used again. */
   release(load: bigint): void {
     const status = this.#binding.calls.sllm_store_release(this.#open(), load);
     checkStatus("sllm_store_release", this.#binding, status);
+  }
+
+  /** sllm_store_arena. */
+  arena(): NativeArenaStatus {
+    const out = arenaStatus.allocate();
+    const status = this.#binding.calls.sllm_store_arena(this.#open(), out);
+    checkStatus("sllm_store_arena", this.#binding, status);
+    const found = arenaStatus.decode(new DataView(out.buffer));
+    return {
+      arena_bytes: toSafeNumber(found.arena_bytes, "arena_bytes"),
+      used_bytes: toSafeNumber(found.used_bytes, "used_bytes"),
+      faulted_bytes: toSafeNumber(found.faulted_bytes, "faulted_bytes"),
+      prefault_bytes: toSafeNumber(found.prefault_bytes, "prefault_bytes"),
+      prefault_ms: found.prefault_ms,
+      prefaulting: found.prefaulting !== 0,
+    };
   }
 
   [Symbol.dispose](): void {

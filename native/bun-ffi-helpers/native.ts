@@ -6,14 +6,19 @@ import { CallMemory, cString } from "./call-memory.ts";
 import { checkStatus, createdHandle, fillText } from "./checked-calls.ts";
 import { NativeLoadError } from "./errors.ts";
 import { NativeEngine, type NativeEngineParams } from "./native-engine.ts";
-import { NativeStore } from "./native-store.ts";
+import { NativeStore, type NativeStoreParams } from "./native-store.ts";
 import { abiVersion, engineKind, engineParams, storeParams } from "./sllm-structs.ts";
 import type { NativeBinding, NativeHandle, NativeLoader } from "./symbols.ts";
 
 export { NativeLoadError, SllmNativeError, toSafeNumber } from "./errors.ts";
 export type { DrainBuffers, NativeEngineParams, NativeEvent, NativeRequest } from "./native-engine.ts";
 export { NativeEngine, newDrainBuffers } from "./native-engine.ts";
-export type { NativeLoadParams, NativeLoadStatus } from "./native-store.ts";
+export type {
+  NativeArenaStatus,
+  NativeLoadParams,
+  NativeLoadStatus,
+  NativeStoreParams,
+} from "./native-store.ts";
 export { NativeStore } from "./native-store.ts";
 export { type FailureName, failureName } from "./sllm-structs.ts";
 export type { NativeHandle, NativeLoader } from "./symbols.ts";
@@ -70,9 +75,15 @@ export class NativeLibrary {
   }
 
   /** sllm_store_create. The caller owns the store and disposes of it. */
-  createStore(params: { reader_threads?: number } = {}): NativeStore {
+  createStore(params: NativeStoreParams = {}): NativeStore {
+    const { reader_threads = 0, arena_bytes = 0, prefault_bytes = 0 } = params;
+    const encoded = storeParams.encode({
+      reader_threads,
+      arena_bytes: BigInt(arena_bytes),
+      prefault_bytes: BigInt(prefault_bytes),
+    });
     const out = new BigUint64Array(1);
-    const status = this.binding.calls.sllm_store_create(storeParams.encode(params), out);
+    const status = this.binding.calls.sllm_store_create(encoded, out);
     checkStatus("sllm_store_create", this.binding, status);
     return new NativeStore(this.binding, createdHandle("sllm_store_create", out));
   }

@@ -2,7 +2,7 @@
 import { struct } from "./struct.ts";
 
 /** SLLM_ABI_VERSION of the header these layouts were written for; the major half must agree. */
-export const abiVersion = 0x0001_0000;
+export const abiVersion = 0x0001_0001;
 
 /** sllm_status, by name. */
 export const statuses = {
@@ -44,7 +44,22 @@ export const eventKind = {
 } as const;
 export const finishKind = { SLLM_FINISH_STOP: 1, SLLM_FINISH_LENGTH: 2 } as const;
 
-export const storeParams = struct("sllm_store_params", { struct_size: "u32", reader_threads: "u32" });
+export const storeParams = struct("sllm_store_params", {
+  struct_size: "u32",
+  reader_threads: "u32",
+  arena_bytes: "u64",
+  prefault_bytes: "u64",
+});
+
+export const arenaStatus = struct("sllm_arena_status", {
+  struct_size: "u32",
+  prefaulting: "u32",
+  arena_bytes: "u64",
+  used_bytes: "u64",
+  faulted_bytes: "u64",
+  prefault_bytes: "u64",
+  prefault_ms: "f64",
+});
 
 export const loadParams = struct("sllm_load_params", {
   struct_size: "u32",
@@ -127,6 +142,7 @@ export const event = struct("sllm_event", {
 /** All structs of the header, for checks. */
 export const structs = [
   storeParams,
+  arenaStatus,
   loadParams,
   loadStatus,
   engineParams,

@@ -40,6 +40,8 @@ export const symbols = {
   sllm_store_wait: { args: ["handle", "u64"], returns: "i32" },
   // sllm_status sllm_store_release(sllm_store *store, uint64_t load)
   sllm_store_release: { args: ["handle", "u64"], returns: "i32" },
+  // sllm_status sllm_store_arena(sllm_store *store, sllm_arena_status *out)
+  sllm_store_arena: { args: ["handle", "buffer"], returns: "i32" },
 
   // sllm_status sllm_engine_create(const sllm_engine_params *params, sllm_engine **out)
   sllm_engine_create: { args: ["buffer", "buffer"], returns: "i32" },

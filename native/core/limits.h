@@ -36,6 +36,11 @@ inline constexpr std::uint32_t threads = 512;
 // Bytes of weights of one checkpoint.
 inline constexpr std::uint64_t weights_bytes = std::uint64_t{4} << 40;
 
+// Chunk of the arena: as large as a checkpoint's chunks, so that one usually holds the other; schema/limits.ts calls it
+// chunk_bytes. The arena's bound keeps chunk numbers within 32 bits with room to spare.
+inline constexpr std::uint64_t arena_chunk_bytes = std::uint64_t{16} << 20;
+inline constexpr std::uint64_t arena_bytes = std::uint64_t{64} << 40;
+
 // Alignment of chunks and of the end of weights.bin: O_DIRECT on any common device.
 inline constexpr std::uint64_t file_align_bytes = 4'096;
 

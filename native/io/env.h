@@ -21,8 +21,10 @@ public:
     // Size in bytes of a regular file or of anonymous memory; -EISDIR and the like are up to open.
     virtual std::int64_t file_size(int fd);
 
-    // Anonymous shared memory of the given size, sealable, all zero.
+    // Anonymous shared memory of the given size, sealable, all zero, readable only for whoever opens it anew.
     virtual int create_memory(const char *name, std::uint64_t bytes);
+    // Gives the memory behind [offset, offset + bytes) of anonymous shared memory back; it reads as zeros again.
+    virtual int punch_hole(int fd, std::uint64_t offset, std::uint64_t bytes);
     // Adds F_SEAL_* flags.
     virtual int seal(int fd, int seals);
 
@@ -38,6 +40,9 @@ public:
 
     // Processors this process may use: its affinity, and the quota of its container where there is one. At least 1.
     virtual std::uint32_t processors();
+
+    // Bytes of memory of this machine.
+    virtual std::uint64_t physical_memory();
 
     virtual std::int32_t process_id();
     virtual bool process_exists(std::int32_t pid);

@@ -37,12 +37,17 @@ std::int64_t Env::file_size(int fd) {
 int Env::create_memory(const char *name, std::uint64_t bytes) {
     const int fd = ::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0) return -errno;
-    if (::ftruncate(fd, static_cast<off_t>(bytes)) < 0) {
+    if (::ftruncate(fd, static_cast<off_t>(bytes)) < 0 || ::fchmod(fd, S_IRUSR) < 0) {
         const int error = errno;
         ::close(fd);
         return -error;
     }
     return fd;
+}
+
+int Env::punch_hole(int fd, std::uint64_t offset, std::uint64_t bytes) {
+    constexpr int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    return ::fallocate(fd, mode, static_cast<off_t>(offset), static_cast<off_t>(bytes)) < 0 ? -errno : 0;
 }
 
 int Env::seal(int fd, int seals) { return ::fcntl(fd, F_ADD_SEALS, seals) < 0 ? -errno : 0; }
@@ -78,6 +83,10 @@ std::uint32_t Env::processors() {
     double period = 0;
     if (quota >> allowed >> period && allowed > 0 && period > 0) usable = std::min(usable, allowed / period);
     return std::max(1u, static_cast<std::uint32_t>(usable));
+}
+
+std::uint64_t Env::physical_memory() {
+    return static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
 std::int32_t Env::process_id() { return ::getpid(); }

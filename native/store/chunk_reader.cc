@@ -51,12 +51,18 @@ Status WeightsFile::open(Env &env, const std::string &path, WeightsFile *out) {
     return {};
 }
 
-Status WeightsFile::read_chunk(std::uint8_t *out, std::uint64_t bytes, std::uint64_t offset, std::uint64_t digest) {
+Status WeightsFile::read_chunk(std::span<const std::span<std::uint8_t>> parts, std::uint64_t offset,
+                               std::uint64_t digest) {
     std::uint64_t found = 0;
+    std::uint64_t bytes = 0;
     // Memory and buses flip bits too: a second read tells a bad transfer from bad bytes on disk.
     for (int attempt = 0; attempt < 2; attempt++) {
-        if (Status s = read(out, bytes, offset); !s.ok()) return s;
-        found = xxh3(out, bytes);
+        bytes = 0;
+        for (const std::span<std::uint8_t> part : parts) {
+            if (Status s = read(part.data(), part.size(), offset + bytes); !s.ok()) return s;
+            bytes += part.size();
+        }
+        found = xxh3(parts);
         if (found == digest) return {};
     }
     return {Code::corrupt, path_ + ": the " + std::to_string(bytes) + " bytes at offset " + std::to_string(offset) +

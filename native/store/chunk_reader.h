@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "core/status.h"
@@ -24,10 +25,10 @@ public:
     const std::string &path() const { return path_; }
     std::int64_t size() const { return size_; }
 
-    // Fills [out, out + bytes) from `offset` and compares with the digest; differing bytes are read once more. out,
-    // bytes and offset are multiples of 4096. IO when the system refuses, CORRUPT when the file ends early or the
-    // digest differs twice.
-    Status read_chunk(std::uint8_t *out, std::uint64_t bytes, std::uint64_t offset, std::uint64_t digest);
+    // Fills the parts, one after the other, from `offset` and compares with the digest of all; differing bytes are read
+    // once more. Addresses, sizes and offset are multiples of 4096. IO when the system refuses, CORRUPT when the file
+    // ends early or the digest differs twice.
+    Status read_chunk(std::span<const std::span<std::uint8_t>> parts, std::uint64_t offset, std::uint64_t digest);
 
     // Whether most bytes so far came around the page cache.
     bool mostly_direct() const;

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <new>
 
+#include "core/limits.h"
+
 namespace sllm {
 
 namespace {
@@ -15,9 +17,20 @@ namespace {
 // A waiter looks this often whether the loader still lives; wake-ups come through the futex.
 constexpr std::uint64_t loader_check_us = 500'000;
 
-Status map_region(Env &env, int fd, std::uint64_t offset, std::uint64_t bytes, int protection, Mapping *out) {
+constexpr std::uint64_t chunk_bytes = limits::arena_chunk_bytes;
+
+std::uint64_t chunks_of(std::uint64_t bytes) { return (bytes + chunk_bytes - 1) / chunk_bytes; }
+
+// Of the file that describes a copy.
+std::uint64_t file_bytes_of(std::uint64_t bytes) {
+    const std::uint64_t table = chunks_of(bytes) * sizeof(std::uint32_t);
+    const std::uint64_t align = limits::file_align_bytes;
+    return host_copy_control_bytes + (table + align - 1) / align * align;
+}
+
+Status map_file(Env &env, int fd, std::uint64_t bytes, int protection, Mapping *out) {
     void *address = nullptr;
-    const int error = env.map(nullptr, bytes, protection, MAP_SHARED, fd, offset, &address);
+    const int error = env.map(nullptr, bytes, protection, MAP_SHARED, fd, 0, &address);
     if (error < 0) return system_status("map " + std::to_string(bytes) + " bytes of a host copy", -error);
     *out = Mapping(env, address, bytes);
     return {};
@@ -25,29 +38,30 @@ Status map_region(Env &env, int fd, std::uint64_t offset, std::uint64_t bytes, i
 
 }  // namespace
 
-Status HostCopy::create(Env &env, std::uint64_t bytes, HostCopy *out) {
+Status HostCopy::create(Env &env, std::uint64_t bytes, const Arena &arena, const std::vector<std::uint32_t> &chunks,
+                        HostCopy *out) {
     HostCopy copy;
     copy.env_ = &env;
-    const int fd = env.create_memory("sllm-host-copy", bytes + host_copy_control_bytes);
-    if (fd < 0) return system_status("create " + std::to_string(bytes) + " bytes of shared memory", -fd);
+    const std::uint64_t file_bytes = file_bytes_of(bytes);
+    const int fd = env.create_memory("sllm-host-copy", file_bytes);
+    if (fd < 0) return system_status("create " + std::to_string(file_bytes) + " bytes of shared memory", -fd);
     copy.fd_ = OwnedFd(env, fd);
-    // A copy that could be cut short would end every engine that mapped it with SIGBUS.
+    if (Status s = map_file(env, fd, file_bytes, PROT_READ | PROT_WRITE, &copy.file_); !s.ok()) return s;
+    // A file that could be cut short would end every engine that mapped it with SIGBUS.
     if (const int error = env.seal(fd, F_SEAL_SHRINK | F_SEAL_GROW); error < 0) {
         return system_status("seal the size of a host copy", -error);
     }
-    constexpr int read_write = PROT_READ | PROT_WRITE;
-    if (Status s = map_region(env, fd, bytes, host_copy_control_bytes, read_write, &copy.control_page_); !s.ok()) {
-        return s;
-    }
-    if (Status s = map_region(env, fd, 0, bytes, read_write, &copy.data_); !s.ok()) return s;
-    // Huge pages make the first touch of the copy cheaper where the system has them for shared memory; where it has
-    // not, nothing changes, so the answer does not matter.
-    env.advise(copy.data_.data(), copy.data_.bytes(), MADV_HUGEPAGE);
-    copy.control_ = new (copy.control_page_.data()) HostCopyControl{};
+    // Only the mapping above can write from now on. Old kernels lack the seal; the copy works without.
+    env.seal(fd, F_SEAL_FUTURE_WRITE);
+    std::memcpy(copy.file_.data() + host_copy_control_bytes, chunks.data(), chunks.size() * sizeof(std::uint32_t));
+    copy.control_ = new (copy.file_.data()) HostCopyControl{};
     copy.control_->magic = host_copy_magic;
     copy.control_->version = host_copy_version;
     copy.control_->loader_pid = env.process_id();
     copy.control_->bytes_total = bytes;
+    copy.control_->arena_fd = arena.fd();
+    copy.control_->chunk_count = static_cast<std::uint32_t>(chunks.size());
+    copy.control_->arena_chunk_bytes = chunk_bytes;
     *out = std::move(copy);
     return {};
 }
@@ -58,12 +72,7 @@ void HostCopy::set_ready(std::uint64_t bytes) {
     env_->futex_wake_all(&control_->changes);
 }
 
-void HostCopy::finish() {
-    end(static_cast<std::int32_t>(LoadState::ready));
-    // Weights are shared by all engines of the host: nobody may write them any more. The data mapping of this
-    // process stays writable until it is unmapped. Old kernels lack the seal; the copy works without.
-    env_->seal(fd_.get(), F_SEAL_FUTURE_WRITE);
-}
+void HostCopy::finish() { end(static_cast<std::int32_t>(LoadState::ready)); }
 
 void HostCopy::fail(const Status &why) {
     const std::size_t n = std::min(why.message().size(), sizeof control_->message - 1);
@@ -83,26 +92,42 @@ Status HostCopyView::open(Env &env, const std::string &path, std::uint64_t bytes
     view.env_ = &env;
     view.path_ = path;
     view.bytes_ = bytes;
-    const int fd = env.open(path.c_str(), O_RDONLY);
-    if (fd < 0) return system_status("open " + path, -fd);
-    view.fd_ = OwnedFd(env, fd);
-    const std::int64_t size = env.file_size(fd);
+    const OwnedFd fd(env, env.open(path.c_str(), O_RDONLY));
+    if (!fd.valid()) return system_status("open " + path, -fd.get());
+    const std::int64_t size = env.file_size(fd.get());
     if (size < 0) return system_status("stat " + path, static_cast<int>(-size));
-    const std::uint64_t expected = bytes + host_copy_control_bytes;
+    const std::uint64_t expected = file_bytes_of(bytes);
     if (static_cast<std::uint64_t>(size) != expected) {
         return {Code::corrupt, path + " has " + std::to_string(size) + " bytes, a host copy of " +
                                    std::to_string(bytes) + " would have " + std::to_string(expected)};
     }
-    if (Status s = map_region(env, fd, bytes, host_copy_control_bytes, PROT_READ, &view.control_page_); !s.ok()) {
-        return s;
-    }
-    view.control_ = reinterpret_cast<const HostCopyControl *>(view.control_page_.data());
-    if (view.control_->magic != host_copy_magic || view.control_->version != host_copy_version ||
-        view.control_->bytes_total != bytes) {
+    if (Status s = map_file(env, fd.get(), expected, PROT_READ, &view.file_); !s.ok()) return s;
+    view.control_ = reinterpret_cast<const HostCopyControl *>(view.file_.data());
+    const HostCopyControl &control = *view.control_;
+    if (control.magic != host_copy_magic || control.version != host_copy_version || control.bytes_total != bytes ||
+        control.arena_chunk_bytes != chunk_bytes || control.chunk_count != chunks_of(bytes)) {
         return {Code::corrupt, path + " is no host copy of " + std::to_string(bytes) + " bytes, version " +
                                    std::to_string(host_copy_version)};
     }
+    if (Status s = view.open_arena(); !s.ok()) return s;
     *out = std::move(view);
+    return {};
+}
+
+Status HostCopyView::open_arena() {
+    const std::string path = path_.substr(0, path_.rfind('/') + 1) + std::to_string(control_->arena_fd);
+    const int fd = env_->open(path.c_str(), O_RDONLY);
+    if (fd < 0) return system_status("open the arena " + path, -fd);
+    arena_ = OwnedFd(*env_, fd);
+    const std::int64_t size = env_->file_size(fd);
+    if (size < 0) return system_status("stat the arena " + path, static_cast<int>(-size));
+    const std::uint64_t arena_chunks = static_cast<std::uint64_t>(size) / chunk_bytes;
+    chunks_.resize(control_->chunk_count);
+    std::memcpy(chunks_.data(), file_.data() + host_copy_control_bytes, chunks_.size() * sizeof(std::uint32_t));
+    // Pages beyond the end of a file end the process that touches them.
+    if (std::any_of(chunks_.begin(), chunks_.end(), [&](std::uint32_t c) { return c >= arena_chunks; })) {
+        return {Code::corrupt, path_ + " names chunks beyond the end of the arena"};
+    }
     return {};
 }
 
@@ -131,11 +156,27 @@ Status HostCopyView::wait_ready(const std::function<void(std::uint64_t bytes_rea
 
 Status HostCopyView::map_at(void *address, std::uint64_t bytes) const {
     if (bytes > bytes_) return {Code::corrupt, path_ + " is shorter than the model's weights"};
-    void *mapped = nullptr;
-    const int error = env_->map(address, bytes, PROT_READ, MAP_SHARED | MAP_FIXED, fd_.get(), 0, &mapped);
-    return error < 0 ? system_status("map " + path_, -error) : Status();
+    const std::uint64_t n = chunks_of(bytes);
+    for (std::uint64_t first = 0, next = 0; first < n; first = next) {
+        // One mapping for a run of adjacent chunks.
+        for (next = first + 1; next < n && chunks_[next] == chunks_[next - 1] + 1;) next++;
+        const std::uint64_t from = first * chunk_bytes;
+        const std::uint64_t length = std::min(next * chunk_bytes, bytes) - from;
+        void *mapped = nullptr;
+        const int error = env_->map(static_cast<std::uint8_t *>(address) + from, length, PROT_READ,
+                                    MAP_SHARED | MAP_FIXED, arena_.get(), chunks_[first] * chunk_bytes, &mapped);
+        if (error < 0) return system_status("map " + path_, -error);
+    }
+    return {};
 }
 
-Status HostCopyView::map(Mapping *out) const { return map_region(*env_, fd_.get(), 0, bytes_, PROT_READ, out); }
+Status HostCopyView::map(Mapping *out) const {
+    void *address = nullptr;
+    constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    const int error = env_->map(nullptr, bytes_, PROT_NONE, flags, -1, 0, &address);
+    if (error < 0) return system_status("reserve " + std::to_string(bytes_) + " bytes of address space", -error);
+    *out = Mapping(*env_, address, bytes_);
+    return map_at(address, bytes_);
+}
 
 }  // namespace sllm

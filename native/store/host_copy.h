@@ -1,8 +1,15 @@
-// A host copy: weights in anonymous shared memory, followed by one control page through which engines of other
-// processes follow the load. HostCopy is the loader's side, HostCopyView the engine's.
+// A host copy: where the weights of one checkpoint lie in the arena, and how far they have come. It is a small shared
+// memory file of its own, through which engines of other processes find the chunks and follow the load. HostCopy is the
+// loader's side, HostCopyView the engine's.
 //
-//   offset 0                   weights_bytes of data, a multiple of 4096
-//   offset weights_bytes       one page of 4096 bytes: HostCopyControl
+//   offset 0       one page of 4096 bytes: HostCopyControl
+//   offset 4096    chunk_count numbers of 4 bytes, padded to a whole page: part i of the weights, arena_chunk_bytes
+//                  long (the last one shorter), lies in the arena at number[i] * arena_chunk_bytes
+//
+// The arena is the descriptor arena_fd of the same process: an engine that opened /proc/<pid>/fd/<n> finds it beside.
+// Engines stitch the chunks into one range of addresses with mmap, read-only, one mapping per run of adjacent chunks;
+// no byte is copied. After a release the chunks belong to other weights: release only when no engine maps them any
+// more, which is when its process has ended or its sllm_engine was destroyed.
 //
 // The loader stores bytes, then bytes_ready (release), then raises `changes` and wakes its waiters. A reader that sees
 // bytes_ready (acquire) may read all bytes before it. `state` changes once, from loading to ready or to a negative
@@ -13,14 +20,16 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "core/status.h"
 #include "io/owned.h"
+#include "store/arena.h"
 
 namespace sllm {
 
 inline constexpr std::uint64_t host_copy_magic = 0x79706f436d6c6c73;  // "sllmCopy" in memory
-inline constexpr std::uint32_t host_copy_version = 1;
+inline constexpr std::uint32_t host_copy_version = 2;
 inline constexpr std::uint64_t host_copy_control_bytes = 4096;
 
 enum class LoadState : std::int32_t { loading = 0, ready = 1 };  // negative: a failed load's Code
@@ -33,47 +42,46 @@ struct HostCopyControl {
     std::atomic<std::uint64_t> bytes_ready;  // every byte before this offset is there and verified
     std::atomic<std::int32_t> state;
     std::atomic<std::uint32_t> changes;  // futex word
-    char message[512];                   // NUL-terminated
+    std::int32_t arena_fd;
+    std::uint32_t chunk_count;
+    std::uint64_t arena_chunk_bytes;
+    char message[512];  // NUL-terminated
 };
 static_assert(sizeof(HostCopyControl) <= host_copy_control_bytes);
-static_assert(offsetof(HostCopyControl, changes) == 36 && offsetof(HostCopyControl, message) == 40);
+static_assert(offsetof(HostCopyControl, changes) == 36 && offsetof(HostCopyControl, message) == 56);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std::uint32_t>::is_always_lock_free);
 
-// The loader's side. Not thread-safe but for data(): the store serialises the rest.
+// The loader's side. Not thread-safe: the store serialises all calls.
 class HostCopy {
 public:
-    // Creates the shared memory, maps it and writes the control page. bytes is a multiple of 4096.
-    static Status create(Env &env, std::uint64_t bytes, HostCopy *out);
+    // Creates control page and chunk table. bytes is a multiple of 4096; chunks of the arena cover it. After this
+    // nobody else can write the file.
+    static Status create(Env &env, std::uint64_t bytes, const Arena &arena, const std::vector<std::uint32_t> &chunks,
+                         HostCopy *out);
 
     int fd() const { return fd_.get(); }
-    // Writable until finish, fail or destruction. [any]
-    std::uint8_t *data() const { return data_.data(); }
 
     // Tells waiters that every byte before `bytes` is valid. Never goes back.
     void set_ready(std::uint64_t bytes);
 
-    // The copy is complete. Later mappings can only read it.
+    // The copy is complete.
     void finish();
     // The copy will never be complete.
     void fail(const Status &why);
-    // Gives the mapping of the data away, so that it can be unmapped where that may take its time: from then on the
-    // pages no longer count as this process's. No thread may use data() any more.
-    Mapping take_data() { return std::move(data_); }
 
 private:
     void end(std::int32_t state);
 
     Env *env_ = nullptr;
     OwnedFd fd_;
-    Mapping data_;
-    Mapping control_page_;
+    Mapping file_;
     HostCopyControl *control_ = nullptr;
 };
 
-// The engine's side: follows a host copy and maps it read-only.
+// The engine's side: follows a host copy and maps its weights read-only.
 class HostCopyView {
 public:
-    // path is /proc/<pid>/fd/<fd> or any file of this format. CORRUPT when it is no host copy of `bytes`.
+    // path is /proc/<pid>/fd/<fd>. CORRUPT when it is no host copy of `bytes`.
     static Status open(Env &env, const std::string &path, std::uint64_t bytes, HostCopyView *out);
 
     // Waits until all bytes are there; a failed load fails this with its status and text. on_progress is told whenever
@@ -82,16 +90,19 @@ public:
 
     // Maps [0, bytes) read-only at exactly `address`, replacing what is mapped there; bytes is a multiple of 4096.
     Status map_at(void *address, std::uint64_t bytes) const;
-    // Maps all data read-only, anywhere.
+    // Maps all weights read-only as one range, anywhere.
     Status map(Mapping *out) const;
 
 private:
+    Status open_arena();
+
     Env *env_ = nullptr;
     std::string path_;
     std::uint64_t bytes_ = 0;
-    OwnedFd fd_;
-    Mapping control_page_;
+    OwnedFd arena_;
+    Mapping file_;
     const HostCopyControl *control_ = nullptr;
+    std::vector<std::uint32_t> chunks_;
 };
 
 }  // namespace sllm

@@ -2,6 +2,7 @@
 #include "store/load.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "core/limits.h"
@@ -29,11 +30,15 @@ Status check(const LoadRequest &request) {
 
 }  // namespace
 
-Status Load::open(Env &env, LoadRequest request, Load *out) {
+Status Load::open(Env &env, Arena &arena, LoadRequest request, Load *out) {
     if (Status s = check(request); !s.ok()) return s;
     Load load;
     if (Status s = WeightsFile::open(env, request.weights_path, &load.file_); !s.ok()) return s;
-    if (Status s = HostCopy::create(env, request.weights_bytes, &load.copy_); !s.ok()) return s;
+    load.arena_ = &arena;
+    if (Status s = arena.take(request.weights_bytes, &load.chunks_); !s.ok()) return s;
+    if (Status s = HostCopy::create(env, request.weights_bytes, arena, load.chunks_.numbers(), &load.copy_); !s.ok()) {
+        return s;
+    }
     load.request_ = std::move(request);
     load.done_.resize(load.n_chunks());
     *out = std::move(load);
@@ -42,7 +47,6 @@ Status Load::open(Env &env, LoadRequest request, Load *out) {
         out->fail({Code::corrupt, out->file_.path() + " has " + std::to_string(size) + " bytes, expected " +
                                       std::to_string(out->request_.weights_bytes)},
                   0);
-        out->take_idle_mapping().reset();
     }
     return {};
 }
@@ -58,8 +62,17 @@ std::uint64_t Load::take_chunk(double now_ms) {
 }
 
 Status Load::read_chunk(std::uint64_t chunk) {
+    // A chunk of the checkpoint may lie across several of the arena's; with the usual sizes it is exactly one.
     const std::uint64_t offset = chunk * request_.chunk_bytes;
-    return file_.read_chunk(copy_.data() + offset, chunk_size(chunk), offset, request_.chunk_digests[chunk]);
+    const std::uint64_t end = offset + chunk_size(chunk);
+    std::vector<std::span<std::uint8_t>> parts;
+    for (std::uint64_t at = offset; at < end;) {
+        const std::uint64_t inside = at % limits::arena_chunk_bytes;
+        const std::uint64_t bytes = std::min(end - at, limits::arena_chunk_bytes - inside);
+        parts.emplace_back(arena_->at(chunks_.numbers()[at / limits::arena_chunk_bytes]) + inside, bytes);
+        at += bytes;
+    }
+    return file_.read_chunk(parts, offset, request_.chunk_digests[chunk]);
 }
 
 void Load::complete(std::uint64_t chunk, const Status &outcome, double now_ms) {
@@ -80,6 +93,7 @@ void Load::complete(std::uint64_t chunk, const Status &outcome, double now_ms) {
             copy_.finish();
         }
     }
+    give_chunks_back_when_idle();
 }
 
 void Load::fail(const Status &why, double now_ms) {
@@ -88,9 +102,18 @@ void Load::fail(const Status &why, double now_ms) {
     message_ = why.message();
     ended_ms_ = now_ms;
     copy_.fail(why);
+    give_chunks_back_when_idle();
 }
 
-Mapping Load::take_idle_mapping() { return state_ != loading && reading_ == 0 ? copy_.take_data() : Mapping(); }
+void Load::release(double now_ms) {
+    released_ = true;
+    fail({Code::closed, "the host copy was released while it was loading"}, now_ms);
+    give_chunks_back_when_idle();
+}
+
+void Load::give_chunks_back_when_idle() {
+    if (reading_ == 0 && (released_ || state_ < 0)) chunks_.reset();
+}
 
 LoadStatus Load::status(double now_ms) const {
     LoadStatus status;

@@ -1,10 +1,12 @@
-// One load: a file on its way into a host copy. Hands out chunks to reader threads and keeps what became of them.
+// One load: a file on its way into chunks of the arena. Hands out chunks to reader threads and keeps what became of
+// them.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "store/arena.h"
 #include "store/chunk_reader.h"
 #include "store/host_copy.h"
 
@@ -31,7 +33,7 @@ struct LoadStatus {
 class Load {
 public:
     // INVALID_ARGUMENT, NOT_FOUND, IO, OUT_OF_MEMORY; a file of another size makes a load that has failed as CORRUPT.
-    static Status open(Env &env, LoadRequest request, Load *out);
+    static Status open(Env &env, Arena &arena, LoadRequest request, Load *out);
 
     // Whether chunks are left that no reader has taken.
     bool has_work() const { return state_ == loading && next_chunk_ < n_chunks(); }
@@ -40,12 +42,13 @@ public:
     // Reads a taken chunk. Not guarded: it takes long, and chunks do not overlap.
     Status read_chunk(std::uint64_t chunk);
     void complete(std::uint64_t chunk, const Status &outcome, double now_ms);
-    // Ends a load in progress; readers that are at it find out when they report.
+    // Ends a load in progress; readers that are at it find out when they report. A failed copy keeps no chunks: no
+    // engine computes on it.
     void fail(const Status &why, double now_ms);
 
-    // The mapping of the host copy when the load has ended and no reader uses it any more; empty otherwise. Unmapping
-    // a large copy takes tens of milliseconds: the store does it without its mutex.
-    Mapping take_idle_mapping();
+    // Nobody wants the copy any more: a load in progress fails as CLOSED, and the chunks go back to the arena, at once
+    // or with the last reader's report.
+    void release(double now_ms);
 
     LoadStatus status(double now_ms) const;
 
@@ -54,10 +57,14 @@ private:
 
     std::uint64_t n_chunks() const { return request_.chunk_digests.size(); }
     std::uint64_t chunk_size(std::uint64_t chunk) const;
+    void give_chunks_back_when_idle();
 
     LoadRequest request_;
     WeightsFile file_;
+    Arena *arena_ = nullptr;
+    ArenaChunks chunks_;
     HostCopy copy_;
+    bool released_ = false;
     std::int32_t state_ = loading;
     std::string message_;
     std::uint64_t next_chunk_ = 0;

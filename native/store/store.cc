@@ -6,7 +6,16 @@
 
 namespace sllm {
 
-Store::Store(std::uint32_t reader_threads, Env &env) : env_(env) {
+Status Store::create(std::uint32_t reader_threads, const ArenaOptions &options, Env &env,
+                     std::unique_ptr<Store> *out) {
+    std::unique_ptr<Arena> arena;
+    if (Status s = Arena::create(env, options, &arena); !s.ok()) return s;
+    out->reset(new Store(reader_threads, std::move(arena), env));
+    return {};
+}
+
+Store::Store(std::uint32_t reader_threads, std::unique_ptr<Arena> arena, Env &env)
+    : env_(env), arena_(std::move(arena)) {
     readers_.reserve(reader_threads);
     for (std::uint32_t i = 0; i < reader_threads; i++) readers_.emplace_back([this] { read_loop(); });
 }
@@ -27,7 +36,7 @@ Store::~Store() {
 
 Status Store::load(LoadRequest request, std::uint64_t *number) {
     auto load = std::make_shared<Load>();
-    if (Status s = Load::open(env_, std::move(request), load.get()); !s.ok()) return s;
+    if (Status s = Load::open(env_, *arena_, std::move(request), load.get()); !s.ok()) return s;
     const std::lock_guard lock(mutex_);
     *number = ++last_number_;
     loads_.emplace(*number, load);
@@ -54,13 +63,13 @@ void Store::wait(std::uint64_t timeout_us) {
 }
 
 Status Store::release(std::uint64_t number) {
-    std::shared_ptr<Load> load;  // destroyed after the lock is gone: unmapping and closing take their time
+    std::shared_ptr<Load> load;  // destroyed after the lock is gone: closing takes its time
     const std::lock_guard lock(mutex_);
     const auto found = loads_.find(number);
     if (found == loads_.end()) return {Code::not_found, "no load " + std::to_string(number)};
     load = std::move(found->second);
     loads_.erase(found);
-    load->fail({Code::closed, "the host copy was released while it was loading"}, env_.now_ms());
+    load->release(env_.now_ms());
     std::erase(queue_, load);
     note_progress();
     return {};
@@ -84,11 +93,9 @@ void Store::read_loop() {
         lock.lock();
         load->complete(chunk, outcome, env_.now_ms());
         if (!outcome.ok()) std::erase(queue_, load);
-        Mapping idle = load->take_idle_mapping();
         note_progress();
-        // Unmapping takes its time, and so does the last owner's closing of the host copy.
+        // The last owner's closing of the host copy takes its time.
         lock.unlock();
-        idle.reset();
         load.reset();
         lock.lock();
     }

@@ -1,5 +1,5 @@
-// Store: reads checkpoints from disk into host copies with a pool of reader threads. Loads are served in the order they
-// came, each chunk by whichever reader is free.
+// Store: reads checkpoints from disk into chunks of its arena with a pool of reader threads. Loads are served in the
+// order they came, each chunk by whichever reader is free.
 #pragma once
 
 #include <condition_variable>
@@ -18,24 +18,29 @@ namespace sllm {
 
 class Store {
 public:
-    explicit Store(std::uint32_t reader_threads, Env &env = Env::posix());
-    // Fails all loads as CLOSED, joins the readers, closes all host copies.
+    // INVALID_ARGUMENT, OUT_OF_MEMORY, IO.
+    static Status create(std::uint32_t reader_threads, const ArenaOptions &arena, Env &env,
+                         std::unique_ptr<Store> *out);
+    // Fails all loads as CLOSED, joins the threads, closes all host copies and the arena.
     ~Store();
     Store(const Store &) = delete;
     Store &operator=(const Store &) = delete;
 
-    // All [any].
+    // All [any]. A released copy's chunks are used for other weights: no engine may map it any more.
     Status load(LoadRequest request, std::uint64_t *number);
     Status status(std::uint64_t number, LoadStatus *out);
     // Waits until progress was made since the last wait returned, or for timeout_us. [blocks]
     void wait(std::uint64_t timeout_us);
     Status release(std::uint64_t number);
+    ArenaStatus arena_status() { return arena_->status(); }
 
 private:
+    Store(std::uint32_t reader_threads, std::unique_ptr<Arena> arena, Env &env);
     void read_loop();
     void note_progress();
 
     Env &env_;
+    const std::unique_ptr<Arena> arena_;
     std::mutex mutex_;
     // All below is guarded by mutex_.
     std::condition_variable work_;

@@ -230,7 +230,8 @@ static void model_requests(sllm_engine *engine) {
 }
 
 static void test_model(const char *folder, const char *libraries) {
-    sllm_store_params store_params = {sizeof(sllm_store_params), 2};
+    sllm_store_params store_params = {sizeof(sllm_store_params), 2, (uint64_t)256 << 20, (uint64_t)16 << 20};
+    sllm_arena_status arena = {sizeof(sllm_arena_status), 0, 0, 0, 0, 0, 0};
     sllm_engine_params params;
     sllm_store *store = NULL;
     sllm_engine *engine = NULL;
@@ -261,6 +262,9 @@ static void test_model(const char *folder, const char *libraries) {
     sllm_engine_destroy(engine);
     CHECK(sllm_store_release(store, load) == SLLM_OK);
     CHECK(sllm_store_release(store, load) == SLLM_E_NOT_FOUND);
+    CHECK(sllm_store_arena(store, &arena) == SLLM_OK);
+    CHECK(arena.arena_bytes == (uint64_t)256 << 20 && arena.prefault_bytes == (uint64_t)16 << 20);
+    CHECK(arena.used_bytes == 0);
     sllm_store_destroy(store);
 }
 

@@ -13,6 +13,7 @@
 #include "ggml.h"
 #include "gguf.h"
 #include "llama.h"
+#include "test/open_store.h"
 #include "test/temp_folder.h"
 
 namespace test {
@@ -97,7 +98,7 @@ Checkpoint make_checkpoint(const std::string &gguf_path, const std::string &fold
 
 HostCopied load_checkpoint(const Checkpoint &checkpoint) {
     HostCopied copied;
-    copied.store = std::make_unique<sllm::Store>(2);
+    copied.store = open_store(2);
     const sllm::LoadRequest request{checkpoint.weights_path, checkpoint.weights_bytes, checkpoint.chunk_bytes,
                                     checkpoint.digests};
     const sllm::Status begun = copied.store->load(request, &copied.load);

@@ -18,4 +18,12 @@ int FaultyEnv::create_memory(const char *name, std::uint64_t bytes) {
     return memory_error != 0 ? memory_error : Env::create_memory(name, bytes);
 }
 
+int FaultyEnv::advise(void *address, std::size_t bytes, int advice) {
+    return advise_error != 0 ? advise_error : Env::advise(address, bytes, advice);
+}
+
+int FaultyEnv::punch_hole(int fd, std::uint64_t offset, std::uint64_t bytes) {
+    return punch_error != 0 ? punch_error : Env::punch_hole(fd, offset, bytes);
+}
+
 }  // namespace test

@@ -17,10 +17,15 @@ public:
     int direct_open_error = 0;
     // Result of creating shared memory; 0 creates.
     int memory_error = 0;
+    // Results of every madvise, and of giving memory back; 0 does it.
+    int advise_error = 0;
+    int punch_error = 0;
 
     int open(const char *path, int flags) override;
     ssize_t pread(int fd, void *out, std::size_t bytes, std::uint64_t offset) override;
     int create_memory(const char *name, std::uint64_t bytes) override;
+    int advise(void *address, std::size_t bytes, int advice) override;
+    int punch_hole(int fd, std::uint64_t offset, std::uint64_t bytes) override;
 };
 
 }  // namespace test

@@ -165,20 +165,10 @@ TEST("in place: two engines compute on the pages of one host copy and copy none 
     const auto second = open_engine(test::engine_options(checkpoint, copied.path));
     const Trace one = trace_engine(*first);
     check_bit_equal(trace_engine(*second), one);
-    const Mapped weights = mapped("memfd:sllm-host-copy");
+    const Mapped weights = mapped("memfd:sllm-arena");
     // Both mappings are resident in full, and no page of them is this process's own.
     CHECK(weights.rss_kb * 1024 > checkpoint.weights_bytes * 3 / 2);
     CHECK_EQ(weights.private_kb, 0u);
-}
-
-TEST("in place: an engine that outlives its host copy's release computes on") {
-    const test::TempFolder folder;
-    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
-    const auto copied = test::load_checkpoint(checkpoint);
-    const auto engine = open_engine(test::engine_options(checkpoint, copied.path));
-    const Trace before = trace_engine(*engine);
-    CHECK_OK(copied.store->release(copied.load));
-    check_bit_equal(trace_engine(*engine), before);
 }
 
 TEST("in place: the hook in the CPU buffer type is gone after a build, and after a refused one") {

@@ -10,6 +10,7 @@
 #include "engine/llama/llama_backend.h"
 #include "test/checkpoint_fixture.h"
 #include "test/harness.h"
+#include "test/open_store.h"
 #include "test/temp_folder.h"
 
 namespace {
@@ -80,7 +81,8 @@ TEST("refusal: a failed load fails the engine with its status and text") {
     const test::TempFolder folder;
     auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
     checkpoint.digests.back() ^= 1;
-    sllm::Store store(2);
+    const auto store_owner = test::open_store(2);
+    sllm::Store &store = *store_owner;
     std::uint64_t load = 0;
     CHECK_OK(store.load({checkpoint.weights_path, checkpoint.weights_bytes, checkpoint.chunk_bytes, checkpoint.digests},
                         &load));

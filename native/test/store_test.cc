@@ -18,6 +18,7 @@
 #include "store/store.h"
 #include "test/faulty_env.h"
 #include "test/harness.h"
+#include "test/open_store.h"
 #include "test/temp_folder.h"
 
 namespace {
@@ -65,10 +66,13 @@ LoadStatus load_and_wait(Store &store, const LoadRequest &request) {
     return wait_until_ended(store, load);
 }
 
+// The weights of a host copy as an engine sees them.
 std::vector<std::uint8_t> content(int fd, std::uint64_t bytes) {
-    std::vector<std::uint8_t> found(bytes);
-    CHECK_EQ(::pread(fd, found.data(), bytes, 0), static_cast<ssize_t>(bytes));
-    return found;
+    sllm::HostCopyView view;
+    sllm::Mapping mapping;
+    CHECK_OK(sllm::HostCopyView::open(sllm::Env::posix(), "/proc/self/fd/" + std::to_string(fd), bytes, &view));
+    CHECK_OK(view.map(&mapping));
+    return {mapping.data(), mapping.data() + bytes};
 }
 
 bool mentions(const std::string &text, const std::string &part) { return text.find(part) != std::string::npos; }
@@ -77,7 +81,8 @@ bool mentions(const std::string &text, const std::string &part) { return text.fi
 
 TEST("store: a host copy holds the file's bytes, whatever its size and chunks") {
     std::mt19937_64 random(test::seed());
-    Store store(4);
+    const auto store_owner = test::open_store(4, sllm::Env::posix(), {2 * test::small_arena.arena_bytes, 0});
+    Store &store = *store_owner;
     for (int round = 0; round < 12; round++) {
         const Weights weights(1 + random() % 200, 1 + random() % 40, random());
         const LoadStatus status = load_and_wait(store, weights.request);
@@ -89,7 +94,8 @@ TEST("store: a host copy holds the file's bytes, whatever its size and chunks") 
 }
 
 TEST("store: loads run at the same time and keep their numbers") {
-    Store store(3);
+    const auto store_owner = test::open_store(3);
+    Store &store = *store_owner;
     const Weights a(50, 3, 1);
     const Weights b(70, 5, 2);
     std::uint64_t first = 0;
@@ -105,7 +111,8 @@ TEST("store: where O_DIRECT is refused the page cache serves") {
     const Weights weights(20, 4);
     test::FaultyEnv at_open;
     at_open.direct_open_error = -EINVAL;
-    Store first(2, at_open);
+    const auto first_owner = test::open_store(2, at_open);
+    Store &first = *first_owner;
     LoadStatus status = load_and_wait(first, weights.request);
     CHECK_EQ(status.state, 1);
     CHECK(!status.direct_io);
@@ -115,7 +122,8 @@ TEST("store: where O_DIRECT is refused the page cache serves") {
     at_read.on_read = [](int fd, void *, std::size_t bytes, std::uint64_t, const auto &real) -> ssize_t {
         return (::fcntl(fd, F_GETFL) & O_DIRECT) != 0 ? -EINVAL : real(bytes);
     };
-    Store second(2, at_read);
+    const auto second_owner = test::open_store(2, at_read);
+    Store &second = *second_owner;
     status = load_and_wait(second, weights.request);
     CHECK_EQ(status.state, 1);
     CHECK(!status.direct_io);
@@ -134,7 +142,8 @@ TEST("store: short and interrupted reads are continued") {
         if (call % 3 == 1 && !direct) return real(std::min<std::size_t>(bytes, 1000));
         return real(std::max<std::size_t>(page, bytes / 2 / page * page));
     };
-    Store store(2, env);
+    const auto store_owner = test::open_store(2, env);
+    Store &store = *store_owner;
     const LoadStatus status = load_and_wait(store, weights.request);
     CHECK_EQ(status.message, "");
     CHECK(content(status.fd, weights.bytes.size()) == weights.bytes);
@@ -146,7 +155,8 @@ TEST("store: a read error fails the load as IO with path, offset and errno") {
     env.on_read = [](int, void *, std::size_t bytes, std::uint64_t offset, const auto &real) -> ssize_t {
         return offset == 8 * page ? -EIO : real(bytes);
     };
-    Store store(1, env);
+    const auto store_owner = test::open_store(1, env);
+    Store &store = *store_owner;
     const LoadStatus status = load_and_wait(store, weights.request);
     CHECK_EQ(status.state, static_cast<int>(Code::io));
     CHECK(mentions(status.message, weights.request.weights_path));
@@ -158,7 +168,8 @@ TEST("store: a file of another size fails the load as CORRUPT") {
     for (const std::uint64_t pages : {19u, 21u}) {
         const Weights weights(20, 4);
         CHECK_EQ(::truncate(weights.request.weights_path.c_str(), static_cast<off_t>(pages * page)), 0);
-        Store store(2);
+        const auto store_owner = test::open_store(2);
+        Store &store = *store_owner;
         const LoadStatus status = load_and_wait(store, weights.request);
         CHECK_EQ(status.state, static_cast<int>(Code::corrupt));
         CHECK(mentions(status.message, std::to_string(pages * page)));
@@ -171,7 +182,8 @@ TEST("store: a file that shrinks while it is read fails the load as CORRUPT") {
     env.on_read = [](int, void *, std::size_t bytes, std::uint64_t offset, const auto &real) -> ssize_t {
         return offset >= 12 * page ? 0 : real(bytes);
     };
-    Store store(1, env);
+    const auto store_owner = test::open_store(1, env);
+    Store &store = *store_owner;
     const LoadStatus status = load_and_wait(store, weights.request);
     CHECK_EQ(status.state, static_cast<int>(Code::corrupt));
     CHECK(mentions(status.message, "ends at byte " + std::to_string(12 * page)));
@@ -182,7 +194,8 @@ TEST("store: a flipped bit on disk fails the load as CORRUPT with offset and bot
     auto bytes = weights.bytes;
     bytes[9 * page + 17] ^= 4;
     test::write_file(weights.request.weights_path, bytes);
-    Store store(2);
+    const auto store_owner = test::open_store(2);
+    Store &store = *store_owner;
     const LoadStatus status = load_and_wait(store, weights.request);
     CHECK_EQ(status.state, static_cast<int>(Code::corrupt));
     CHECK(mentions(status.message, "offset " + std::to_string(8 * page)));
@@ -201,7 +214,8 @@ TEST("store: a bit flipped on its way is read once more and the load goes on") {
         if (offset == 4 * page && flips++ == 0) static_cast<std::uint8_t *>(out)[5] ^= 1;
         return n;
     };
-    Store store(2, env);
+    const auto store_owner = test::open_store(2, env);
+    Store &store = *store_owner;
     const LoadStatus status = load_and_wait(store, weights.request);
     CHECK_EQ(status.message, "");
     CHECK_EQ(flips.load(), 2);
@@ -209,7 +223,8 @@ TEST("store: a bit flipped on its way is read once more and the load goes on") {
 }
 
 TEST("store: impossible requests are refused at once") {
-    Store store(1);
+    const auto store_owner = test::open_store(1);
+    Store &store = *store_owner;
     const Weights weights(8, 4);
     std::uint64_t load = 0;
     const auto refused = [&](auto change) {
@@ -228,12 +243,55 @@ TEST("store: impossible requests are refused at once") {
 }
 
 TEST("store: memory that cannot be had is OUT_OF_MEMORY") {
-    const Weights weights(8, 4);
     test::FaultyEnv env;
     env.memory_error = -ENOMEM;
-    Store store(1, env);
+    std::unique_ptr<Store> store;
+    CHECK_EQ(Store::create(1, test::small_arena, env, &store).code(), Code::out_of_memory);
+    env.memory_error = 0;
+    CHECK_OK(Store::create(1, test::small_arena, env, &store));
+    env.memory_error = -ENOMEM;
+    const Weights weights(8, 4);
     std::uint64_t load = 0;
-    CHECK_EQ(store.load(weights.request, &load).code(), Code::out_of_memory);
+    CHECK_EQ(store->load(weights.request, &load).code(), Code::out_of_memory);
+    CHECK_EQ(store->arena_status().used_bytes, 0u);
+}
+
+TEST("store: weights lie in scattered chunks, digests across their borders, and are seen as one range") {
+    const auto owner = test::open_store(3);
+    const Weights small(4, 4, 1);
+    const Weights large(11'000, 700, 2);  // 43 MiB: three chunks of the arena
+    std::uint64_t loads[8];
+    for (std::uint64_t &load : loads) CHECK_OK(owner->load(small.request, &load));
+    for (const std::uint64_t load : loads) wait_until_ended(*owner, load);
+    std::uint64_t refused = 0;
+    const sllm::Status full = owner->load(large.request, &refused);
+    CHECK_EQ(full.code(), Code::out_of_memory);
+    CHECK(mentions(full.message(), "need 48 MiB") && mentions(full.message(), "128 MiB of the arena's 128 MiB"));
+    for (const int i : {1, 3, 6}) CHECK_OK(owner->release(loads[i]));
+    const LoadStatus status = load_and_wait(*owner, large.request);
+    CHECK_EQ(status.message, "");
+    CHECK(content(status.fd, large.bytes.size()) == large.bytes);
+    LoadStatus other;
+    CHECK_OK(owner->status(loads[2], &other));
+    CHECK(content(other.fd, small.bytes.size()) == small.bytes);
+}
+
+TEST("store: a failed load gives its memory back at once, a good one when it is released") {
+    const Weights weights(20, 4);
+    auto bytes = weights.bytes;
+    bytes[5] ^= 1;
+    test::write_file(weights.request.weights_path, bytes);
+    const auto owner = test::open_store(2);
+    CHECK_EQ(load_and_wait(*owner, weights.request).state, static_cast<int>(Code::corrupt));
+    for (int i = 0; i < 200 && owner->arena_status().used_bytes > 0; i++) owner->wait(5'000);
+    CHECK_EQ(owner->arena_status().used_bytes, 0u);
+    test::write_file(weights.request.weights_path, weights.bytes);
+    std::uint64_t load = 0;
+    CHECK_OK(owner->load(weights.request, &load));
+    wait_until_ended(*owner, load);
+    CHECK_EQ(owner->arena_status().used_bytes, std::uint64_t{16} << 20);
+    CHECK_OK(owner->release(load));
+    CHECK_EQ(owner->arena_status().used_bytes, 0u);
 }
 
 namespace {
@@ -274,7 +332,8 @@ TEST("store: releasing a load in progress stops it, and readers in flight do no 
         if (offset > 0) gate.pass();
         return real(bytes);
     };
-    Store store(2, env);
+    const auto store_owner = test::open_store(2, env);
+    Store &store = *store_owner;
     std::uint64_t load = 0;
     CHECK_OK(store.load(weights.request, &load));
     LoadStatus status;
@@ -301,7 +360,8 @@ TEST("store: destroying it fails loads in progress as CLOSED for those who wait"
     };
     sllm::HostCopyView view;
     {
-        Store store(1, env);
+        const auto store_owner = test::open_store(1, env);
+        Store &store = *store_owner;
         std::uint64_t load = 0;
         CHECK_OK(store.load(weights.request, &load));
         LoadStatus status;
@@ -318,7 +378,8 @@ TEST("store: destroying it fails loads in progress as CLOSED for those who wait"
 
 TEST("store: bytes become ready in order, and only when they are verified") {
     const Weights weights(64, 4);
-    Store store(4);
+    const auto store_owner = test::open_store(4);
+    Store &store = *store_owner;
     std::uint64_t load = 0;
     CHECK_OK(store.load(weights.request, &load));
     LoadStatus status;
@@ -337,28 +398,20 @@ TEST("store: bytes become ready in order, and only when they are verified") {
     CHECK_EQ(before, weights.bytes.size());
 }
 
-TEST("store: a finished host copy cannot be written, resized or mapped writable, and is not mapped by the store") {
+TEST("store: a host copy cannot be written, resized or mapped writable, nor can the weights through it") {
     const Weights weights(8, 4);
-    Store store(2);
-    const LoadStatus status = load_and_wait(store, weights.request);
+    const auto owner = test::open_store(2);
+    const LoadStatus status = load_and_wait(*owner, weights.request);
     const std::uint8_t byte = 1;
     CHECK(::pwrite(status.fd, &byte, 1, 0) < 0);
     CHECK(::ftruncate(status.fd, 0) < 0);
     CHECK(::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, status.fd, 0) == MAP_FAILED);
-    // The reader that finished unmaps after it has reported.
-    const auto mapped_bytes = [] {
-        std::ifstream maps("/proc/self/maps");
-        std::uint64_t bytes = 0;
-        for (std::string line; std::getline(maps, line);) {
-            if (line.find("sllm-host-copy") == std::string::npos) continue;
-            char *end = nullptr;
-            const std::uint64_t from = std::strtoull(line.c_str(), &end, 16);
-            bytes += std::strtoull(end + 1, nullptr, 16) - from;
-        }
-        return bytes;
-    };
-    for (int i = 0; i < 200 && mapped_bytes() > page; i++) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    CHECK_EQ(mapped_bytes(), page);
+    sllm::HostCopyView view;
+    sllm::Mapping mapping;
+    const std::string path = "/proc/self/fd/" + std::to_string(status.fd);
+    CHECK_OK(sllm::HostCopyView::open(sllm::Env::posix(), path, weights.bytes.size(), &view));
+    CHECK_OK(view.map(&mapping));
+    CHECK(::mprotect(mapping.data(), page, PROT_READ | PROT_WRITE) < 0);
 }
 
 TEST("store: another process follows a load through /proc and sees every byte") {
@@ -368,7 +421,8 @@ TEST("store: another process follows a load through /proc and sees every byte") 
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
         return real(bytes);
     };
-    Store store(2, env);
+    const auto store_owner = test::open_store(2, env);
+    Store &store = *store_owner;
     std::uint64_t load = 0;
     CHECK_OK(store.load(weights.request, &load));
     LoadStatus status;
@@ -395,8 +449,12 @@ TEST("store: a waiter learns that the loading process died") {
     const std::uint64_t bytes = 4 * page;
     const pid_t loader = ::fork();
     if (loader == 0) {
+        sllm::Env &env = sllm::Env::posix();
+        std::unique_ptr<sllm::Arena> arena;
+        sllm::ArenaChunks chunks;
         sllm::HostCopy copy;
-        if (!sllm::HostCopy::create(sllm::Env::posix(), bytes, &copy).ok()) ::_exit(1);
+        if (!sllm::Arena::create(env, test::small_arena, &arena).ok() || !arena->take(bytes, &chunks).ok()) ::_exit(1);
+        if (!sllm::HostCopy::create(env, bytes, *arena, chunks.numbers(), &copy).ok()) ::_exit(1);
         const int fd = copy.fd();
         if (::write(ends[1], &fd, sizeof fd) != sizeof fd) ::_exit(1);
         ::pause();

@@ -91,10 +91,9 @@ function plainMs(gguf: string, evicted: boolean): number {
 }
 
 async function measure(name: string, gguf: string): Promise<Row> {
-  const cold = await TestCluster.start({
-    worker: { SLLM_WORKER_HOST_CACHE_BYTES: "0", SLLM_WORKER_THREADS: "2" },
-  });
-  const hosted = await TestCluster.start({ worker: { SLLM_WORKER_THREADS: "2" } });
+  const usual = { SLLM_WORKER_THREADS: "2", SLLM_WORKER_PREFAULT_BYTES: String(2 ** 31) };
+  const cold = await TestCluster.start({ worker: { ...usual, SLLM_WORKER_HOST_CACHE_BYTES: "0" } });
+  const hosted = await TestCluster.start({ worker: usual });
   try {
     await cold.deploy(name, gguf, { keep_alive_ms: 0, slots: 1, context_tokens: 256 });
     await hosted.deploy(name, gguf, { keep_alive_ms: 0, slots: 1, context_tokens: 256 });

@@ -197,6 +197,26 @@ test("memory that is booked out refuses the next load, and is there again after 
   }
 }, 60_000);
 
+test("memory for weights is made ready at the start, and the log says how long that took", async () => {
+  const prefault_bytes = 48 * 1024 * 1024;
+  const own = await WorkerHost.start({
+    echo_token_us: 0,
+    variables: { SLLM_WORKER_PREFAULT_BYTES: String(prefault_bytes) },
+  });
+  try {
+    await eventually("the arena is ready", async () => own.process.log().includes("arena_prefaulted"));
+    const line = own.process
+      .log()
+      .split("\n")
+      .find((text) => text.includes("arena_prefaulted"));
+    expect(JSON.parse(line ?? "")).toMatchObject({ prefault_bytes, faulted_bytes: prefault_bytes });
+    const { digest } = writeTinyCheckpoint(own.store, { xxh3 });
+    await own.loadReady(digest);
+  } finally {
+    await own.close();
+  }
+}, 60_000);
+
 test("SIGTERM ends engines in mid-generation and the worker with status 0", async () => {
   const own = await WorkerHost.start({ echo_token_us: 10_000 });
   try {

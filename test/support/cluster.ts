@@ -94,6 +94,7 @@ export class TestCluster {
         SLLM_CLUSTER_TOKEN: clusterToken,
         SLLM_WORKER_GATEWAYS: this.gateway.url,
         SLLM_WORKER_THREADS: "1",
+        SLLM_WORKER_PREFAULT_BYTES: "0",
         ...this.#options.worker,
       },
     });

@@ -72,6 +72,7 @@ export class WorkerHost {
         SLLM_CLUSTER_TOKEN: clusterToken,
         SLLM_WORKER_GATEWAYS: "",
         SLLM_WORKER_THREADS: "1",
+        SLLM_WORKER_PREFAULT_BYTES: "0",
         ...(echo_token_us === undefined
           ? {}
           : { SLLM_ENGINE_KIND: "echo", SLLM_ECHO_TOKEN_US: String(echo_token_us) }),

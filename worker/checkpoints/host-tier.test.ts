@@ -1,5 +1,10 @@
 import { beforeEach, expect, test } from "bun:test";
-import type { NativeLoadParams, NativeLoadStatus } from "../../native/bun-ffi-helpers/native.ts";
+import type {
+  NativeArenaStatus,
+  NativeLoadParams,
+  NativeLoadStatus,
+} from "../../native/bun-ffi-helpers/native.ts";
+import { limits } from "../../schema/limits.ts";
 import { ManualClock } from "../../test/support/manual-clock.ts";
 import { tinyContent } from "../../test/support/tiny-checkpoint.ts";
 import type { StoredCheckpoint } from "./disk-tier.ts";
@@ -12,6 +17,7 @@ class ManualStore implements CopyStore {
   readonly loads: NativeLoadParams[] = [];
   readonly released: bigint[] = [];
   endsAtOnce = false;
+  arenaChunks = 100;
   readonly statuses = new Map<bigint, NativeLoadStatus>();
 
   load(params: NativeLoadParams): bigint {
@@ -19,6 +25,18 @@ class ManualStore implements CopyStore {
     if (this.endsAtOnce) this.finish(number);
     else this.set(number, {});
     return number;
+  }
+
+  arena(): NativeArenaStatus {
+    const inUse = [...this.statuses.values()].filter((status) => status.state !== "failed").length;
+    return {
+      arena_bytes: this.arenaChunks * limits.chunk_bytes,
+      used_bytes: inUse * limits.chunk_bytes,
+      faulted_bytes: 0,
+      prefault_bytes: 0,
+      prefault_ms: 0,
+      prefaulting: false,
+    };
   }
 
   status(load: bigint): NativeLoadStatus {
@@ -148,6 +166,27 @@ test("less room for the cache evicts at the next trim", () => {
   cacheBytes = copyBytes - 1;
   tier.trim();
   expect(store.released).toEqual([1n]);
+});
+
+test("a load that finds the arena full evicts as many idle copies as it needs, the least recently used", () => {
+  cacheBytes = 100 * copyBytes;
+  store.arenaChunks = 3;
+  const inUse = tier.acquire(checkpoint(1));
+  store.finish(1n);
+  for (const fill of [2, 3]) useOnce(checkpoint(fill));
+  tier.acquire(checkpoint(4));
+  expect(store.released).toEqual([2n]);
+  expect(inUse.status().state).toBe("ready");
+});
+
+test("nothing is evicted for a load that would not fit all the same", () => {
+  cacheBytes = 100 * copyBytes;
+  store.arenaChunks = 2;
+  tier.acquire(checkpoint(1));
+  useOnce(checkpoint(2));
+  store.arenaChunks = 1;
+  tier.acquire(checkpoint(3));
+  expect(store.released).toEqual([]);
 });
 
 test("a failed copy is seen by its users, freed with the last one and read anew for the next", () => {

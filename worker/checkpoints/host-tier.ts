@@ -1,10 +1,18 @@
 /**
  * The host tier: copies of weights in host memory, read once per checkpoint whoever asks (single flight), shared by
  * reference counts, and kept after use as far as the cache allows. Copies in use or loading are never evicted.
+ *
+ * A copy's memory is used again as soon as the native store is told to release it, and an engine that still mapped it
+ * would compute on other bytes. So a lease ends only when the engine process it was taken for is gone.
  */
-import type { NativeLoadParams, NativeLoadStatus } from "../../native/bun-ffi-helpers/native.ts";
+import type {
+  NativeArenaStatus,
+  NativeLoadParams,
+  NativeLoadStatus,
+} from "../../native/bun-ffi-helpers/native.ts";
 import type { PlacementReport } from "../../schema/cluster/membership.ts";
 import type { CheckpointDigest } from "../../schema/ids.ts";
+import { limits } from "../../schema/limits.ts";
 import { Changes } from "../changes.ts";
 import type { Clock } from "../ports.ts";
 import type { StoredCheckpoint } from "./disk-tier.ts";
@@ -14,6 +22,7 @@ export interface CopyStore {
   load(params: NativeLoadParams): bigint;
   status(load: bigint): NativeLoadStatus;
   release(load: bigint): void;
+  arena(): NativeArenaStatus;
 }
 
 /** How often loads in progress are looked at: for reports only, engines follow the copy by themselves. */
@@ -28,7 +37,7 @@ interface HostCopy {
   used: number;
 }
 
-/** A share in a host copy. Release it exactly once; engines that mapped the copy keep their pages. */
+/** A share in a host copy. Release it exactly once, when the engine process that was given the path is gone. */
 export interface HostLease {
   /** Where engine processes of the same user open the copy. */
   readonly weights_path: string;
@@ -88,9 +97,7 @@ export class HostTier {
   /** Evicts copies without users, least recently used first, until those that are left fit the cache. */
   trim(): void {
     const bytes = this.#options.cacheBytes();
-    const idle = [...this.#copies.values()]
-      .filter((copy) => copy.references === 0)
-      .sort((a, b) => a.used - b.used);
+    const idle = this.#idle();
     let left = idle.reduce((sum, copy) => sum + bytesOf(copy), 0);
     for (const copy of idle) {
       if (left <= bytes) return;
@@ -112,9 +119,32 @@ export class HostTier {
     });
   }
 
+  /** Copies without users, least recently used first. */
+  #idle(): HostCopy[] {
+    return [...this.#copies.values()].filter((copy) => copy.references === 0).sort((a, b) => a.used - b.used);
+  }
+
+  /**
+   * Makes room in the arena for a load that begins in the same turn, so that no other can take it. Evicts as little as
+   * suffices, and nothing when all idle copies together would not: the store then refuses with its numbers.
+   */
+  #makeRoom(bytes: number): void {
+    const { arena_bytes, used_bytes } = this.#options.store.arena();
+    let missing = arenaBytesOf(bytes) - (arena_bytes - used_bytes);
+    const victims: HostCopy[] = [];
+    for (const copy of this.#idle()) {
+      if (missing <= 0) break;
+      victims.push(copy);
+      missing -= arenaBytesOf(bytesOf(copy));
+    }
+    if (missing > 0) return;
+    for (const copy of victims) this.#forget(copy);
+  }
+
   #begin(checkpoint: StoredCheckpoint): HostCopy {
     const { bytes, chunk_bytes, chunks } = checkpoint.manifest.weights;
     const { store } = this.#options;
+    this.#makeRoom(bytes);
     const load = store.load({
       weights_path: checkpoint.weights_path,
       weights_bytes: bytes,
@@ -160,6 +190,11 @@ export class HostTier {
     this.#options.store.release(copy.load);
     this.#changes.notify();
   }
+}
+
+/** What weights take in the arena: whole chunks. */
+function arenaBytesOf(bytes: number): number {
+  return Math.ceil(bytes / limits.chunk_bytes) * limits.chunk_bytes;
 }
 
 function bytesOf(copy: HostCopy): number {

@@ -27,7 +27,7 @@ beforeEach(() => {
   folder = mkdtempSync(path.join(tmpdir(), "sllm-app-"));
   ready = true;
   const clock = new ManualClock();
-  const store = { load: unused, status: unused, release: unused };
+  const store = { load: unused, status: unused, release: unused, arena: unused };
   const supervisor = new Supervisor({
     disk: new DiskTier({ directory: folder, log }),
     host: new HostTier({ store, clock, cacheBytes: () => 0, process_id: 1 }),

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import type { NativeLoadStatus } from "../../native/bun-ffi-helpers/native.ts";
+import type { NativeArenaStatus, NativeLoadStatus } from "../../native/bun-ffi-helpers/native.ts";
 import type { LoadRequest } from "../../schema/cluster/instances.ts";
 import { limits } from "../../schema/limits.ts";
 import { instanceMemoryBytes } from "../../schema/memory.ts";
@@ -38,10 +38,18 @@ beforeEach(() => {
     bytes_total: weights.bytes,
     read_ms: 1,
   };
+  const arena: NativeArenaStatus = {
+    arena_bytes: 2 ** 30,
+    used_bytes: 0,
+    faulted_bytes: 0,
+    prefault_bytes: 0,
+    prefault_ms: 0,
+    prefaulting: false,
+  };
   supervisor = new Supervisor({
     disk: new DiskTier({ directory: folder, log }),
     host: new HostTier({
-      store: { load: () => 1n, status: () => read, release: () => {} },
+      store: { load: () => 1n, status: () => read, release: () => {}, arena: () => arena },
       clock,
       cacheBytes: () => 0,
       process_id: 1,

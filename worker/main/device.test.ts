@@ -1,5 +1,11 @@
 import { expect, test } from "bun:test";
-import { defaultMemoryBytes, defaultThreads, type ReadText } from "./device.ts";
+import {
+  arenaBytes,
+  defaultMemoryBytes,
+  defaultPrefaultBytes,
+  defaultThreads,
+  type ReadText,
+} from "./device.ts";
 
 const gibibyte = 1024 ** 3;
 const reader =
@@ -36,4 +42,14 @@ test("a group that is full leaves nothing", () => {
 
 test("one core is left to the processes around the engine, and one thread computes at least", () => {
   expect([1, 2, 64].map((cores) => defaultThreads(cores))).toEqual([1, 1, 63]);
+});
+
+test("the arena holds what memory can be booked for, however small the models", () => {
+  expect(arenaBytes(0)).toBe(256 * 16 * 1024 ** 2);
+  expect(arenaBytes(8 * gibibyte)).toBe(12 * gibibyte);
+});
+
+test("an eighth of the memory is made ready, at most 2 GiB", () => {
+  expect(defaultPrefaultBytes(8 * gibibyte)).toBe(gibibyte);
+  expect(defaultPrefaultBytes(100 * gibibyte)).toBe(2 * gibibyte);
 });

@@ -1,7 +1,8 @@
-/** What this host has for models: memory within its control group's limit, and cores. Reads Linux's own files. */
+/** What this host has for models and how it is shared out: memory within its control group's limit, and cores. Reads Linux's own files. */
 import { readFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import { limits } from "../../schema/limits.ts";
 
 /** Part of the available memory that models may use when nobody says otherwise. */
 const modelShare = 0.8;
@@ -23,6 +24,19 @@ export const readHostText: ReadText = (file) => {
 /** Memory for models in bytes when no setting gives it: a share of what is available now. */
 export function defaultMemoryBytes(read: ReadText = readHostText): number {
   return Math.floor(availableBytes(read) * modelShare);
+}
+
+/**
+ * Size of the store's arena for a memory budget. A copy takes whole chunks, and what the last one holds beyond its
+ * weights costs address space, not memory: with a chunk to spare per instance, what memory is booked for always fits.
+ */
+export function arenaBytes(memory_bytes: number): number {
+  return memory_bytes + limits.instances * limits.chunk_bytes;
+}
+
+/** Part of the arena to make ready at the start when no setting says how much. */
+export function defaultPrefaultBytes(memory_bytes: number): number {
+  return Math.min(Math.floor(memory_bytes / 8), 2 ** 31);
 }
 
 /**

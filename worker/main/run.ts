@@ -10,6 +10,7 @@ import { engineKinds } from "../../schema/cluster/engine.ts";
 import { type Config, config, configProblems, settingsFromVariables } from "../../schema/config.ts";
 import { defaultNativePaths } from "../checkpoints/import/native-paths.ts";
 import { engineLauncher } from "../instances/engine-process.ts";
+import { arenaBytes, defaultMemoryBytes, defaultPrefaultBytes } from "./device.ts";
 import { keepWorkerId } from "./identity.ts";
 import { stderrLog } from "./system.ts";
 import { Worker } from "./worker.ts";
@@ -48,13 +49,18 @@ async function start(host: Host): Promise<void> {
     throw new Error("SLLM_CLUSTER_TOKEN is needed: gateways show it to the worker");
   const native = defaultNativePaths();
   const library = NativeLibrary.open(native.library, await runtimeLoader());
+  const memory_bytes = settings.worker.memory_bytes ?? defaultMemoryBytes();
   const worker_id = await keepWorkerId(settings.data_dir);
   const worker = new Worker({
     config: settings,
     cluster_token,
     worker_id,
     version: packageFacts.version,
-    store: library.createStore(),
+    memory_bytes,
+    store: library.createStore({
+      arena_bytes: arenaBytes(memory_bytes),
+      prefault_bytes: settings.worker.prefault_bytes ?? defaultPrefaultBytes(memory_bytes),
+    }),
     engine: engineKind(),
     launch: engineLauncher({
       command: process.execPath,

@@ -18,18 +18,22 @@ import { createWorkerApp } from "../http/app.ts";
 import { DeviceMemory } from "../instances/device-memory.ts";
 import type { LaunchEngine } from "../instances/engine-process.ts";
 import { Supervisor } from "../instances/supervisor.ts";
-import { defaultMemoryBytes, defaultThreads } from "./device.ts";
+import { defaultThreads } from "./device.ts";
 import { newIncarnation } from "./identity.ts";
 import { systemClock as clock, stderrLog as log } from "./system.ts";
 
 /** The host's processors and memory are one device. */
 const cpuDeviceId = "cpu";
+/** How often the pre-fault of the arena is looked at, for a log line. */
+const prefaultPollMs = 50;
 
 export interface WorkerParts {
   readonly config: Config;
   readonly cluster_token: string;
   readonly worker_id: WorkerId;
   readonly version: string;
+  /** Memory for models: weights and KV caches. */
+  readonly memory_bytes: number;
   readonly store: NativeStore;
   readonly launch: LaunchEngine;
   readonly engine: (typeof engineKinds)[number];
@@ -49,7 +53,7 @@ export class Worker {
 
   constructor(parts: WorkerParts) {
     const { config, launch, engine } = parts;
-    const memory = new DeviceMemory(config.worker.memory_bytes ?? defaultMemoryBytes());
+    const memory = new DeviceMemory(parts.memory_bytes);
     this.#parts = parts;
     this.#devices = [{ device_id: cpuDeviceId, kind: "cpu", memory_bytes: memory.capacity_bytes }];
     this.#disk = new DiskTier({ directory: path.join(config.data_dir, "checkpoints"), log });
@@ -97,6 +101,7 @@ export class Worker {
       log,
     });
     this.#link.start();
+    void this.#followPrefault();
   }
 
   /** Ends all instances and says goodbye. */
@@ -107,6 +112,18 @@ export class Worker {
     this.#state = "gone";
     await this.#link?.stop();
     this.#parts.store[Symbol.dispose]();
+  }
+
+  /** One log line when the arena's memory is ready: until then loads pay for their own. */
+  async #followPrefault(): Promise<void> {
+    while (this.#state === "ready") {
+      const { prefaulting, prefault_ms, prefault_bytes, faulted_bytes } = this.#parts.store.arena();
+      if (!prefaulting) {
+        log.info("arena_prefaulted", { prefault_bytes, faulted_bytes, prefault_ms: Math.round(prefault_ms) });
+        return;
+      }
+      await clock.sleep(prefaultPollMs);
+    }
   }
 
   async #report(): Promise<Report> {

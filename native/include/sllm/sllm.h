@@ -33,7 +33,7 @@ extern "C" {
 #endif
 
 /* Major in the upper, minor in the lower 16 bits. Major: a function or field changed or left; minor: something came. */
-#define SLLM_ABI_VERSION 0x00010000u
+#define SLLM_ABI_VERSION 0x00010001u
 
 typedef int32_t sllm_status;
 
@@ -84,18 +84,31 @@ SLLM_API sllm_status sllm_layout_plan(const char *library_dir, const char *heade
 
 /* ---- Store: checkpoints from disk into host memory --------------------------------------------------------------- */
 
-/* Reads checkpoints into host copies. Owns a pool of reader threads. */
+/* Reads checkpoints into its arena of host memory. Owns a pool of reader threads and one that pre-faults. */
 typedef struct sllm_store sllm_store;
 
 typedef struct sllm_store_params {
     uint32_t struct_size;
     uint32_t reader_threads; /* 0: 4 */
+    uint64_t arena_bytes;    /* host memory that copies may use at most, rounded up to 16 MiB; 0: the machine's memory.
+                                Since 1.1 */
+    uint64_t prefault_bytes; /* of it, kept faulted in from the start, in the background; copies that find such memory
+                                are read without the cost of its first touch. Since 1.1 */
 } sllm_store_params;
 
+typedef struct sllm_arena_status {
+    uint32_t struct_size;
+    uint32_t prefaulting;    /* 1 until the first pre-fault is done */
+    uint64_t arena_bytes;
+    uint64_t used_bytes;     /* in whole chunks of 16 MiB */
+    uint64_t faulted_bytes;  /* with memory behind them, used ones included */
+    uint64_t prefault_bytes;
+    double prefault_ms;      /* that the first pre-fault took; so far, while it goes on */
+} sllm_arena_status;
+
 /*
- * A host copy is an anonymous shared memory file: weights_bytes of data from offset 0 and, at the next page, one
- * control page through which engines follow the load. Other processes of the same user open it as
- * /proc/<pid>/fd/<fd>.
+ * A host copy is a small shared memory file that tells where in the arena the weights lie and how far they have come.
+ * Other processes of the same user open it as /proc/<pid>/fd/<fd>, and through it the arena, read-only.
  */
 typedef struct sllm_load_params {
     uint32_t struct_size;
@@ -118,14 +131,16 @@ typedef struct sllm_load_status {
     char message[512];      /* why it failed, NUL-terminated */
 } sllm_load_status;
 
+/* Returns at once; the arena is usable while it is pre-faulted. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY, IO. [any] */
 SLLM_API sllm_status sllm_store_create(const sllm_store_params *params, sllm_store **out);
 
-/* Stops all loads (they fail as CLOSED), joins the threads, closes all host copies. [serial] [blocks] */
+/* Stops all loads (they fail as CLOSED), joins the threads, closes all host copies and the arena. [serial] [blocks] */
 SLLM_API void sllm_store_destroy(sllm_store *store);
 
 /* Begins to read a checkpoint into a new host copy and returns its number (> 0) at once. O_DIRECT where the file system
  * has it, buffered otherwise; every chunk is checked against its digest, a wrong one is read once more and then fails
- * the load with CORRUPT. Errors: INVALID_ARGUMENT, NOT_FOUND, IO, OUT_OF_MEMORY. [any] */
+ * the load with CORRUPT. Errors: INVALID_ARGUMENT, NOT_FOUND, IO, OUT_OF_MEMORY when the arena has not enough free
+ * chunks (text: what is needed, in use and there). [any] */
 SLLM_API sllm_status sllm_store_load(sllm_store *store, const sllm_load_params *params, uint64_t *load);
 
 /* State of a load or host copy. Errors: NOT_FOUND. [any] */
@@ -134,9 +149,13 @@ SLLM_API sllm_status sllm_store_status(sllm_store *store, uint64_t load, sllm_lo
 /* Waits until any load of the store made progress since the last wait, or for timeout_us. [any] [blocks] */
 SLLM_API sllm_status sllm_store_wait(sllm_store *store, uint64_t timeout_us);
 
-/* Forgets a host copy: a load in progress is stopped, the descriptor is closed. Engines that mapped it keep their
- * pages. Errors: NOT_FOUND. [any] */
+/* Forgets a host copy: a load in progress is stopped, the descriptor is closed, its memory serves other loads. Call it
+ * only when every engine that was given the copy has been destroyed or its process has ended: an engine would compute
+ * on other bytes without noticing. Errors: NOT_FOUND. [any] */
 SLLM_API sllm_status sllm_store_release(sllm_store *store, uint64_t load);
+
+/* What the arena holds. Since 1.1. [any] */
+SLLM_API sllm_status sllm_store_arena(sllm_store *store, sllm_arena_status *out);
 
 /* ---- Engine: one model instance ---------------------------------------------------------------------------------- */
 
