@@ -18,6 +18,9 @@ public:
     virtual int open(const char *path, int flags);
     virtual int close(int fd);
     virtual ssize_t pread(int fd, void *out, std::size_t bytes, std::uint64_t offset);
+    // How many of the bytes [offset, offset + bytes) of a file are in the page cache, in whole pages. -ENOSYS before
+    // Linux 6.5.
+    virtual std::int64_t cached_bytes(int fd, std::uint64_t offset, std::uint64_t bytes);
     // Size in bytes of a regular file or of anonymous memory; -EISDIR and the like are up to open.
     virtual std::int64_t file_size(int fd);
 

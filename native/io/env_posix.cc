@@ -29,6 +29,15 @@ ssize_t Env::pread(int fd, void *out, std::size_t bytes, std::uint64_t offset) {
     return n < 0 ? -errno : n;
 }
 
+std::int64_t Env::cached_bytes(int fd, std::uint64_t offset, std::uint64_t bytes) {
+    // struct cachestat_range and struct cachestat of linux/mman.h, which older headers lack, and so the number.
+    constexpr long cachestat = 451;
+    const std::uint64_t range[2] = {offset, bytes};
+    std::uint64_t pages[5] = {};  // the first: pages in the cache
+    if (::syscall(cachestat, fd, range, pages, 0) < 0) return -errno;
+    return static_cast<std::int64_t>(pages[0]) * ::sysconf(_SC_PAGESIZE);
+}
+
 std::int64_t Env::file_size(int fd) {
     struct stat facts {};
     return ::fstat(fd, &facts) < 0 ? -errno : facts.st_size;

@@ -69,12 +69,19 @@ Status WeightsFile::read_chunk(std::span<const std::span<std::uint8_t>> parts, s
                                " have digest " + hex(found) + ", expected " + hex(digest)};
 }
 
+// Only a chunk that is in the page cache as a whole is read from there: a buffered read of the rest would be slower,
+// and leave in the cache what the arena holds.
+bool WeightsFile::reads_direct(std::uint64_t bytes, std::uint64_t offset) const {
+    return direct_.valid() && env_->cached_bytes(buffered_.get(), offset, bytes) < static_cast<std::int64_t>(bytes);
+}
+
 Status WeightsFile::read(std::uint8_t *out, std::uint64_t bytes, std::uint64_t offset) {
+    const bool wants_direct = reads_direct(bytes, offset);
     std::uint64_t done = 0;
     while (done < bytes) {
         // After a short read the rest is not aligned any more, which only the page cache can serve.
         const bool aligned = (offset + done) % limits::file_align_bytes == 0;
-        const bool direct = direct_.valid() && aligned && !direct_refused_.load(std::memory_order_relaxed);
+        const bool direct = wants_direct && aligned && !direct_refused_.load(std::memory_order_relaxed);
         const int fd = direct ? direct_.get() : buffered_.get();
         const ssize_t n = env_->pread(fd, out + done, bytes - done, offset + done);
         if (n > 0) {

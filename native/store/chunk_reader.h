@@ -1,5 +1,5 @@
 // Reads one chunk of weights.bin straight into its place and checks its digest. O_DIRECT where the file system has it,
-// through the page cache otherwise.
+// through the page cache where the chunk lies there already, as after a conversion, and where O_DIRECT is refused.
 #pragma once
 
 #include <atomic>
@@ -35,6 +35,7 @@ public:
 
 private:
     Status read(std::uint8_t *out, std::uint64_t bytes, std::uint64_t offset);
+    bool reads_direct(std::uint64_t bytes, std::uint64_t offset) const;
 
     Env *env_ = nullptr;
     std::string path_;

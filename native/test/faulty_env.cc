@@ -14,6 +14,10 @@ ssize_t FaultyEnv::pread(int fd, void *out, std::size_t bytes, std::uint64_t off
     return on_read(fd, out, bytes, offset, [&](std::size_t n) { return Env::pread(fd, out, n, offset); });
 }
 
+std::int64_t FaultyEnv::cached_bytes(int, std::uint64_t, std::uint64_t bytes) {
+    return cached ? static_cast<std::int64_t>(bytes) : 0;
+}
+
 int FaultyEnv::create_memory(const char *name, std::uint64_t bytes) {
     return memory_error != 0 ? memory_error : Env::create_memory(name, bytes);
 }

@@ -21,8 +21,12 @@ public:
     int advise_error = 0;
     int punch_error = 0;
 
+    // Whether all files count as being in the page cache. Those of a test always are, having just been written.
+    bool cached = false;
+
     int open(const char *path, int flags) override;
     ssize_t pread(int fd, void *out, std::size_t bytes, std::uint64_t offset) override;
+    std::int64_t cached_bytes(int fd, std::uint64_t offset, std::uint64_t bytes) override;
     int create_memory(const char *name, std::uint64_t bytes) override;
     int advise(void *address, std::size_t bytes, int advice) override;
     int punch_hole(int fd, std::uint64_t offset, std::uint64_t bytes) override;

@@ -130,6 +130,35 @@ TEST("store: where O_DIRECT is refused the page cache serves") {
     CHECK(content(status.fd, weights.bytes.size()) == weights.bytes);
 }
 
+TEST("store: chunks that are in the page cache are read from there, others around it") {
+    const Weights weights(20, 4);
+    for (const bool cached : {true, false}) {
+        test::FaultyEnv env;
+        env.cached = cached;
+        const auto owner = test::open_store(2, env);
+        const LoadStatus status = load_and_wait(*owner, weights.request);
+        CHECK_EQ(status.state, 1);
+        CHECK(content(status.fd, weights.bytes.size()) == weights.bytes);
+        // Not every file system of a test has O_DIRECT.
+        if (cached) CHECK(!status.direct_io);
+    }
+}
+
+TEST("store: the system tells what of a file is in the page cache") {
+    const Weights weights(20, 4);
+    sllm::Env &env = sllm::Env::posix();
+    const sllm::OwnedFd fd(env, env.open(weights.request.weights_path.c_str(), O_RDWR));
+    const std::int64_t all = env.cached_bytes(fd.get(), 0, weights.bytes.size());
+    if (all == -ENOSYS) throw test::Skipped("needs Linux 6.5");
+    CHECK_EQ(all, static_cast<std::int64_t>(weights.bytes.size()));
+    CHECK_EQ(env.cached_bytes(fd.get(), 18 * page, 10 * page), static_cast<std::int64_t>(2 * page));
+    CHECK_EQ(::fsync(fd.get()), 0);
+    CHECK_EQ(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+    // A file system in memory keeps its pages.
+    const std::int64_t left = env.cached_bytes(fd.get(), 0, weights.bytes.size());
+    CHECK(left == 0 || left == all);
+}
+
 TEST("store: short and interrupted reads are continued") {
     const Weights weights(64, 16);
     test::FaultyEnv env;

@@ -138,9 +138,9 @@ SLLM_API sllm_status sllm_store_create(const sllm_store_params *params, sllm_sto
 SLLM_API void sllm_store_destroy(sllm_store *store);
 
 /* Begins to read a checkpoint into a new host copy and returns its number (> 0) at once. O_DIRECT where the file system
- * has it, buffered otherwise; every chunk is checked against its digest, a wrong one is read once more and then fails
- * the load with CORRUPT. Errors: INVALID_ARGUMENT, NOT_FOUND, IO, OUT_OF_MEMORY when the arena has not enough free
- * chunks (text: what is needed, in use and there). [any] */
+ * has it, buffered otherwise and for chunks that are in the page cache; every chunk is checked against its digest, a
+ * wrong one is read once more and then fails the load with CORRUPT. Errors: INVALID_ARGUMENT, NOT_FOUND, IO,
+ * OUT_OF_MEMORY when the arena has not enough free chunks (text: what is needed, in use and there). [any] */
 SLLM_API sllm_status sllm_store_load(sllm_store *store, const sllm_load_params *params, uint64_t *load);
 
 /* State of a load or host copy. Errors: NOT_FOUND. [any] */
