@@ -109,6 +109,16 @@ sllm_status sllm_layout_plan(const char *library_dir, const char *header_path, c
     });
 }
 
+sllm_status sllm_engine_warm(const char *library_dir) {
+    return guarded([&]() -> Status {
+        std::string libraries;
+        if (Status s = read_path(library_dir, "library_dir", &libraries); !s.ok()) return s;
+        const sllm::LlamaModule *module = nullptr;
+        if (Status s = sllm::load_llama_module(libraries, &module); !s.ok()) return s;
+        return module->warm(libraries);
+    });
+}
+
 sllm_status sllm_engine_create(const sllm_engine_params *params, sllm_engine **out) {
     return guarded([&]() -> Status {
         sllm_engine_params p;

@@ -88,6 +88,12 @@ export class NativeLibrary {
     return new NativeStore(this.binding, createdHandle("sllm_store_create", out));
   }
 
+  /** sllm_engine_warm: loads the engine libraries ahead of the first engine. Blocks. */
+  warmEngine(libraryDir: string): void {
+    const status = this.binding.calls.sllm_engine_warm(cString(libraryDir));
+    checkStatus("sllm_engine_warm", this.binding, status);
+  }
+
   /** sllm_engine_create: blocks until the weights are there. The caller owns the engine and disposes of it. */
   createEngine(params: NativeEngineParams): NativeEngine {
     using memory = new CallMemory(this.binding);

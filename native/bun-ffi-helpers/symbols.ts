@@ -43,6 +43,8 @@ export const symbols = {
   // sllm_status sllm_store_arena(sllm_store *store, sllm_arena_status *out)
   sllm_store_arena: { args: ["handle", "buffer"], returns: "i32" },
 
+  // sllm_status sllm_engine_warm(const char *library_dir)
+  sllm_engine_warm: { args: ["buffer"], returns: "i32" },
   // sllm_status sllm_engine_create(const sllm_engine_params *params, sllm_engine **out)
   sllm_engine_create: { args: ["buffer", "buffer"], returns: "i32" },
   // void sllm_engine_destroy(sllm_engine *engine)

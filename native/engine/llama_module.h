@@ -28,6 +28,8 @@ struct LlamaOptions {
 // cross; `build` is compared to refuse a module of another build.
 struct LlamaModule {
     const char *build;
+    // See sllm_engine_warm. [any] [blocks]
+    Status (*warm)(const std::string &library_dir);
     // Checks the engine libraries, builds the model, waits for its weights and maps them. [any] [blocks]
     Status (*create_backend)(const LlamaOptions &options, std::unique_ptr<Backend> *out);
     // See sllm_layout_plan. [blocks]

@@ -47,6 +47,8 @@ static void test_basics(void) {
     CHECK(sllm_last_error(text, 4) > 4);
     CHECK(strlen(text) == 3);
     CHECK(sllm_last_error(NULL, 0) > 0);
+    CHECK(sllm_engine_warm(NULL) == SLLM_E_INVALID_ARGUMENT);
+    CHECK(sllm_engine_warm("/nowhere") == SLLM_E_LIBRARY_MISSING);
     /* Destroying nothing is allowed. */
     sllm_store_destroy(NULL);
     sllm_engine_destroy(NULL);
@@ -240,6 +242,8 @@ static void test_model(const char *folder, const char *libraries) {
     char weights[64];
     const char *header = join(2, folder, "header.gguf");
 
+    CHECK(sllm_engine_warm(libraries) == SLLM_OK);
+    CHECK(sllm_engine_warm(libraries) == SLLM_OK);
     test_plan(folder, libraries, header);
     CHECK(sllm_store_create(&store_params, &store) == SLLM_OK);
     status = load_weights(store, folder, &load);

@@ -1,9 +1,11 @@
 // The module's one exported function.
 #include "engine/llama/layout_plan.h"
+#include "engine/llama/libraries.h"
 #include "engine/llama/llama_backend.h"
 #include "engine/llama_module.h"
 
 extern "C" __attribute__((visibility("default"))) const sllm::LlamaModule *sllm_llama_module() {
-    static const sllm::LlamaModule module{SLLM_BUILD, sllm::llama::LlamaBackend::create, sllm::llama::plan_layout};
+    static const sllm::LlamaModule module{SLLM_BUILD, sllm::llama::prepare_libraries,
+                                          sllm::llama::LlamaBackend::create, sllm::llama::plan_layout};
     return &module;
 }

@@ -191,6 +191,11 @@ typedef struct sllm_engine_info {
     double weights_wait_ms;  /* waiting for the last byte after the model was built */
 } sllm_engine_info;
 
+/* Pays ahead for what no model decides: loads the engine libraries of the folder (library_dir, NUL-terminated), checks
+ * them and loads the processor's variant of the CPU backend. Done once per process and then remembered; without it the
+ * first sllm_engine_create does the same. Since 1.1. Errors: INVALID_ARGUMENT, LIBRARY_*. [any] [blocks] */
+SLLM_API sllm_status sllm_engine_warm(const char *library_dir);
+
 /* Builds the model at once, while its weights may still be arriving, then maps them in place (no byte is copied), waits
  * for the last of them and starts the compute thread. When the host copy's load fails, so does this, with its status
  * and text.
