@@ -69,6 +69,13 @@ export const workerConfig = z.strictObject({
     .max(1024)
     .optional()
     .describe("Compute threads of an engine; all cores but one if left out."),
+  standby_engines: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(limits.standby_engines)
+    .default(1)
+    .describe("Engine processes started ahead of the loads that will use them; 0 starts each with its load."),
 });
 export type WorkerConfig = z.infer<typeof workerConfig>;
 

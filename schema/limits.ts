@@ -66,6 +66,14 @@ export const limits = {
   engine_exit_ms: 2_000,
   /** Time for an engine process to say hello. Starting Bun and linking the libraries takes 0.1-1 s. */
   engine_hello_ms: 30_000,
+  /** Engine processes in reserve: more loads than this rarely begin within the second in which one is replaced. */
+  standby_engines: 16,
+  /** Quiet time after a load before the reserve is filled: the first answer has the processor for itself. */
+  standby_refill_ms: 1_000,
+  /** Pause after an engine process in reserve ended by itself; doubles with each in a row. */
+  standby_back_off_ms: 500,
+  /** Longest of these pauses: soon enough after a broken set-up was mended, rare enough for the log. */
+  standby_back_off_longest_ms: 30_000,
   /** One line of the protocol between worker and engine process. */
   engine_line_bytes: 16 * 1024 * 1024,
   /** Memory of an engine process beside model and compute buffers: runtime, libraries, vocabulary. */

@@ -15,6 +15,8 @@ export const engineKinds = ["llama", "echo"] as const;
 const requestNumber = z.number().int().min(1).max(Number.MAX_SAFE_INTEGER);
 
 export const engineCommand = z.discriminatedUnion("op", [
+  /** Load ahead what no model decides; `warm` or `failed` answers. */
+  z.strictObject({ op: z.literal("warm"), engine: z.enum(engineKinds) }),
   z.strictObject({
     op: z.literal("load"),
     engine: z.enum(engineKinds),
@@ -43,6 +45,7 @@ export type EngineCommand = z.infer<typeof engineCommand>;
 
 export const engineMessage = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("hello"), pid: z.number().int(), abi_version: z.number().int() }),
+  z.strictObject({ type: z.literal("warm") }),
   z.strictObject({ type: z.literal("ready"), model_build_ms: z.number(), weights_wait_ms: z.number() }),
   /** The load failed or the engine cannot go on; the process ends afterwards. */
   z.strictObject({ type: z.literal("failed"), error: wireError }),

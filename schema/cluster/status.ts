@@ -11,6 +11,8 @@ export const workerStatus = z.strictObject({
   gateway: z.string().nullable(),
   devices: z.array(deviceReport),
   placements: z.array(placementReport),
+  /** Engine processes in reserve that have loaded everything no model decides. */
+  standby_engines: z.number().int().min(0),
   instances: z.array(
     instanceReport.extend({
       /** Process id of the engine; null before it started and after it ended. */

@@ -1,5 +1,6 @@
 /** The engine process over its private channel, with the echo engine, under Bun and under Deno. */
 import { afterEach, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { EngineClient, echoOf, textOf } from "../support/engine-client.ts";
 import { isAlive } from "../support/processes.ts";
 
@@ -48,6 +49,33 @@ test.each(["bun", "deno"] as const)(
   },
   30_000,
 );
+
+test.each(["bun", "deno"] as const)(
+  "under %s it loads the engine libraries when told to warm up, waits, and ends with its input",
+  async (runtime) => {
+    const engine = start({ runtime });
+    await engine.waitFor("hello");
+    const maps = () => readFileSync(`/proc/${engine.pid}/maps`, "utf8");
+    expect(maps()).not.toContain("libllama");
+    engine.send({ op: "warm", engine: "llama" });
+    await engine.waitFor("warm");
+    for (const library of ["libsllm_llama.so", "libllama", "libggml-cpu-"]) expect(maps()).toContain(library);
+    engine.endInput();
+    expect(await engine.exited).toBe(0);
+  },
+  30_000,
+);
+
+test("without its engine libraries it cannot warm up, says so and ends", async () => {
+  const engine = start({ variables: { SLLM_ENGINE_LIBRARIES: "/nowhere/libraries" } });
+  engine.send({ op: "warm", engine: "llama" });
+  const { error } = await engine.waitFor("failed");
+  expect(error).toMatchObject({
+    code: "native_unavailable",
+    message: expect.stringContaining("/nowhere/libraries"),
+  });
+  expect(await engine.exited).toBe(1);
+});
 
 test("the exit command ends it too, in mid-generation", async () => {
   const engine = await startReady({ variables: { SLLM_ECHO_TOKEN_US: "10000" } });

@@ -15,8 +15,16 @@ export const controlWords = 2;
 /** Bounds what lies between the threads when the reader of our standard output is slow. */
 export const maxUnwrittenBatches = 64;
 
+/** Main thread to pump, before the engine is made: load the engine libraries ahead. */
+export interface WarmCommand {
+  readonly op: "warm";
+  readonly library: string;
+  readonly engine_libraries: string;
+}
+
 /** Main thread to pump, once. */
 export interface CreateCommand {
+  readonly op: "create";
   readonly library: string;
   readonly params: NativeEngineParams;
   readonly control: SharedArrayBuffer;
@@ -24,6 +32,7 @@ export interface CreateCommand {
 
 /** Pump to main thread. */
 export type PumpMessage =
+  | { readonly type: "warm" }
   | {
       readonly type: "created";
       readonly handle: NativeHandle;

@@ -14,7 +14,13 @@ import {
 import type { WireError } from "../../schema/error.ts";
 import { loadErrorCode } from "../status-codes.ts";
 import { isFatal, toMessages } from "./events.ts";
-import { type CreateCommand, controlWord, maxUnwrittenBatches, type PumpMessage } from "./pump-messages.ts";
+import {
+  type CreateCommand,
+  controlWord,
+  maxUnwrittenBatches,
+  type PumpMessage,
+  type WarmCommand,
+} from "./pump-messages.ts";
 
 /** How long the pump stays inside one wait: the time after which it sees that it shall stop. */
 const waitUs = 20_000;
@@ -29,9 +35,19 @@ function post(message: PumpMessage): void {
   postMessage(message);
 }
 
-addEventListener("message", ({ data }: MessageEvent<CreateCommand>) => {
-  void run(data);
+addEventListener("message", ({ data }: MessageEvent<WarmCommand | CreateCommand>) => {
+  void (data.op === "warm" ? warm(data) : run(data));
 });
+
+async function warm(command: WarmCommand): Promise<void> {
+  try {
+    NativeLibrary.open(command.library, await loader).warmEngine(command.engine_libraries);
+    post({ type: "warm" });
+  } catch (error) {
+    post({ type: "failed", error: describe(error) });
+    post({ type: "closed" });
+  }
+}
 
 async function run(command: CreateCommand): Promise<void> {
   try {

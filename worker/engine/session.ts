@@ -12,8 +12,15 @@ import type { PromptInput } from "../../schema/cluster/generate.ts";
 import type { WireError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import { toWireError } from "../status-codes.ts";
-import { type CreateCommand, controlWord, controlWords, type PumpMessage } from "./pump-messages.ts";
+import {
+  type CreateCommand,
+  controlWord,
+  controlWords,
+  type PumpMessage,
+  type WarmCommand,
+} from "./pump-messages.ts";
 
+type EngineWarmCommand = Extract<EngineCommand, { op: "warm" }>;
 type LoadCommand = Extract<EngineCommand, { op: "load" }>;
 type GenerateCommand = Extract<EngineCommand, { op: "generate" }>;
 
@@ -36,6 +43,8 @@ export class Session {
   readonly #control = new Int32Array(new SharedArrayBuffer(controlWords * Int32Array.BYTES_PER_ELEMENT));
   #engine: NativeEngine | null = null;
   #contextTokens = 0;
+  /** The pump is inside the library and cannot be told anything. */
+  #warming = false;
   #loading = false;
   /** Resolves when the failure has been reported; null while all is well. */
   #failure: Promise<void> | null = null;
@@ -53,6 +62,9 @@ export class Session {
   /** Carries out a command of the supervisor. `exit` is the caller's business. */
   handle(command: Exclude<EngineCommand, { op: "exit" }>): void {
     switch (command.op) {
+      case "warm":
+        this.#warm(command);
+        break;
       case "load":
         this.#load(command);
         break;
@@ -66,20 +78,32 @@ export class Session {
   }
 
   /**
-   * Ends the engine in order. False when that is not possible because the library is building it: the caller ends
-   * the process instead.
+   * Ends the engine in order. False when that is not possible because the library is loading or building it: the
+   * caller ends the process instead.
    */
   close(): boolean {
-    if (this.#loading) return false;
+    if (this.#warming || this.#loading) return false;
     if (this.#engine === null) void this.#end();
     Atomics.store(this.#control, controlWord.stop, 1);
     return true;
+  }
+
+  #warm(command: EngineWarmCommand): void {
+    if (command.engine === "echo") {
+      void this.#options.write([{ type: "warm" }]);
+      return;
+    }
+    this.#warming = true;
+    const { library, engine_libraries, pump } = this.#options;
+    const warm: WarmCommand = { op: "warm", library: library.path, engine_libraries };
+    pump.postMessage(warm);
   }
 
   #load(command: LoadCommand): void {
     if (this.#loading || this.#engine !== null) throw new Error("an engine process loads one model only");
     this.#loading = true;
     const create: CreateCommand = {
+      op: "create",
       library: this.#options.library.path,
       control: this.#control.buffer as SharedArrayBuffer,
       params: {
@@ -129,6 +153,10 @@ export class Session {
 
   #onPump(message: PumpMessage): void {
     switch (message.type) {
+      case "warm":
+        this.#warming = false;
+        void this.#options.write([{ type: "warm" }]);
+        break;
       case "created": {
         this.#loading = false;
         this.#engine = this.#options.library.borrowEngine(message.handle);

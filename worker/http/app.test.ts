@@ -39,6 +39,7 @@ beforeEach(() => {
     clock,
     log,
     onChange: () => {},
+    onLoading: () => {},
   });
   app = createWorkerApp({
     cluster_token,

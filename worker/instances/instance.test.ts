@@ -44,6 +44,7 @@ class Scene {
     read_ms: 0,
   };
   wasPresent = false;
+  wasStandby = false;
   killed = 0;
   leaseReleases = 0;
   memoryReleases = 0;
@@ -66,6 +67,7 @@ class Scene {
       clock: this.clock,
       launch: (observer) => {
         this.observer = observer;
+        if (this.wasStandby) observer.onMessage({ type: "hello", pid: 4711, abi_version: 1 });
         return {
           pid: 4711,
           send: (command) => this.sent.push(command),
@@ -109,7 +111,7 @@ class Scene {
     void this.instance.load();
     this.header.resolve();
     await settle();
-    this.observer?.onMessage({ type: "hello", pid: 4711, abi_version: 1 });
+    if (!this.wasStandby) this.observer?.onMessage({ type: "hello", pid: 4711, abi_version: 1 });
     await this.setRead({ state: "ready", bytes_done: manifest.weights.bytes, read_ms: 12 });
     this.observer?.onMessage({ type: "ready", model_build_ms: 7, weights_wait_ms: 0 });
   }
@@ -164,6 +166,13 @@ test("the timings tell where the start's time went, and that memory needed no re
     type: "ready",
     timings: { process_start_ms: 30, disk_read_ms: 0, disk_read_bytes: 0, model_build_ms: 7, total_ms: 50 },
   });
+});
+
+test("a process from the reserve costs no start, and its late answer to the reserve changes nothing", async () => {
+  scene.wasStandby = true;
+  await scene.makeReady();
+  scene.observer?.onMessage({ type: "warm" });
+  expect(scene.instance.loadEvent()).toMatchObject({ type: "ready", timings: { process_start_ms: 0 } });
 });
 
 test("a bad header fails the load and the engine is killed before it saw the checkpoint", async () => {

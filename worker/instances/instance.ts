@@ -226,6 +226,9 @@ export class Instance {
         this.#processStartMs = this.#sinceStart();
         this.#hello.resolve("hello");
         break;
+      case "warm":
+        // The answer to whoever kept the process in reserve; it came after the load began.
+        break;
       case "ready":
         this.#modelBuildMs = message.model_build_ms;
         this.#readyWhenComplete();

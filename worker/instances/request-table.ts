@@ -4,7 +4,7 @@ import type { GenerationEvent } from "../../schema/cluster/generate.ts";
 import type { WireError } from "../../schema/error.ts";
 
 /** Messages of the engine that belong to a request. */
-export type RequestMessage = Exclude<EngineMessage, { type: "hello" | "ready" | "failed" }>;
+export type RequestMessage = Exclude<EngineMessage, { type: "hello" | "warm" | "ready" | "failed" }>;
 
 export type GenerationListener = (event: GenerationEvent) => void;
 

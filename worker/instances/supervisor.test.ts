@@ -65,6 +65,7 @@ beforeEach(() => {
     clock,
     log,
     onChange: () => {},
+    onLoading: () => {},
   });
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));

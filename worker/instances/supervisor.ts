@@ -26,6 +26,8 @@ export interface SupervisorOptions {
   readonly log: Log;
   /** Called when an instance appears or changes its state. */
   readonly onChange: () => void;
+  /** Told after each such change whether any instance is loading, and before its process is started. */
+  readonly onLoading: (isLoading: boolean) => void;
 }
 
 export class Supervisor {
@@ -114,6 +116,7 @@ export class Supervisor {
     const instance = this.#create(request, checkpoint);
     this.#instances.set(instance_id, instance);
     this.#options.log.info("instance_loading", { instance_id, model_id: request.model_id });
+    this.#options.onLoading(true);
     void instance.load();
     this.#options.onChange();
     return instance;
@@ -156,6 +159,7 @@ export class Supervisor {
 
   /** One log line per change of state. */
   #note(instance: Instance): void {
+    this.#options.onLoading([...this.#instances.values()].some((one) => one.state === "loading"));
     const { state, error, request } = instance;
     const fields = { instance_id: request.instance_id, model_id: request.model_id };
     if (state === "failed") {

@@ -17,6 +17,7 @@ import { GenerationRegistry } from "../generations/registry.ts";
 import { createWorkerApp } from "../http/app.ts";
 import { DeviceMemory } from "../instances/device-memory.ts";
 import type { LaunchEngine } from "../instances/engine-process.ts";
+import { StandbyPool } from "../instances/standby-pool.ts";
 import { Supervisor } from "../instances/supervisor.ts";
 import { defaultThreads } from "./device.ts";
 import { newIncarnation } from "./identity.ts";
@@ -46,6 +47,7 @@ export class Worker {
   readonly #devices: DeviceReport[];
   readonly #disk: DiskTier;
   readonly #host: HostTier;
+  readonly #standbys: StandbyPool;
   readonly #supervisor: Supervisor;
   readonly #app: Hono;
   #state: WorkerState = "ready";
@@ -58,17 +60,19 @@ export class Worker {
     this.#devices = [{ device_id: cpuDeviceId, kind: "cpu", memory_bytes: memory.capacity_bytes }];
     this.#disk = new DiskTier({ directory: path.join(config.data_dir, "checkpoints"), log });
     this.#host = newHostTier(parts, memory);
+    this.#standbys = new StandbyPool({ size: config.worker.standby_engines, launch, engine, clock, log });
     this.#supervisor = new Supervisor({
       disk: this.#disk,
       host: this.#host,
       device_id: cpuDeviceId,
       memory,
-      launch,
+      launch: this.#standbys.launch,
       engine,
       threads: config.worker.threads ?? defaultThreads(),
       clock,
       log,
       onChange: () => this.#link?.notify(),
+      onLoading: (isLoading) => this.#standbys.setLoading(isLoading),
     });
     this.#app = createWorkerApp({
       cluster_token: parts.cluster_token,
@@ -84,8 +88,9 @@ export class Worker {
   /** Answers one HTTP request. */
   readonly handle = (request: Request): Response | Promise<Response> => this.#app.fetch(request);
 
-  /** Begins to report to the gateways; `url` is where they reach this worker. */
+  /** Fills the reserve and begins to report to the gateways; `url` is where they reach this worker. */
   connect(url: string): void {
+    this.#standbys.start();
     const { config, cluster_token, version } = this.#parts;
     this.#link = new GatewayLink({
       gateways: config.worker.gateways,
@@ -108,7 +113,7 @@ export class Worker {
   async stop(): Promise<void> {
     this.#state = "draining";
     this.#link?.notify();
-    await this.#supervisor.stopAll();
+    await Promise.all([this.#supervisor.stopAll(), this.#standbys.stop()]);
     this.#state = "gone";
     await this.#link?.stop();
     this.#parts.store[Symbol.dispose]();
@@ -145,6 +150,7 @@ export class Worker {
       gateway: this.#link?.gateway ?? null,
       devices: this.#devices,
       placements: await this.#placements(),
+      standby_engines: this.#standbys.warm,
       instances: this.#supervisor.status(),
     };
   }
