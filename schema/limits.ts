@@ -111,6 +111,8 @@ export const limits = {
   convert_spare_bytes: 64 * 1024 * 1024,
   /** Silence after which a temporary folder of another host on a shared disk counts as abandoned. */
   incoming_abandoned_ms: 24 * 60 * 60 * 1000,
+  /** Damaged places that are listed of one checkpoint: enough to see a pattern, not a line for each of 100,000 chunks. */
+  verify_damages: 100,
   /** Parts of a split GGUF file. */
   gguf_splits: 1_024,
   /** manifest.json: 131,072 tensors at about 150 bytes and the chunk digests of 2 TiB. */

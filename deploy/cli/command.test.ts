@@ -37,6 +37,12 @@ describe("arguments", () => {
     expect(parse("model", "--", "--not-a-flag").text("message")).toBe("--not-a-flag");
   });
 
+  test("further positions are given to a command that takes them", () => {
+    const parsed = parseArguments(args, ["model", "hello", "again", "--verbose", "and"], true);
+    expect(parsed.text("message")).toBe("hello");
+    expect(parsed.rest).toEqual(["again", "and"]);
+  });
+
   test.each([
     [["model", "--colour"], "unknown flag --colour"],
     [["model", "-x"], "unknown flag -x"],

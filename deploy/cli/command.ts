@@ -10,6 +10,8 @@ export interface Command {
   /** One line, without a full stop. */
   readonly summary: string;
   readonly args: ArgsDef;
+  /** What any number of further positions stand for; without it they are refused. */
+  readonly rest?: { readonly name: string; readonly description: string };
   /** Command lines that can be pasted, each with a note of a few words. */
   readonly examples: readonly (readonly [line: string, note: string])[];
   readonly isHidden?: boolean;
@@ -20,9 +22,12 @@ export interface Command {
 /** What the user gave, by the names in `args`. */
 export class Arguments {
   readonly #values: Readonly<Record<string, unknown>>;
+  /** Positions beyond the named ones. */
+  readonly rest: readonly string[];
 
-  constructor(values: Readonly<Record<string, unknown>>) {
+  constructor(values: Readonly<Record<string, unknown>>, rest: readonly string[] = []) {
     this.#values = values;
+    this.rest = rest;
   }
 
   /** Text of a flag or a position; undefined when it was not given. */
@@ -75,7 +80,7 @@ const unitsMs = new Map([
 ]);
 
 /** Parses what follows the command's name. Throws UsageError naming what is wrong. */
-export function parseArguments(args: ArgsDef, given: readonly string[]): Arguments {
+export function parseArguments(args: ArgsDef, given: readonly string[], takesRest = false): Arguments {
   const parsed: Record<string, unknown> & { _: string[] } = parseWithCitty(args, given);
   for (const [name, value] of Object.entries(parsed)) {
     if (name === "_") continue;
@@ -88,9 +93,9 @@ export function parseArguments(args: ArgsDef, given: readonly string[]): Argumen
     }
   }
   const positions = Object.values(args).filter((arg) => arg.type === "positional").length;
-  const surplus = parsed._[positions];
-  if (surplus !== undefined) throw new UsageError(`unexpected argument '${surplus}'`);
-  return new Arguments(parsed);
+  const rest = parsed._.slice(positions);
+  if (!takesRest && rest[0] !== undefined) throw new UsageError(`unexpected argument '${rest[0]}'`);
+  return new Arguments(parsed, rest);
 }
 
 function parseWithCitty(args: ArgsDef, given: readonly string[]) {

@@ -24,11 +24,16 @@ export function helpOf(command: Command): string {
   const positions = entries.filter(([, arg]) => arg.type === "positional");
   const flags = entries.filter(([, arg]) => arg.type !== "positional");
   const usage = positions.map(([name, arg]) => (arg.required === false ? `[${name}]` : `<${name}>`));
+  const described = positions.map(([name, arg]): [string, string] => [name, arg.description ?? ""]);
+  if (command.rest) {
+    usage.push(`[${command.rest.name} ...]`);
+    described.push([command.rest.name, command.rest.description]);
+  }
   return [
     `${command.summary}.`,
     "",
     ["Usage:", program, command.name, ...usage, ...(flags.length > 0 ? ["[flags]"] : [])].join(" "),
-    ...section("Arguments", columns(positions.map(([name, arg]) => [name, arg.description ?? ""]))),
+    ...section("Arguments", columns(described)),
     ...section("Flags", columns(flags.map(([name, arg]) => describeFlag(name, arg)))),
     ...section("Examples", columns(command.examples.map(([line, note]) => [line, `# ${note}`]))),
   ].join("\n");

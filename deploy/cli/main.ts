@@ -9,11 +9,12 @@ import { deploy } from "./commands/deploy.ts";
 import { ls } from "./commands/ls.ts";
 import { rm } from "./commands/rm.ts";
 import { up } from "./commands/up.ts";
+import { verify } from "./commands/verify.ts";
 import { run } from "./run.ts";
 import { root } from "./settings/surroundings.ts";
 import { onReaderGone, printLine, printNote } from "./terminal/output.ts";
 
-const commands = [up, convert, deploy, ls, rm, chat, demo];
+const commands = [up, convert, deploy, ls, rm, chat, verify, demo];
 const packageFile: unknown = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
 const { version } = z.object({ version: z.string() }).parse(packageFile);
 

@@ -37,7 +37,7 @@ export async function run(
     return exitStatus.ok;
   }
   try {
-    return await command.run(parseArguments(command.args, rest));
+    return await command.run(parseArguments(command.args, rest, command.rest !== undefined));
   } catch (error) {
     return report(error, command, terminal);
   }

@@ -1,6 +1,15 @@
 /** The `sllm` command against the real system: what people type first, what they type wrongly, and how it all ends. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { sampleModelPath } from "../support/cluster.ts";
@@ -231,6 +240,32 @@ describe("without a system", () => {
     expect(digest).toMatch(/^[0-9a-f]{64}$/);
     expect(existsSync(path.join(folder, directory, "manifest.json"))).toBe(true);
     expect((await sllm(...convert)).out).toBe(first.out);
+  });
+
+  test("a store is verified, and a flipped bit fails that with file, offset and both digests", async () => {
+    const convert = await sllm("convert", sampleModelPath, "--store", "checked", "--json");
+    const { digest, directory } = JSON.parse(convert.out);
+    const verify = ["verify", digest, "--store", "checked"];
+    const whole = await sllm(...verify, "--strong");
+    expect(whole).toMatchObject({ status: 0, out: expect.stringContaining(`${digest}  ok`), err: "" });
+    const weights = path.join(folder, directory, "weights.bin");
+    const bytes = readFileSync(weights);
+    bytes[1_000_003] = (bytes[1_000_003] ?? 0) ^ 4;
+    writeFileSync(weights, bytes);
+    const damaged = await sllm(...verify, "--json");
+    expect(damaged.status).toBe(1);
+    expect(JSON.parse(damaged.out).checkpoints[0].damages).toEqual([
+      {
+        file: "weights.bin",
+        offset: 0,
+        expected: expect.stringMatching(/^XXH3 [0-9a-f]{16}$/),
+        found: expect.stringMatching(/^XXH3 [0-9a-f]{16}$/),
+      },
+    ]);
+    expect((await sllm("convert", sampleModelPath, "--store", "checked")).status).toBe(0);
+    expect((await sllm("verify", "--store", "checked")).status).toBe(0);
+    const wrong = await sllm("verify", "not-a-digest", "--store", "checked");
+    expect(wrong).toMatchObject({ status: 2, err: expect.stringContaining("is no digest") });
   });
 
   test("files of the folder it is called in have no say over the command", async () => {

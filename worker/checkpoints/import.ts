@@ -6,10 +6,12 @@ import type { ConvertOptions, ConvertResult } from "./import/conversion.ts";
 import { convertWith } from "./import/convert.ts";
 import { childLayoutPlanner } from "./import/layout.ts";
 import { defaultNativePaths, type NativePaths } from "./import/native-paths.ts";
+import { type VerifiedStore, type VerifyOptions, verifyStoreWith } from "./import/verify-store.ts";
 
 export type { ConvertOptions, ConvertProgress, ConvertResult } from "./import/conversion.ts";
 export type { NativePaths } from "./import/native-paths.ts";
 export { parseManifest, readCheckpoint, readManifest, type StoredCheckpoint } from "./import/verify.ts";
+export type { Damage, VerifiedCheckpoint, VerifiedStore, VerifyOptions } from "./import/verify-store.ts";
 
 /**
  * Converts a GGUF file (any part of a split one) into a checkpoint of the store. The folder appears whole or not at
@@ -25,6 +27,19 @@ export async function convertGguf(
   const native = await openNative(paths.library);
   const tools = { plan: childLayoutPlanner(paths), xxh3: (bytes: Uint8Array) => native.digestXxh3(bytes) };
   return await convertWith(tools, options);
+}
+
+/**
+ * Reads checkpoints of a store and compares every byte with their manifests: files, sizes, the header's SHA-256 and
+ * every chunk by its fast digest, with `strong` by its SHA-256 too. What is wrong is part of the result. Files are read
+ * through the page cache. Errors: `io_error` (the store cannot be listed), `not_found`, `native_unavailable`,
+ * `cancelled`.
+ */
+export async function verifyStore(
+  options: VerifyOptions & { readonly native?: NativePaths | undefined },
+): Promise<VerifiedStore> {
+  const native = await openNative((options.native ?? defaultNativePaths()).library);
+  return await verifyStoreWith((bytes) => native.digestXxh3(bytes), options);
 }
 
 async function openNative(path: string): Promise<NativeLibrary> {

@@ -11,6 +11,11 @@ import { limits } from "../../../schema/limits.ts";
 
 const incomingName = /^\.incoming-([0-9a-f]{12})-(\d+)-(\d+)-[0-9a-f]{12}$/;
 
+/** True for the name of a temporary folder. */
+export function isIncoming(name: string): boolean {
+  return incomingName.test(name);
+}
+
 /** Makes a temporary folder of this process in the store, which is made if it is missing. */
 export async function createIncoming(storeDir: string): Promise<string> {
   await mkdir(storeDir, { recursive: true });
