@@ -63,6 +63,14 @@ async function goneFromWorker(cluster: TestCluster): Promise<void> {
   );
 }
 
+/**
+ * Cold starts are measured from a worker at rest, whose reserve of engine processes is full: it is filled a second after
+ * a load. Starts in quick succession find it empty and take the time of a process start longer.
+ */
+async function atRest(cluster: TestCluster): Promise<void> {
+  await eventually("an engine process waits", async () => (await cluster.workerStatus()).standby_engines > 0);
+}
+
 function run(command: string, args: readonly string[]): string {
   const result = spawnSync(command, args, { encoding: "utf8" });
   if (result.status !== 0) throw new Error(`${command} ${args.join(" ")}: ${result.stderr}`);
@@ -109,6 +117,7 @@ async function measure(name: string, gguf: string): Promise<Row> {
     >;
     const put = (key: string, value: number) => times[key]?.push(value);
     for (let round = 0; round < rounds; round++) {
+      await atRest(cold);
       evict(weights);
       put("disk", await ttftMs(cold, name));
       await goneFromWorker(cold);
@@ -116,6 +125,7 @@ async function measure(name: string, gguf: string): Promise<Row> {
       put("ceiling", diskMs(weights));
       put("evicted", plainMs(gguf, true));
       put("cached", plainMs(gguf, false));
+      await atRest(hosted);
       put("host", await ttftMs(hosted, name));
       put("warm", await ttftMs(hosted, `${name}-warm`));
       await eventually("the idle instance is gone", async () =>
