@@ -1,8 +1,11 @@
 /** The main job over public HTTP: a request meets no instance, one is started, its tokens stream. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import path from "node:path";
 import { chatChunk } from "../../schema/api/chat.ts";
 import { parseEventId } from "../../schema/ids.ts";
+import { makeModel } from "../models/make-model.ts";
 import { TestCluster } from "../support/cluster.ts";
+import { eventually } from "../support/eventually.ts";
 import { collectSse, readSse } from "../support/sse-client.ts";
 
 let cluster: TestCluster;
@@ -104,12 +107,17 @@ test("text completions stream and answer whole", async () => {
 }, 60_000);
 
 test("a client that leaves frees its slot within a second", async () => {
-  const response = await cluster.post("/v1/chat/completions", {
-    ...ask({ stream: true, ignore_eos: true }),
-    max_tokens: 200,
-  });
-  for await (const received of readSse(response)) {
-    if (received.kind === "event" && received.data.includes('"content"')) break;
+  // Large enough that its answer would take seconds.
+  const gguf = path.join(cluster.folder, "slow.gguf");
+  await makeModel({ architecture: "llama", size_bytes: 120e6, type: "f16", out: gguf, seed: 1 });
+  await cluster.deploy("slow", gguf, { context_tokens: 256 });
+  const body = { ...ask({ stream: true, ignore_eos: true }), model: "slow", max_tokens: 200 };
+  let generation_id = "";
+  for await (const received of readSse(await cluster.post("/v1/chat/completions", body))) {
+    const id = parseEventId(received.id ?? "");
+    if (id === null || id.last_token_index < 2) continue;
+    generation_id = id.generation_id;
+    break;
   }
   const left = performance.now();
   for (;;) {
@@ -118,4 +126,9 @@ test("a client that leaves frees its slot within a second", async () => {
     expect(performance.now() - left).toBeLessThan(1_000);
     await Bun.sleep(10);
   }
+  const row = await eventually("its row has ended", async () => {
+    const found = await cluster.adminGeneration(generation_id);
+    return found.state === "running" ? null : found;
+  });
+  expect(row.state).toBe("cancelled");
 }, 60_000);

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { closeSync, openSync, readSync, writeSync } from "node:fs";
 import path from "node:path";
 import { errorBody } from "../../schema/error.ts";
+import { makeModel } from "../models/make-model.ts";
 import { sampleModelPath, TestCluster } from "../support/cluster.ts";
 import { eventually } from "../support/eventually.ts";
 import { isAlive } from "../support/processes.ts";
@@ -31,21 +32,24 @@ const chat = (model: string, extra: object = {}) =>
   });
 
 test("an engine killed in mid-stream ends the stream with an error frame, and the next request starts anew", async () => {
-  await cluster.deploy("mortal");
-  const response = await chat("mortal", { stream: true, max_tokens: 220, ignore_eos: true });
-  let killed = 0;
+  // Large enough that an answer takes seconds: the sample model's would be over before the kill.
+  const gguf = path.join(cluster.folder, "slow.gguf");
+  await makeModel({ architecture: "llama", size_bytes: 120e6, type: "f16", out: gguf, seed: 1 });
+  await cluster.deploy("mortal", gguf, { context_tokens: 256 });
+  expect((await chat("mortal", { max_tokens: 1 })).status).toBe(200);
+  const pid = (await cluster.workerStatus()).instances.find((i) => i.model_id === "mortal")?.pid;
+  if (!pid) throw new Error("no engine process");
+  const response = await chat("mortal", { stream: true, max_tokens: 200, ignore_eos: true });
+  let isKilled = false;
   let last = "";
   for await (const received of readSse(response)) {
     if (received.kind !== "event") continue;
     last = received.data;
-    if (killed === 0 && received.data.includes('"content"')) {
-      const pid = (await cluster.workerStatus()).instances.find((i) => i.model_id === "mortal")?.pid;
-      if (!pid) throw new Error("no engine process");
-      killed = pid;
-      process.kill(pid, "SIGKILL");
-    }
+    if (isKilled || !/:0\.\d+$/.test(received.id ?? "")) continue;
+    isKilled = true;
+    process.kill(pid, "SIGKILL");
   }
-  expect(killed).toBeGreaterThan(0);
+  expect(isKilled).toBe(true);
   expect(errorBody.parse(JSON.parse(last)).error.code).toBe("engine_failed");
   await eventually("the dead engine's instance is failed", async () =>
     (await cluster.adminInstances(10)).some(
