@@ -1,8 +1,9 @@
 /**
  * One start of a model in a process of its own, through the C ABI alone: reads its wish (JSON) from the command line,
  * prints one line of JSON (`StartOutcome`) when the first token was there, and ends when its standard input closes, so
- * that another process can map the host copy in the meantime. The clock starts with the library open and, for the
- * disk, an empty store: what a worker has before the first request.
+ * that another process can map the host copy in the meantime. The clock starts with what a worker has before the first
+ * request: the engine libraries loaded, as in a standby engine process, and for the disk an empty store whose arena has
+ * been faulted in.
  */
 import { runtimeLoader } from "../../../native/bun-ffi-helpers/load.ts";
 import {
@@ -11,6 +12,7 @@ import {
   type NativeStore,
   newDrainBuffers,
 } from "../../../native/bun-ffi-helpers/native.ts";
+import { limits } from "../../../schema/limits.ts";
 import { readCheckpoint } from "../../../worker/checkpoints/import.ts";
 import { bytesCopied, processMemory } from "./memory.ts";
 
@@ -65,12 +67,21 @@ function firstTokenMs(engine: NativeEngine, request: number, prompt: Int32Array)
   }
 }
 
+/** A store with memory for these weights that has been touched already. */
+async function readyStore(library: NativeLibrary, weights_bytes: number): Promise<NativeStore> {
+  const arena_bytes = (Math.ceil(weights_bytes / limits.chunk_bytes) + 1) * limits.chunk_bytes;
+  const store = library.createStore({ arena_bytes, prefault_bytes: arena_bytes });
+  while (store.arena().prefaulting) await Bun.sleep(10);
+  return store;
+}
+
 async function start(wish: StartWish): Promise<StartOutcome> {
   const { manifest, header_path, weights_path } = await readCheckpoint(wish.checkpoint);
   const { bytes: weights_bytes, chunk_bytes, chunks } = manifest.weights;
   const library = NativeLibrary.open(wish.library, await runtimeLoader());
   const digests = BigUint64Array.from(chunks, (chunk) => BigInt(`0x${chunk.xxh3}`));
-  const store: NativeStore | null = wish.host_copy === null ? library.createStore() : null;
+  library.warmEngine(wish.engine_libraries);
+  const store = wish.host_copy === null ? await readyStore(library, weights_bytes) : null;
   const before = processMemory();
   const cpuBefore = process.cpuUsage();
   const started = performance.now();
@@ -99,7 +110,7 @@ async function start(wish: StartWish): Promise<StartOutcome> {
   const status = store?.status(load);
   const anonymous_growth_bytes = after.anonymous_bytes - before.anonymous_bytes;
   const kv_bytes = manifest.model.kv_bytes_per_token * context_tokens;
-  const mapped_bytes = after.shared_mapped_bytes;
+  const mapped_bytes = after.shared_mapped_bytes - before.shared_mapped_bytes;
   return {
     ready_ms,
     first_token_ms: ready_ms + first,
@@ -118,11 +129,11 @@ async function start(wish: StartWish): Promise<StartOutcome> {
 }
 
 /**
- * Taken after the first token, when the KV cache and the compute buffers have been touched. Pages of a host copy that
- * a second process maps count half in each of the two.
+ * Taken after the first token, when the KV cache and the compute buffers have been touched. The process with the arena
+ * held the pages of the weights before; of a host copy that a second process maps, half counts in each of the two.
  */
-function pssBeyondWeights(beforeBytes: number, weightsBytes: number, alone: boolean): number {
-  return processMemory().pss_bytes - beforeBytes - (alone ? weightsBytes : weightsBytes / 2);
+function pssBeyondWeights(beforeBytes: number, weightsBytes: number, hasArena: boolean): number {
+  return processMemory().pss_bytes - beforeBytes - (hasArena ? 0 : weightsBytes / 2);
 }
 
 if (import.meta.main) {
