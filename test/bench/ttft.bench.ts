@@ -19,6 +19,8 @@ import { pairedRatio, type Summary, summary } from "./statistics.ts";
 
 const json = process.argv.includes("--json");
 const rounds = 5;
+/** Compute threads of ours and of the peer. */
+const threads = String(cpus().length);
 const prompt = "ROMEO:\nBut soft, what light through yonder window breaks?";
 const say = (text: string) => (json ? undefined : console.log(text));
 
@@ -71,8 +73,8 @@ async function atRest(cluster: TestCluster): Promise<void> {
   await eventually("an engine process waits", async () => (await cluster.workerStatus()).standby_engines > 0);
 }
 
-function run(command: string, args: readonly string[]): string {
-  const result = spawnSync(command, args, { encoding: "utf8" });
+function run(command: string, args: readonly string[], variables: Record<string, string> = {}): string {
+  const result = spawnSync(command, args, { encoding: "utf8", env: { ...process.env, ...variables } });
   if (result.status !== 0) throw new Error(`${command} ${args.join(" ")}: ${result.stderr}`);
   return result.stdout;
 }
@@ -90,16 +92,20 @@ function diskMs(file: string): number {
   return performance.now() - started;
 }
 
-/** Process start, load and first token of plain libllama, as a user of its tools would see it. */
+/**
+ * Load and first token of plain libllama in a process of its own, with as many threads as our engines. Counted by that
+ * process: its start is left out, which ours is not.
+ */
 function plainMs(gguf: string, evicted: boolean): number {
   if (evicted) evict(gguf);
-  const started = performance.now();
-  run(path.join(repositoryRoot, "native/build/sllm_bench_plain"), [gguf, prompt, "1"]);
-  return performance.now() - started;
+  const program = path.join(repositoryRoot, "native/build/sllm_bench_plain");
+  const out = run(program, [gguf, prompt, "1"], { SLLM_BENCH_THREADS: threads });
+  const { first_token_ms } = JSON.parse(out) as { first_token_ms: number };
+  return first_token_ms;
 }
 
 async function measure(name: string, gguf: string): Promise<Row> {
-  const usual = { SLLM_WORKER_THREADS: "2", SLLM_WORKER_PREFAULT_BYTES: String(2 ** 31) };
+  const usual = { SLLM_WORKER_THREADS: threads, SLLM_WORKER_PREFAULT_BYTES: String(2 ** 31) };
   const cold = await TestCluster.start({ worker: { ...usual, SLLM_WORKER_HOST_CACHE_BYTES: "0" } });
   const hosted = await TestCluster.start({ worker: usual });
   try {
