@@ -1,5 +1,6 @@
 /** One engine process as its supervisor sees it: typed commands in, checked messages out, last words kept. */
 import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { type EngineCommand, type EngineMessage, engineMessage } from "../../schema/cluster/engine.ts";
 import { limits } from "../../schema/limits.ts";
 import { LineSplitter } from "../engine/ndjson.ts";
@@ -23,6 +24,8 @@ export interface EngineObserver {
 export interface EngineHandle {
   /** null when the process could not be started. */
   readonly pid: number | null;
+  /** Whether the system still runs it, asked now: news of an end may still be on its way to the observer. */
+  isRunning(): boolean;
   send(command: EngineCommand): void;
   /** Asks it to leave and kills it after `engine_exit_ms`. Resolves when it is gone; may be called again. */
   stop(): Promise<void>;
@@ -61,6 +64,17 @@ class EngineProcess implements EngineHandle {
 
   get pid(): number | null {
     return this.#child.pid ?? null;
+  }
+
+  isRunning(): boolean {
+    if (this.#finished || this.pid === null) return false;
+    try {
+      // The state follows the name, which stands in parentheses: Z and X have ended.
+      return !/\) [ZX] /.test(readFileSync(`/proc/${this.pid}/stat`, "utf8"));
+    } catch {
+      // No such process any more.
+      return false;
+    }
   }
 
   send(command: EngineCommand): void {

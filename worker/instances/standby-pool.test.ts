@@ -19,6 +19,10 @@ class Process {
     this.observer = observer;
   }
 
+  isRunning(): boolean {
+    return this.isAlive;
+  }
+
   send(command: EngineCommand): void {
     this.sent.push(command);
   }

@@ -45,7 +45,7 @@ export class StandbyPool {
 
   /** Takes a process out of the reserve, the readiest first, or starts one. */
   readonly launch: LaunchEngine = (observer) => {
-    const usable = this.#standbys.filter((one) => one.failure === null);
+    const usable = this.#standbys.filter((one) => one.failure === null && one.isRunning());
     const standby = usable.find((one) => one.isWarm) ?? usable[0];
     if (!standby) return this.#options.launch(observer);
     this.#remove(standby);
@@ -144,6 +144,10 @@ class Standby implements EngineObserver {
 
   get pid(): number | null {
     return this.#handle?.pid ?? null;
+  }
+
+  isRunning(): boolean {
+    return this.#handle?.isRunning() ?? false;
   }
 
   /** Resolves when it is warm, handed over or gone. */

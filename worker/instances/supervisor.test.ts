@@ -58,7 +58,13 @@ beforeEach(() => {
     memory,
     launch: (observer) => {
       engines.push(observer);
-      return { pid: engines.length, send: () => {}, stop: async () => {}, kill: () => {} };
+      return {
+        pid: engines.length,
+        isRunning: () => true,
+        send: () => {},
+        stop: async () => {},
+        kill: () => {},
+      };
     },
     engine: "llama",
     threads: 1,
