@@ -67,16 +67,13 @@ class Scene {
       clock: this.clock,
       launch: (observer) => {
         this.observer = observer;
-        if (this.wasStandby)
-          observer.onMessage({ type: "hello", pid: 4711, isRunning: () => true, abi_version: 1 });
+        if (this.wasStandby) observer.onMessage({ type: "hello", pid: 4711, abi_version: 1 });
         return {
           pid: 4711,
           isRunning: () => true,
           send: (command) => this.sent.push(command),
           stop: async () => this.end("status 0"),
-          kill: () => {
-            this.killed++;
-          },
+          kill: () => void this.killed++,
         };
       },
       acquire: () => ({
