@@ -55,6 +55,7 @@ const char *sllm_status_name(sllm_status status) {
         case SLLM_E_OVERLOADED: return "SLLM_E_OVERLOADED";
         case SLLM_E_CLOSED: return "SLLM_E_CLOSED";
         case SLLM_E_OUT_OF_MEMORY: return "SLLM_E_OUT_OF_MEMORY";
+        case SLLM_E_WRONG_STATE: return "SLLM_E_WRONG_STATE";
         case SLLM_E_IO: return "SLLM_E_IO";
         case SLLM_E_CORRUPT: return "SLLM_E_CORRUPT";
         case SLLM_E_LIBRARY_MISSING: return "SLLM_E_LIBRARY_MISSING";

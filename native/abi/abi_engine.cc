@@ -37,7 +37,7 @@ Status check(const sllm_engine_params &p) {
     return range("queue", p.queue, 0, limits::engine_queue_max);
 }
 
-Status create_backend(const sllm_engine_params &p, std::unique_ptr<sllm::Backend> *out) {
+Status build_backend(const sllm_engine_params &p, std::unique_ptr<sllm::Backend> *out) {
     const std::uint32_t batch_tokens = p.batch_tokens == 0 ? limits::batch_tokens : p.batch_tokens;
     if (p.kind == SLLM_ENGINE_ECHO) {
         *out = std::make_unique<sllm::EchoBackend>(p.context_tokens, p.slots, batch_tokens, p.echo_token_us);
@@ -47,7 +47,6 @@ Status create_backend(const sllm_engine_params &p, std::unique_ptr<sllm::Backend
     sllm::LlamaOptions options;
     if (Status s = read_path(p.library_dir, "library_dir", &options.library_dir); !s.ok()) return s;
     if (Status s = read_path(p.header_path, "header_path", &options.header_path); !s.ok()) return s;
-    if (Status s = read_path(p.weights_path, "weights_path", &options.weights_path); !s.ok()) return s;
     const std::uint64_t align = limits::file_align_bytes;
     if (p.weights_bytes == 0 || p.weights_bytes % align != 0 || p.weights_bytes > limits::weights_bytes) {
         return {Code::invalid_argument, "weights_bytes must be a multiple of 4096 between 4096 and 4 TiB"};
@@ -59,7 +58,17 @@ Status create_backend(const sllm_engine_params &p, std::unique_ptr<sllm::Backend
     options.threads = p.threads;
     const sllm::LlamaModule *module = nullptr;
     if (Status s = sllm::load_llama_module(options.library_dir, &module); !s.ok()) return s;
-    return module->create_backend(options, out);
+    return module->build_backend(options, out);
+}
+
+// An engine without weights. out is only looked at.
+Status build(const sllm_engine_params &p, sllm_engine **out, std::unique_ptr<sllm_engine> *engine) {
+    if (out == nullptr) return {Code::invalid_argument, "out is NULL"};
+    if (Status s = check(p); !s.ok()) return s;
+    std::unique_ptr<sllm::Backend> backend;
+    if (Status s = build_backend(p, &backend); !s.ok()) return s;
+    *engine = std::make_unique<sllm_engine>(std::move(backend), p.queue == 0 ? limits::engine_queue : p.queue);
+    return {};
 }
 
 Status read_request(const sllm_request &r, sllm::Request *out) {
@@ -123,13 +132,38 @@ sllm_status sllm_engine_create(const sllm_engine_params *params, sllm_engine **o
     return guarded([&]() -> Status {
         sllm_engine_params p;
         if (Status s = read_params(params, &p); !s.ok()) return s;
-        if (out == nullptr) return {Code::invalid_argument, "out is NULL"};
-        if (Status s = check(p); !s.ok()) return s;
-        std::unique_ptr<sllm::Backend> backend;
-        if (Status s = create_backend(p, &backend); !s.ok()) return s;
-        *out = new sllm_engine(std::move(backend), p.queue == 0 ? limits::engine_queue : p.queue);
+        std::string weights_path;
+        if (p.kind == SLLM_ENGINE_LLAMA) {
+            if (Status s = read_path(p.weights_path, "weights_path", &weights_path); !s.ok()) return s;
+        }
+        std::unique_ptr<sllm_engine> engine;
+        if (Status s = build(p, out, &engine); !s.ok()) return s;
+        if (Status s = engine->impl.attach(weights_path); !s.ok()) return s;
+        *out = engine.release();
         return {};
     });
+}
+
+sllm_status sllm_engine_build(const sllm_engine_params *params, sllm_engine **out) {
+    return guarded([&]() -> Status {
+        sllm_engine_params p;
+        if (Status s = read_params(params, &p); !s.ok()) return s;
+        std::unique_ptr<sllm_engine> engine;
+        if (Status s = build(p, out, &engine); !s.ok()) return s;
+        *out = engine.release();
+        return {};
+    });
+}
+
+sllm_status sllm_engine_attach(sllm_engine *engine, const char *weights_path) {
+    return guarded([&]() -> Status {
+        if (engine == nullptr) return no_handle();
+        return engine->impl.attach(weights_path == nullptr ? "" : weights_path);
+    });
+}
+
+sllm_status sllm_engine_park(sllm_engine *engine, uint8_t keep_weights) {
+    return guarded([&]() -> Status { return engine == nullptr ? no_handle() : engine->impl.park(keep_weights != 0); });
 }
 
 void sllm_engine_destroy(sllm_engine *engine) { delete engine; }
@@ -143,7 +177,7 @@ sllm_status sllm_engine_info_get(sllm_engine *engine, sllm_engine_info *out) {
         result.context_tokens = facts.context_tokens;
         result.slots = facts.slots;
         result.model_build_ms = facts.model_build_ms;
-        result.weights_wait_ms = facts.weights_wait_ms;
+        result.weights_wait_ms = engine->impl.attach_ms();
         return write_result(result, out);
     });
 }

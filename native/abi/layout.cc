@@ -32,7 +32,8 @@ static_assert(same(sllm::Code::ok, SLLM_OK) && same(sllm::Code::invalid_argument
               same(sllm::Code::not_found, SLLM_E_NOT_FOUND) &&
               same(sllm::Code::buffer_too_small, SLLM_E_BUFFER_TOO_SMALL) &&
               same(sllm::Code::overloaded, SLLM_E_OVERLOADED) && same(sllm::Code::closed, SLLM_E_CLOSED) &&
-              same(sllm::Code::out_of_memory, SLLM_E_OUT_OF_MEMORY) && same(sllm::Code::io, SLLM_E_IO) &&
+              same(sllm::Code::out_of_memory, SLLM_E_OUT_OF_MEMORY) &&
+              same(sllm::Code::wrong_state, SLLM_E_WRONG_STATE) && same(sllm::Code::io, SLLM_E_IO) &&
               same(sllm::Code::corrupt, SLLM_E_CORRUPT) &&
               same(sllm::Code::library_missing, SLLM_E_LIBRARY_MISSING) &&
               same(sllm::Code::library_version, SLLM_E_LIBRARY_VERSION) &&

@@ -1,5 +1,5 @@
 /** An engine of the native library: one model instance that takes requests and is drained of events. */
-import { CallMemory } from "./call-memory.ts";
+import { CallMemory, cString } from "./call-memory.ts";
 import { checkStatus, fillText } from "./checked-calls.ts";
 import { toSafeNumber } from "./errors.ts";
 import {
@@ -111,6 +111,19 @@ export class NativeEngine implements Disposable {
     checkStatus("sllm_engine_info_get", this.#binding, status);
     const { struct_size: _, ...info } = engineInfo.decode(new DataView(out.buffer));
     return info;
+  }
+
+  /** sllm_engine_attach: blocks until all weights of the host copy are there; null only for the echo engine. */
+  attach(weights_path: string | null): void {
+    const path = weights_path === null ? null : cString(weights_path);
+    const status = this.#binding.calls.sllm_engine_attach(this.#open(), path);
+    checkStatus("sllm_engine_attach", this.#binding, status);
+  }
+
+  /** sllm_engine_park: lets memory go; `keep_weights` leaves the host copy's pages mapped. Blocks shortly. */
+  park(options: { readonly keep_weights: boolean }): void {
+    const status = this.#binding.calls.sllm_engine_park(this.#open(), options.keep_weights ? 1 : 0);
+    checkStatus("sllm_engine_park", this.#binding, status);
   }
 
   /** sllm_engine_render_chat: `messages` is a JSON array of {"role","content"}. Any thread. */

@@ -96,6 +96,15 @@ export class NativeLibrary {
 
   /** sllm_engine_create: blocks until the weights are there. The caller owns the engine and disposes of it. */
   createEngine(params: NativeEngineParams): NativeEngine {
+    return this.#newEngine("sllm_engine_create", params);
+  }
+
+  /** sllm_engine_build: an engine without weights; `weights_path` is not read. The caller owns it and disposes of it. */
+  buildEngine(params: NativeEngineParams): NativeEngine {
+    return this.#newEngine("sllm_engine_build", params);
+  }
+
+  #newEngine(call: "sllm_engine_create" | "sllm_engine_build", params: NativeEngineParams): NativeEngine {
     using memory = new CallMemory(this.binding);
     const encoded = engineParams.encode({
       ...params,
@@ -105,9 +114,9 @@ export class NativeLibrary {
       weights_path: memory.cString(params.weights_path),
     });
     const out = new BigUint64Array(1);
-    const status = this.binding.calls.sllm_engine_create(encoded, out);
-    checkStatus("sllm_engine_create", this.binding, status);
-    return new NativeEngine(this.binding, createdHandle("sllm_engine_create", out));
+    const status = this.binding.calls[call](encoded, out);
+    checkStatus(call, this.binding, status);
+    return new NativeEngine(this.binding, createdHandle(call, out));
   }
 
   /**

@@ -2,7 +2,7 @@
 import { struct } from "./struct.ts";
 
 /** SLLM_ABI_VERSION of the header these layouts were written for; the major half must agree. */
-export const abiVersion = 0x0001_0001;
+export const abiVersion = 0x0001_0002;
 
 /** sllm_status, by name. */
 export const statuses = {
@@ -13,6 +13,7 @@ export const statuses = {
   SLLM_E_OVERLOADED: -4,
   SLLM_E_CLOSED: -5,
   SLLM_E_OUT_OF_MEMORY: -6,
+  SLLM_E_WRONG_STATE: -7,
   SLLM_E_IO: -10,
   SLLM_E_CORRUPT: -11,
   SLLM_E_LIBRARY_MISSING: -20,

@@ -47,6 +47,12 @@ export const symbols = {
   sllm_engine_warm: { args: ["buffer"], returns: "i32" },
   // sllm_status sllm_engine_create(const sllm_engine_params *params, sllm_engine **out)
   sllm_engine_create: { args: ["buffer", "buffer"], returns: "i32" },
+  // sllm_status sllm_engine_build(const sllm_engine_params *params, sllm_engine **out)
+  sllm_engine_build: { args: ["buffer", "buffer"], returns: "i32" },
+  // sllm_status sllm_engine_attach(sllm_engine *engine, const char *weights_path)
+  sllm_engine_attach: { args: ["handle", "buffer"], returns: "i32" },
+  // sllm_status sllm_engine_park(sllm_engine *engine, uint8_t keep_weights)
+  sllm_engine_park: { args: ["handle", "u8"], returns: "i32" },
   // void sllm_engine_destroy(sllm_engine *engine)
   sllm_engine_destroy: { args: ["handle"], returns: "void" },
   // sllm_status sllm_engine_info_get(sllm_engine *engine, sllm_engine_info *out)

@@ -16,6 +16,7 @@ enum class Code : std::int32_t {
     overloaded = -4,
     closed = -5,
     out_of_memory = -6,
+    wrong_state = -7,
     io = -10,
     corrupt = -11,
     library_missing = -20,

@@ -1,4 +1,5 @@
-// Backend: what computes tokens. The engine batches, counts and speaks to the caller; a backend knows a model.
+// Backend: what computes tokens. The engine batches, counts and speaks to the caller; a backend knows a model. It is
+// made without weights: they come, and may go again, while no slot is in use.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +19,6 @@ struct BackendFacts {
     std::uint32_t slots = 0;
     std::uint32_t batch_tokens = 0;  // of one decode call, at least one per slot
     double model_build_ms = 0;
-    double weights_wait_ms = 0;
 };
 
 struct SamplingParams {
@@ -48,6 +48,14 @@ public:
     virtual Status render_chat(std::string_view messages, std::string *out) const = 0;
     // Makes a running decode return soon, with an error. Nothing but destruction may follow.
     virtual void interrupt() = 0;
+
+    // No slot is in use during these two, and none comes into use between a failed attach or a park and the next attach
+    // that succeeds. [blocks]
+
+    // Brings the weights of a host copy in; see sllm_engine_attach.
+    virtual Status attach(const std::string &weights_path) = 0;
+    // Lets the memory of all sequences go, and the weights unless they are to be kept and cost nothing.
+    virtual Status park(bool keep_weights) = 0;
 
     // The rest: compute thread only.
 

@@ -38,6 +38,11 @@ void EchoBackend::interrupt() {
     interrupt_.notify_all();
 }
 
+Status EchoBackend::park(bool) {
+    slots_.assign(slots_.size(), Slot{});
+    return {};
+}
+
 Status EchoBackend::begin(std::uint32_t slot, const SamplingParams &) {
     slots_[slot] = Slot{};
     return {};

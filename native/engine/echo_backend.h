@@ -26,6 +26,9 @@ public:
     Status render_chat(std::string_view messages, std::string *out) const override;
     void interrupt() override;
 
+    Status attach(const std::string &) override { return {}; }
+    Status park(bool keep_weights) override;
+
     Status begin(std::uint32_t slot, const SamplingParams &sampling) override;
     void end(std::uint32_t slot) override;
     Status decode(std::span<const BatchToken> batch) override;

@@ -23,6 +23,8 @@ sllm_event event_of(const Session &session, std::uint32_t kind) {
 // Unlike a range check by comparison alone, this refuses NaN.
 bool within(double value, double low, double high) { return value >= low && value <= high; }
 
+Status has_failed() { return {Code::engine, "the engine has failed and must be destroyed"}; }
+
 }  // namespace
 
 Engine::Engine(std::unique_ptr<Backend> backend, std::uint32_t queue, Env &env)
@@ -77,7 +79,8 @@ Status Engine::submit(Request request) {
     {
         const std::lock_guard lock(mutex_);
         if (stopping_) return {Code::closed, "the engine is shutting down"};
-        if (failed_) return {Code::engine, "the engine has failed and must be destroyed"};
+        if (failed_) return has_failed();
+        if (weights_ != Weights::present) return {Code::wrong_state, "the engine has no weights: attach them first"};
         if (unfinished_.size() >= std::size_t{queue_} + backend_->facts().slots) {
             return {Code::overloaded, "all slots are busy and " + std::to_string(queue_) + " requests wait"};
         }
@@ -88,6 +91,43 @@ Status Engine::submit(Request request) {
     }
     work_.notify_one();
     return {};
+}
+
+Status Engine::attach(const std::string &weights_path) {
+    {
+        const std::lock_guard lock(mutex_);
+        if (failed_) return has_failed();
+        if (weights_ != Weights::absent) return {Code::wrong_state, "the engine has its weights already"};
+        weights_ = Weights::moving;
+    }
+    const double started = env_.now_ms();
+    Status status = backend_->attach(weights_path);
+    const std::lock_guard lock(mutex_);
+    weights_ = status.ok() ? Weights::present : Weights::absent;
+    attach_ms_ = env_.now_ms() - started;
+    return status;
+}
+
+Status Engine::park(bool keep_weights) {
+    {
+        const std::lock_guard lock(mutex_);
+        if (failed_) return has_failed();
+        if (weights_ == Weights::moving) return {Code::wrong_state, "the engine's weights are on their way"};
+        if (!unfinished_.empty()) {
+            return {Code::wrong_state, std::to_string(unfinished_.size()) + " requests are unfinished"};
+        }
+        // From here on no request comes in, so the compute thread leaves the backend alone.
+        weights_ = Weights::moving;
+    }
+    Status status = backend_->park(keep_weights);
+    const std::lock_guard lock(mutex_);
+    weights_ = Weights::absent;
+    return status;
+}
+
+double Engine::attach_ms() {
+    const std::lock_guard lock(mutex_);
+    return attach_ms_;
 }
 
 Status Engine::cancel(std::uint64_t request) {

@@ -1,5 +1,6 @@
 // Engine: continuous batching over the slots of one backend. Requests are queued by any thread; one compute thread
-// admits, computes step after step and puts events into a queue.
+// admits, computes step after step and puts events into a queue. It computes while it has its weights; parked, it keeps
+// what the backend has built.
 #pragma once
 
 #include <condition_variable>
@@ -31,9 +32,16 @@ public:
     const Backend &backend() const { return *backend_; }
     EventQueue &events() { return events_; }
     Status submit(Request request);
+    // See sllm_engine_attach and sllm_engine_park: not together with each other. [blocks]
+    Status attach(const std::string &weights_path);
+    Status park(bool keep_weights);
+    // Duration of the last attach.
+    double attach_ms();
     Status cancel(std::uint64_t request);
 
 private:
+    enum class Weights { absent, moving, present };
+
     Status check(const Request &request) const;
     void run();
     // The compute thread's; sessions_ is touched by no other.
@@ -61,6 +69,8 @@ private:
     std::condition_variable work_;
     bool stopping_ = false;
     bool failed_ = false;
+    Weights weights_ = Weights::absent;
+    double attach_ms_ = 0;
     std::deque<std::unique_ptr<Session>> waiting_;
     std::unordered_map<std::uint64_t, bool> unfinished_;  // request -> whether it is to be cancelled
     std::thread thread_;

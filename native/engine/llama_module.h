@@ -16,7 +16,6 @@ namespace sllm {
 struct LlamaOptions {
     std::string library_dir;
     std::string header_path;
-    std::string weights_path;
     std::uint64_t weights_bytes = 0;
     std::uint32_t context_tokens = 0;
     std::uint32_t slots = 0;
@@ -30,8 +29,8 @@ struct LlamaModule {
     const char *build;
     // See sllm_engine_warm. [any] [blocks]
     Status (*warm)(const std::string &library_dir);
-    // Checks the engine libraries, builds the model, waits for its weights and maps them. [any] [blocks]
-    Status (*create_backend)(const LlamaOptions &options, std::unique_ptr<Backend> *out);
+    // Checks the engine libraries and builds a model without its weights. [any] [blocks]
+    Status (*build_backend)(const LlamaOptions &options, std::unique_ptr<Backend> *out);
     // See sllm_layout_plan. [blocks]
     Status (*plan_layout)(const std::string &library_dir, const std::string &header_path, std::string *json);
 };

@@ -21,6 +21,9 @@ constexpr std::uint64_t chunk_bytes = limits::arena_chunk_bytes;
 
 std::uint64_t chunks_of(std::uint64_t bytes) { return (bytes + chunk_bytes - 1) / chunk_bytes; }
 
+// Numbers the copies of this process.
+std::atomic<std::uint64_t> copies_made{0};
+
 // Of the file that describes a copy.
 std::uint64_t file_bytes_of(std::uint64_t bytes) {
     const std::uint64_t table = chunks_of(bytes) * sizeof(std::uint32_t);
@@ -62,6 +65,7 @@ Status HostCopy::create(Env &env, std::uint64_t bytes, const Arena &arena, const
     copy.control_->arena_fd = arena.fd();
     copy.control_->chunk_count = static_cast<std::uint32_t>(chunks.size());
     copy.control_->arena_chunk_bytes = chunk_bytes;
+    copy.control_->number = ++copies_made;
     *out = std::move(copy);
     return {};
 }
@@ -129,6 +133,10 @@ Status HostCopyView::open_arena() {
         return {Code::corrupt, path_ + " names chunks beyond the end of the arena"};
     }
     return {};
+}
+
+bool HostCopyView::same_copy(const HostCopyView &other) const {
+    return control_->loader_pid == other.control_->loader_pid && control_->number == other.control_->number;
 }
 
 Status HostCopyView::wait_ready(const std::function<void(std::uint64_t bytes_ready)> &on_progress) const {

@@ -9,7 +9,7 @@
 // The arena is the descriptor arena_fd of the same process: an engine that opened /proc/<pid>/fd/<n> finds it beside.
 // Engines stitch the chunks into one range of addresses with mmap, read-only, one mapping per run of adjacent chunks;
 // no byte is copied. After a release the chunks belong to other weights: release only when no engine maps them any
-// more, which is when its process has ended or its sllm_engine was destroyed.
+// more, which is when its process has ended or its sllm_engine was destroyed or parked without keeping the copy.
 //
 // The loader stores bytes, then bytes_ready (release), then raises `changes` and wakes its waiters. A reader that sees
 // bytes_ready (acquire) may read all bytes before it. `state` changes once, from loading to ready or to a negative
@@ -29,7 +29,7 @@
 namespace sllm {
 
 inline constexpr std::uint64_t host_copy_magic = 0x79706f436d6c6c73;  // "sllmCopy" in memory
-inline constexpr std::uint32_t host_copy_version = 2;
+inline constexpr std::uint32_t host_copy_version = 3;
 inline constexpr std::uint64_t host_copy_control_bytes = 4096;
 
 enum class LoadState : std::int32_t { loading = 0, ready = 1 };  // negative: a failed load's Code
@@ -45,10 +45,11 @@ struct HostCopyControl {
     std::int32_t arena_fd;
     std::uint32_t chunk_count;
     std::uint64_t arena_chunk_bytes;
+    std::uint64_t number;  // no other copy of the loader's process ever has it
     char message[512];  // NUL-terminated
 };
 static_assert(sizeof(HostCopyControl) <= host_copy_control_bytes);
-static_assert(offsetof(HostCopyControl, changes) == 36 && offsetof(HostCopyControl, message) == 56);
+static_assert(offsetof(HostCopyControl, changes) == 36 && offsetof(HostCopyControl, message) == 64);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std::uint32_t>::is_always_lock_free);
 
 // The loader's side. Not thread-safe: the store serialises all calls.
@@ -83,6 +84,9 @@ class HostCopyView {
 public:
     // path is /proc/<pid>/fd/<fd>. CORRUPT when it is no host copy of `bytes`.
     static Status open(Env &env, const std::string &path, std::uint64_t bytes, HostCopyView *out);
+
+    // Whether both follow the same host copy, not merely one of the same weights.
+    bool same_copy(const HostCopyView &other) const;
 
     // Waits until all bytes are there; a failed load fails this with its status and text. on_progress is told whenever
     // more bytes have become valid, from offset 0. [blocks]

@@ -1,4 +1,5 @@
-/* The whole C ABI from C, every function, on a checkpoint made before (argv[1]) and the engine libraries (argv[2]). */
+/* The whole C ABI from C, every function, on a checkpoint made before (argv[1]) and the engine libraries (argv[2]).
+ * Longer than most files because it is one program of plain C. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,6 +133,19 @@ static void echo_requests(sllm_engine *engine, const int32_t *tokens, uint64_t n
     CHECK(strcmp(answer, "one two three") == 0);
 }
 
+static void echo_requests_refused(sllm_engine *engine, const int32_t *tokens, uint64_t n) {
+    sllm_request request;
+    char text[256];
+    memset(&request, 0, sizeof request);
+    request.struct_size = sizeof request;
+    request.request = 6;
+    request.prompt = tokens;
+    request.n_prompt = n;
+    CHECK(sllm_engine_submit(engine, &request) == SLLM_E_WRONG_STATE);
+    sllm_last_error(text, sizeof text);
+    CHECK(strstr(text, "no weights") != NULL);
+}
+
 static void test_echo(void) {
     sllm_engine *engine = create_echo();
     sllm_engine_info info;
@@ -156,7 +170,14 @@ static void test_echo(void) {
     CHECK(n == 13);
     CHECK(sllm_engine_tokenize(engine, prompt, 13, 1, 0, tokens, 64, &n) == SLLM_OK);
     echo_requests(engine, tokens, n);
+    CHECK(sllm_engine_attach(engine, NULL) == SLLM_E_WRONG_STATE);
+    CHECK(sllm_engine_park(engine, 1) == SLLM_OK);
+    echo_requests_refused(engine, tokens, n);
+    CHECK(sllm_engine_attach(engine, NULL) == SLLM_OK);
+    echo_requests(engine, tokens, n);
     sllm_engine_destroy(engine);
+    CHECK(sllm_engine_attach(NULL, NULL) == SLLM_E_INVALID_ARGUMENT);
+    CHECK(sllm_engine_park(NULL, 0) == SLLM_E_INVALID_ARGUMENT);
 }
 
 static sllm_load_status load_weights(sllm_store *store, const char *folder, uint64_t *load) {
@@ -231,6 +252,32 @@ static void model_requests(sllm_engine *engine) {
     CHECK(sllm_engine_submit(engine, &request) == SLLM_E_CONTEXT_OVERFLOW);
 }
 
+/* From a skeleton to an engine that was parked in both ways and is attached again. */
+static void test_parked(sllm_engine_params *params, const char *weights) {
+    sllm_engine_info info;
+    sllm_engine *engine = NULL;
+    uint8_t keep;
+    memset(&info, 0, sizeof info);
+    info.struct_size = sizeof info;
+    params->weights_path = NULL;
+    CHECK(sllm_engine_create(params, &engine) == SLLM_E_INVALID_ARGUMENT);
+    CHECK(sllm_engine_build(params, NULL) == SLLM_E_INVALID_ARGUMENT);
+    CHECK(sllm_engine_build(params, &engine) == SLLM_OK);
+    if (engine == NULL) return;
+    CHECK(sllm_engine_info_get(engine, &info) == SLLM_OK && info.model_build_ms > 0 && info.weights_wait_ms == 0);
+    CHECK(sllm_engine_attach(engine, NULL) == SLLM_E_INVALID_ARGUMENT);
+    CHECK(sllm_engine_attach(engine, "/proc/self/fd/none") == SLLM_E_NOT_FOUND);
+    for (keep = 0; keep < 2; keep++) {
+        CHECK(sllm_engine_attach(engine, weights) == SLLM_OK);
+        model_requests(engine);
+        CHECK(sllm_engine_park(engine, keep) == SLLM_OK);
+    }
+    CHECK(sllm_engine_attach(engine, weights) == SLLM_OK);
+    model_requests(engine);
+    CHECK(sllm_engine_info_get(engine, &info) == SLLM_OK && info.weights_wait_ms > 0);
+    sllm_engine_destroy(engine);
+}
+
 static void test_model(const char *folder, const char *libraries) {
     sllm_store_params store_params = {sizeof(sllm_store_params), 2, (uint64_t)256 << 20, (uint64_t)16 << 20};
     sllm_arena_status arena = {sizeof(sllm_arena_status), 0, 0, 0, 0, 0, 0};
@@ -264,6 +311,7 @@ static void test_model(const char *folder, const char *libraries) {
     CHECK(sllm_engine_create(&params, &engine) == SLLM_OK);
     if (engine != NULL) model_requests(engine);
     sllm_engine_destroy(engine);
+    test_parked(&params, weights);
     CHECK(sllm_store_release(store, load) == SLLM_OK);
     CHECK(sllm_store_release(store, load) == SLLM_E_NOT_FOUND);
     CHECK(sllm_store_arena(store, &arena) == SLLM_OK);

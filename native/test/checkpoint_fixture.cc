@@ -113,17 +113,26 @@ HostCopied load_checkpoint(const Checkpoint &checkpoint) {
     return copied;
 }
 
-sllm::LlamaOptions engine_options(const Checkpoint &checkpoint, const std::string &weights_path) {
+sllm::LlamaOptions engine_options(const Checkpoint &checkpoint) {
     sllm::LlamaOptions options;
     options.library_dir = engine_libraries();
     options.header_path = checkpoint.header_path;
-    options.weights_path = weights_path;
     options.weights_bytes = checkpoint.weights_bytes;
     options.context_tokens = 256;
     options.slots = 2;
     options.batch_tokens = 64;
     options.threads = 1;
     return options;
+}
+
+std::unique_ptr<sllm::llama::LlamaBackend> open_backend(const sllm::LlamaOptions &options,
+                                                        const std::string &weights_path) {
+    std::unique_ptr<sllm::Backend> backend;
+    const sllm::Status built = sllm::llama::LlamaBackend::build(options, &backend);
+    require(built.ok(), "build: " + built.message());
+    const sllm::Status attached = backend->attach(weights_path);
+    require(attached.ok(), "attach: " + attached.message());
+    return std::unique_ptr<sllm::llama::LlamaBackend>(static_cast<sllm::llama::LlamaBackend *>(backend.release()));
 }
 
 std::string sample_model() { return SLLM_TEST_MODEL; }

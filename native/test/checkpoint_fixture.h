@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/llama/llama_backend.h"
 #include "engine/llama_module.h"
 #include "store/store.h"
 
@@ -39,7 +40,11 @@ HostCopied load_checkpoint(const Checkpoint &checkpoint);
 
 // Options of a small engine on a checkpoint: 2 slots of 256 tokens, batches of 64, one thread, so that its speed does
 // not depend on what else the machine does.
-sllm::LlamaOptions engine_options(const Checkpoint &checkpoint, const std::string &weights_path);
+sllm::LlamaOptions engine_options(const Checkpoint &checkpoint);
+
+// A backend with the weights of a host copy. Throws on failure.
+std::unique_ptr<sllm::llama::LlamaBackend> open_backend(const sllm::LlamaOptions &options,
+                                                        const std::string &weights_path);
 
 // The path of the sample model, and of the engine libraries.
 std::string sample_model();

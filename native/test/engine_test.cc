@@ -1,10 +1,13 @@
-// The engine's queue, slots and events, on the echo backend and on one that fails.
+// The engine's queue, slots and events, on the echo backend and on one that fails. Longer than most files because all
+// tests share the collector of events.
 #include <algorithm>
+#include <atomic>
 #include <latch>
 #include <limits>
 #include <map>
 #include <memory>
 #include <random>
+#include <thread>
 
 #include "engine/echo_backend.h"
 #include "engine/engine.h"
@@ -90,7 +93,9 @@ private:
 
 std::unique_ptr<Engine> echo(std::uint32_t context, std::uint32_t slots, std::uint32_t queue = 1024,
                              std::uint32_t token_us = 0, std::uint32_t batch = 16) {
-    return std::make_unique<Engine>(std::make_unique<EchoBackend>(context, slots, batch, token_us), queue);
+    auto engine = std::make_unique<Engine>(std::make_unique<EchoBackend>(context, slots, batch, token_us), queue);
+    CHECK_OK(engine->attach(""));
+    return engine;
 }
 
 Request request_of(std::uint64_t number, const std::string &text) {
@@ -220,12 +225,59 @@ TEST("engine: cancelling ends a running and a waiting request with one event eac
 TEST("engine: a backend that fails ends every request with its words and takes no more") {
     std::latch start(1);
     Engine engine(std::make_unique<FailingBackend>(3, start), 10);
+    CHECK_OK(engine.attach(""));
     for (std::uint64_t i = 1; i <= 4; i++) CHECK_OK(engine.submit(request_of(i, "abcdef")));
     start.count_down();
     Collector events(engine);
     events.until_ended(4);
     for (auto &[number, o] : events.outcomes) CHECK_EQ(o.last.status, static_cast<int>(Code::engine));
     CHECK_EQ(engine.submit(request_of(9, "x")).code(), Code::engine);
+    CHECK_EQ(engine.park(true).code(), Code::engine);
+}
+
+TEST("engine: it parks between requests only, and takes none while it is parked") {
+    Engine engine(std::make_unique<EchoBackend>(100'000, 1, 16, 1'000), 10);
+    CHECK_EQ(engine.submit(request_of(1, "early")).code(), Code::wrong_state);
+    CHECK_OK(engine.attach(""));
+    CHECK_EQ(engine.attach("").code(), Code::wrong_state);
+    Request endless = request_of(1, "abc");
+    endless.ignore_eos = true;
+    CHECK_OK(engine.submit(std::move(endless)));
+    CHECK_OK(engine.submit(request_of(2, "waits")));
+    Collector events(engine);
+    events.until_token(1);
+    CHECK_EQ(engine.park(true).code(), Code::wrong_state);
+    CHECK_OK(engine.cancel(1));
+    CHECK_OK(engine.cancel(2));
+    events.until_ended(2);
+    CHECK_OK(engine.park(true));
+    CHECK_OK(engine.park(false));
+    CHECK_EQ(engine.submit(request_of(3, "x")).code(), Code::wrong_state);
+    CHECK_OK(engine.attach(""));
+    CHECK_OK(engine.submit(request_of(3, "again")));
+    events.until_ended(3);
+    CHECK_EQ(events.outcomes[3].text, "again");
+}
+
+TEST("engine: requests that race with parking are answered in full or refused") {
+    const auto engine = echo(200, 2);
+    std::atomic<bool> done{false};
+    std::atomic<int> parked{0};
+    std::thread parking([&] {
+        while (!done) {
+            if (!engine->park(true).ok()) continue;
+            parked++;
+            CHECK_OK(engine->attach(""));
+        }
+    });
+    Collector events(*engine);
+    std::size_t accepted = 0;
+    for (std::uint64_t i = 1; i <= 500 || parked == 0; i++) {
+        if (engine->submit(request_of(i, "abc")).ok()) events.until_ended(++accepted);
+    }
+    done = true;
+    parking.join();
+    for (const auto &[number, o] : events.outcomes) CHECK_EQ(o.text, "abc");
 }
 
 TEST("engine: it can be destroyed with work in progress and with nobody draining") {

@@ -1,12 +1,12 @@
 // The in-place engine against libllama loading the same model in its normal way.
 #include <algorithm>
 #include <cstring>
-#include <fstream>
 
 #include "engine/llama/libraries.h"
 #include "engine/llama/llama_backend.h"
 #include "test/checkpoint_fixture.h"
 #include "test/harness.h"
+#include "test/model_trace.h"
 #include "test/temp_folder.h"
 
 namespace {
@@ -16,46 +16,8 @@ using sllm::Code;
 using sllm::LlamaOptions;
 using sllm::llama::LlamaBackend;
 
-constexpr const char *prompt_text = "ROMEO:\nWhat light through yonder window breaks? It is the";
-
-std::unique_ptr<LlamaBackend> open_engine(const LlamaOptions &options) {
-    std::unique_ptr<sllm::Backend> backend;
-    const sllm::Status created = LlamaBackend::create(options, &backend);
-    CHECK_OK(created);
-    return std::unique_ptr<LlamaBackend>(static_cast<LlamaBackend *>(backend.release()));
-}
-
-// Logits after the prompt and after each token of a greedy continuation, and the continuation.
-struct Trace {
-    std::vector<std::vector<float>> logits;
-    std::vector<std::int32_t> tokens;
-};
-
-constexpr int continued = 24;
-
-Trace trace_engine(LlamaBackend &engine) {
-    Trace trace;
-    std::vector<std::int32_t> prompt;
-    CHECK_OK(engine.tokenize(prompt_text, true, false, &prompt));
-    CHECK_OK(engine.begin(0, {}));
-    std::vector<BatchToken> batch;
-    for (const std::int32_t token : prompt) {
-        batch.push_back({token, static_cast<std::uint32_t>(batch.size()), 0, batch.size() + 1 == prompt.size()});
-    }
-    auto position = static_cast<std::uint32_t>(prompt.size());
-    for (int i = 0; i < continued; i++) {
-        CHECK_OK(engine.decode(batch));
-        const float *logits = engine.logits(batch.size() - 1);
-        trace.logits.emplace_back(logits, logits + engine.facts().vocabulary_tokens);
-        trace.tokens.push_back(engine.sample(0, batch.size() - 1, position));
-        batch = {{trace.tokens.back(), position++, 0, true}};
-    }
-    engine.end(0);
-    return trace;
-}
-
 // libllama by itself, with the context settings of the engine.
-Trace trace_plain(const std::string &gguf_path, bool repack) {
+test::Trace trace_plain(const std::string &gguf_path, bool repack) {
     CHECK_OK(sllm::llama::prepare_libraries(test::engine_libraries()));
     llama_model_params model_params = llama_model_default_params();
     model_params.use_extra_bufts = repack;
@@ -71,12 +33,12 @@ Trace trace_plain(const std::string &gguf_path, bool repack) {
     CHECK(context != nullptr);
     const llama_vocab *vocab = llama_model_get_vocab(model);
     std::vector<llama_token> tokens(256);
-    const auto length = static_cast<std::int32_t>(std::strlen(prompt_text));
-    const std::int32_t n = llama_tokenize(vocab, prompt_text, length, tokens.data(), 256, true, false);
-    Trace trace;
+    const auto length = static_cast<std::int32_t>(std::strlen(test::prompt_text));
+    const std::int32_t n = llama_tokenize(vocab, test::prompt_text, length, tokens.data(), 256, true, false);
+    test::Trace trace;
     llama_sampler *greedy = llama_sampler_init_greedy();
     llama_batch batch = llama_batch_get_one(tokens.data(), n);
-    for (int i = 0; i < continued; i++) {
+    for (int i = 0; i < test::continued; i++) {
         CHECK_EQ(llama_decode(context, batch), 0);
         const float *logits = llama_get_logits_ith(context, -1);
         trace.logits.emplace_back(logits, logits + llama_vocab_n_tokens(vocab));
@@ -90,58 +52,23 @@ Trace trace_plain(const std::string &gguf_path, bool repack) {
     return trace;
 }
 
-void check_bit_equal(const Trace &found, const Trace &expected) {
-    CHECK_EQ(found.logits.size(), expected.logits.size());
-    for (std::size_t i = 0; i < found.logits.size(); i++) {
-        CHECK_EQ(found.logits[i].size(), expected.logits[i].size());
-        const std::size_t bytes = found.logits[i].size() * sizeof(float);
-        if (std::memcmp(found.logits[i].data(), expected.logits[i].data(), bytes) != 0) {
-            throw test::Failed("logits differ at token " + std::to_string(i));
-        }
-    }
-    CHECK(found.tokens == expected.tokens);
-}
-
-// Resident and private memory of this process in read-only mappings of a name.
-struct Mapped {
-    std::uint64_t rss_kb = 0;
-    std::uint64_t private_kb = 0;
-};
-Mapped mapped(const std::string &name) {
-    std::ifstream smaps("/proc/self/smaps");
-    Mapped total;
-    bool inside = false;
-    for (std::string line; std::getline(smaps, line);) {
-        const std::size_t word = line.find(' ');
-        if (word == std::string::npos) continue;
-        if (line[word - 1] != ':') {
-            inside = line.find(name) != std::string::npos && line.find(" r--s ") != std::string::npos;
-        } else if (inside && line.starts_with("Rss:")) {
-            total.rss_kb += std::strtoull(line.c_str() + word, nullptr, 10);
-        } else if (inside && line.starts_with("Private_Dirty:")) {
-            total.private_kb += std::strtoull(line.c_str() + word, nullptr, 10);
-        }
-    }
-    return total;
-}
-
 void compare_quantized(llama_ftype ftype) {
     const test::TempFolder folder;
     const std::string gguf = test::quantize(test::sample_model(), folder / "", ftype);
     const auto checkpoint = test::make_checkpoint(gguf, folder / "", test::Order::engine);
     const auto copied = test::load_checkpoint(checkpoint);
-    const auto engine = open_engine(test::engine_options(checkpoint, copied.path));
+    const auto engine = test::open_backend(test::engine_options(checkpoint), copied.path);
     CHECK(engine->in_place());
-    check_bit_equal(trace_engine(*engine), trace_plain(gguf, false));
+    test::check_bit_equal(test::trace_engine(*engine), trace_plain(gguf, false));
 }
 
 TEST("in place: logits and greedy output are bit-equal to libllama loading the F16 file itself") {
     const test::TempFolder folder;
     const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
     const auto copied = test::load_checkpoint(checkpoint);
-    const auto engine = open_engine(test::engine_options(checkpoint, copied.path));
+    const auto engine = test::open_backend(test::engine_options(checkpoint), copied.path);
     CHECK(engine->in_place());
-    check_bit_equal(trace_engine(*engine), trace_plain(test::sample_model(), true));
+    test::check_bit_equal(test::trace_engine(*engine), trace_plain(test::sample_model(), true));
 }
 
 TEST("in place: logits are bit-equal for Q8_0 weights") { compare_quantized(LLAMA_FTYPE_MOSTLY_Q8_0); }
@@ -152,20 +79,20 @@ TEST("in place: weights in another order are copied and give the same logits") {
     const test::TempFolder folder;
     const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::reversed);
     const auto copied = test::load_checkpoint(checkpoint);
-    const auto engine = open_engine(test::engine_options(checkpoint, copied.path));
+    const auto engine = test::open_backend(test::engine_options(checkpoint), copied.path);
     CHECK(!engine->in_place());
-    check_bit_equal(trace_engine(*engine), trace_plain(test::sample_model(), true));
+    test::check_bit_equal(test::trace_engine(*engine), trace_plain(test::sample_model(), true));
 }
 
 TEST("in place: two engines compute on the pages of one host copy and copy none of them") {
     const test::TempFolder folder;
     const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
     const auto copied = test::load_checkpoint(checkpoint);
-    const auto first = open_engine(test::engine_options(checkpoint, copied.path));
-    const auto second = open_engine(test::engine_options(checkpoint, copied.path));
-    const Trace one = trace_engine(*first);
-    check_bit_equal(trace_engine(*second), one);
-    const Mapped weights = mapped("memfd:sllm-arena");
+    const auto first = test::open_backend(test::engine_options(checkpoint), copied.path);
+    const auto second = test::open_backend(test::engine_options(checkpoint), copied.path);
+    const test::Trace one = test::trace_engine(*first);
+    test::check_bit_equal(test::trace_engine(*second), one);
+    const test::Mapped weights = test::mapped("memfd:sllm-arena");
     // Both mappings are resident in full, and no page of them is this process's own.
     CHECK(weights.rss_kb * 1024 > checkpoint.weights_bytes * 3 / 2);
     CHECK_EQ(weights.private_kb, 0u);
@@ -180,7 +107,7 @@ TEST("in place: the hook in the CPU buffer type is gone after a build, and after
     const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
     const auto copied = test::load_checkpoint(checkpoint);
     {
-        const auto engine = open_engine(test::engine_options(checkpoint, copied.path));
+        const auto engine = test::open_backend(test::engine_options(checkpoint), copied.path);
         CHECK(type->iface.alloc_buffer == alloc && type->iface.get_alignment == alignment);
     }
     // A header whose tensors libllama does not find.
@@ -191,7 +118,7 @@ TEST("in place: the hook in the CPU buffer type is gone after a build, and after
     *at = 'x';
     test::write_file(checkpoint.header_path, bytes);
     std::unique_ptr<sllm::Backend> refused;
-    const sllm::Status status = LlamaBackend::create(test::engine_options(checkpoint, copied.path), &refused);
+    const sllm::Status status = LlamaBackend::build(test::engine_options(checkpoint), &refused);
     CHECK_EQ(status.code(), sllm::Code::model_unsupported);
     CHECK(status.message().find("output_norm.weight") != std::string::npos);
     CHECK(type->iface.alloc_buffer == alloc && type->iface.get_alignment == alignment);
@@ -201,8 +128,8 @@ TEST("in place: a slot that was used before answers as a fresh one") {
     const test::TempFolder folder;
     const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
     const auto copied = test::load_checkpoint(checkpoint);
-    const auto engine = open_engine(test::engine_options(checkpoint, copied.path));
-    const Trace fresh = trace_engine(*engine);
+    const auto engine = test::open_backend(test::engine_options(checkpoint), copied.path);
+    const test::Trace fresh = test::trace_engine(*engine);
     for (const std::uint32_t slot : {0u, 1u}) {
         std::vector<BatchToken> batch;
         for (std::uint32_t i = 0; i < 40; i++) {
@@ -213,27 +140,20 @@ TEST("in place: a slot that was used before answers as a fresh one") {
     }
     engine->end(1);
     engine->end(0);
-    check_bit_equal(trace_engine(*engine), fresh);
+    test::check_bit_equal(test::trace_engine(*engine), fresh);
 }
 
 TEST("in place: the KV cache costs memory only where it was written") {
     const test::TempFolder folder;
     const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
     const auto copied = test::load_checkpoint(checkpoint);
-    const auto anonymous_kb = [] {
-        std::ifstream status("/proc/self/status");
-        for (std::string line; std::getline(status, line);) {
-            if (line.starts_with("RssAnon:")) return std::strtoull(line.c_str() + 8, nullptr, 10);
-        }
-        return 0ull;
-    };
-    LlamaOptions options = test::engine_options(checkpoint, copied.path);
+    LlamaOptions options = test::engine_options(checkpoint);
     // 4 layers of 2 heads with 32 values, K and V in F16: 1 KiB a token, so 256 MiB.
     options.context_tokens = 1 << 17;
-    const auto before = anonymous_kb();
-    const auto engine = open_engine(options);
-    trace_engine(*engine);
-    CHECK(anonymous_kb() - before < 100 * 1024);
+    const auto before = test::anonymous_kb();
+    const auto engine = test::open_backend(options, copied.path);
+    test::trace_engine(*engine);
+    CHECK(test::anonymous_kb() - before < 100 * 1024);
 }
 
 TEST("in place: a conversation is rendered by the model's own template, and a model without one refuses") {
@@ -242,7 +162,7 @@ TEST("in place: a conversation is rendered by the model's own template, and a mo
     const auto copied = test::load_checkpoint(checkpoint);
     const std::string messages = R"([{"role":"user","content":"Who's there?"}])";
     std::string prompt;
-    CHECK_OK(open_engine(test::engine_options(checkpoint, copied.path))->render_chat(messages, &prompt));
+    CHECK_OK(test::open_backend(test::engine_options(checkpoint), copied.path)->render_chat(messages, &prompt));
     CHECK_EQ(prompt, "USER:\nWho's there?\n\nASSISTANT:\n");
     auto header = test::read_file(checkpoint.header_path);
     const std::string key = "tokenizer.chat_template";
@@ -250,7 +170,7 @@ TEST("in place: a conversation is rendered by the model's own template, and a mo
     CHECK(at != header.end());
     *at = 'x';
     test::write_file(checkpoint.header_path, header);
-    const auto untaught = open_engine(test::engine_options(checkpoint, copied.path));
+    const auto untaught = test::open_backend(test::engine_options(checkpoint), copied.path);
     const sllm::Status status = untaught->render_chat(messages, &prompt);
     CHECK_EQ(status.code(), Code::invalid_argument);
     CHECK(status.message().find("no chat template") != std::string::npos);

@@ -90,7 +90,8 @@ TEST("refusal: a failed load fails the engine with its status and text") {
     CHECK_OK(store.status(load, &loading));
     std::unique_ptr<sllm::Backend> backend;
     const std::string path = "/proc/self/fd/" + std::to_string(loading.fd);
-    const sllm::Status status = LlamaBackend::create(test::engine_options(checkpoint, path), &backend);
+    CHECK_OK(LlamaBackend::build(test::engine_options(checkpoint), &backend));
+    const sllm::Status status = backend->attach(path);
     CHECK_EQ(status.code(), Code::corrupt);
     CHECK(status.message().find("digest") != std::string::npos);
 }

@@ -31,6 +31,7 @@ test.each(Object.keys(runtimes) as (keyof typeof runtimes)[])(
       slots: 2,
       cancelled: false,
       refusal: { status_name: "SLLM_E_INVALID_ARGUMENT", said: true },
+      parked: { status_name: "SLLM_E_WRONG_STATE", said: true },
     });
   },
 );

@@ -51,11 +51,11 @@ for (let ended = false; !ended; ) {
   }
 }
 
-function refusal(): unknown {
+function refusal(prompt = new Int32Array(0)): unknown {
   try {
     engine.submit({
       request: 1,
-      prompt: new Int32Array(0),
+      prompt,
       max_tokens: 1,
       ignore_eos: false,
       seed: 0n,
@@ -73,8 +73,27 @@ function refusal(): unknown {
   return null;
 }
 
+/** Requests are refused between a park and the next attach. */
+function parkAndReturn(): unknown {
+  engine.park({ keep_weights: true });
+  const refused = refusal(Int32Array.of(104));
+  engine.attach(null);
+  return refused;
+}
+
 const digest = library.digestXxh3(new TextEncoder().encode("sllm")).toString(16);
 const cancelled = engine.cancel(4_711);
 const { context_tokens, slots } = engine.info();
-const result = { kinds, text, tokens, request, context_tokens, slots, cancelled, digest, refusal: refusal() };
+const result = {
+  kinds,
+  text,
+  tokens,
+  request,
+  context_tokens,
+  slots,
+  cancelled,
+  digest,
+  refusal: refusal(),
+  parked: parkAndReturn(),
+};
 process.stdout.write(`${JSON.stringify(result)}\n`);

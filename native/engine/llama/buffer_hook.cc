@@ -1,11 +1,7 @@
-// The hook in struct ggml_backend_buffer_type and the buffers handed out through it.
+// The hook in struct ggml_backend_buffer_type.
 #include "engine/llama/buffer_hook.h"
 
-#include <sys/mman.h>
-
 #include <utility>
-
-#include "io/env.h"
 
 namespace sllm::llama {
 
@@ -31,16 +27,6 @@ std::size_t hooked_alignment(ggml_backend_buffer_type_t type) {
     return active == nullptr || active->alignment == 0 ? original_alignment(type) : active->alignment;
 }
 
-// The original clear of CPU buffers, for all but a fresh buffer's first.
-decltype(ggml_backend_buffer_i::clear) original_clear = nullptr;
-
-void clear_fresh(ggml_backend_buffer_t buffer, std::uint8_t value) {
-    buffer->iface.clear = original_clear;
-    if (value != 0) original_clear(buffer, value);
-}
-
-void free_pages(ggml_backend_buffer_t buffer) { Env::posix().unmap(buffer->context, buffer->size); }
-
 }  // namespace
 
 BufferHook::BufferHook(Allocate allocate, std::size_t alignment) : lock_(hook_mutex) {
@@ -62,18 +48,6 @@ BufferHook::~BufferHook() {
 ggml_backend_buffer_t wrap_memory(ggml_backend_buffer_type_t type, void *memory, std::size_t bytes) {
     ggml_backend_buffer_t buffer = ggml_backend_cpu_buffer_from_ptr(memory, bytes);
     buffer->buft = type;
-    return buffer;
-}
-
-ggml_backend_buffer_t allocate_zero_pages(ggml_backend_buffer_type_t type, std::size_t bytes) {
-    Env &env = Env::posix();
-    void *memory = nullptr;
-    constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    if (env.map(nullptr, bytes, PROT_READ | PROT_WRITE, flags, -1, 0, &memory) < 0) return nullptr;
-    ggml_backend_buffer_t buffer = wrap_memory(type, memory, bytes);
-    original_clear = buffer->iface.clear;
-    buffer->iface.free_buffer = free_pages;
-    buffer->iface.clear = clear_fresh;
     return buffer;
 }
 

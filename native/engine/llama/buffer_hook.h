@@ -26,8 +26,4 @@ private:
 // A buffer over memory of the caller's, with the CPU's buffer type. The memory must outlive it.
 ggml_backend_buffer_t wrap_memory(ggml_backend_buffer_type_t type, void *memory, std::size_t bytes);
 
-// Fresh zero pages, given back with the buffer. Its first clear to zero costs nothing: that keeps a context from
-// touching the pages of its whole KV cache before the first token. Null when there is no memory.
-ggml_backend_buffer_t allocate_zero_pages(ggml_backend_buffer_type_t type, std::size_t bytes);
-
 }  // namespace sllm::llama

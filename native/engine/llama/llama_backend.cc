@@ -48,12 +48,9 @@ llama_context_params context_params(const LlamaOptions &options, std::uint32_t b
 
 }  // namespace
 
-Status LlamaBackend::create(const LlamaOptions &options, std::unique_ptr<Backend> *out) {
+Status LlamaBackend::build(const LlamaOptions &options, std::unique_ptr<Backend> *out) {
     if (Status s = prepare_libraries(options.library_dir); !s.ok()) return s;
     Env &env = Env::posix();
-    // Opened first: a load that is already known to have failed builds nothing.
-    HostCopyView weights;
-    if (Status s = HostCopyView::open(env, options.weights_path, options.weights_bytes, &weights); !s.ok()) return s;
     std::unique_ptr<LlamaBackend> backend(new LlamaBackend);
     const double started = env.now_ms();
     if (Status s = ModelSkeleton::build(options.header_path, options.weights_bytes, &backend->skeleton_); !s.ok()) {
@@ -61,10 +58,8 @@ Status LlamaBackend::create(const LlamaOptions &options, std::unique_ptr<Backend
     }
     if (Status s = check_kind(backend->skeleton_->model()); !s.ok()) return s;
     if (Status s = backend->open_context(options); !s.ok()) return s;
-    const double built = env.now_ms();
-    if (Status s = backend->skeleton_->attach(weights); !s.ok()) return s;
-    backend->facts_.model_build_ms = built - started;
-    backend->facts_.weights_wait_ms = env.now_ms() - built;
+    backend->facts_.model_build_ms = env.now_ms() - started;
+    backend->weights_bytes_ = options.weights_bytes;
     *out = std::move(backend);
     return {};
 }
@@ -90,7 +85,10 @@ Status LlamaBackend::open_context(const LlamaOptions &options) {
     params.abort_callback_data = &interrupted_;
     LastWords words;
     {
-        const BufferHook hook(allocate_zero_pages, 0);
+        const auto allocate = [this](ggml_backend_buffer_type_t type, std::size_t bytes) {
+            return context_memory_.allocate(type, bytes);
+        };
+        const BufferHook hook(allocate, 0);
         context_.reset(llama_init_from_model(model, params));
     }
     if (!context_) return {Code::model_unsupported, "libllama cannot open a context: " + words.text()};
@@ -101,6 +99,19 @@ Status LlamaBackend::open_context(const LlamaOptions &options) {
     samplers_.resize(options.slots);
     chat_ = std::make_unique<ChatRenderer>(model);
     return {};
+}
+
+Status LlamaBackend::attach(const std::string &weights_path) {
+    if (weights_path.empty()) return {Code::invalid_argument, "weights_path is not given"};
+    HostCopyView weights;
+    if (Status s = HostCopyView::open(Env::posix(), weights_path, weights_bytes_, &weights); !s.ok()) return s;
+    return skeleton_->attach(std::move(weights));
+}
+
+Status LlamaBackend::park(bool keep_weights) {
+    llama_memory_clear(llama_get_memory(context_.get()), false);
+    context_memory_.drop();
+    return keep_weights && skeleton_->in_place() ? Status() : skeleton_->detach();
 }
 
 Status LlamaBackend::tokenize(std::string_view text, bool add_special, bool parse_special,

@@ -7,6 +7,7 @@
 
 #include "engine/backend.h"
 #include "engine/llama/chat_renderer.h"
+#include "engine/llama/context_memory.h"
 #include "engine/llama/model_skeleton.h"
 #include "engine/llama/sampler.h"
 #include "engine/llama_module.h"
@@ -16,8 +17,8 @@ namespace sllm::llama {
 
 class LlamaBackend : public Backend {
 public:
-    // See sllm_engine_create. [blocks]
-    static Status create(const LlamaOptions &options, std::unique_ptr<Backend> *out);
+    // See sllm_engine_build. [blocks]
+    static Status build(const LlamaOptions &options, std::unique_ptr<Backend> *out);
     ~LlamaBackend() override;
 
     const BackendFacts &facts() const override { return facts_; }
@@ -25,6 +26,9 @@ public:
                     std::vector<std::int32_t> *out) const override;
     Status render_chat(std::string_view messages, std::string *out) const override;
     void interrupt() override { interrupted_ = true; }
+
+    Status attach(const std::string &weights_path) override;
+    Status park(bool keep_weights) override;
 
     Status begin(std::uint32_t slot, const SamplingParams &sampling) override;
     void end(std::uint32_t slot) override;
@@ -47,8 +51,10 @@ private:
     };
 
     BackendFacts facts_;
+    std::uint64_t weights_bytes_ = 0;
     std::unique_ptr<ModelSkeleton> skeleton_;
     const llama_vocab *vocab_ = nullptr;
+    ContextMemory context_memory_;
     std::unique_ptr<llama_context, FreeContext> context_;
     std::unique_ptr<ChatRenderer> chat_;
     llama_batch batch_{};

@@ -25,15 +25,17 @@ constexpr std::uint64_t huge_page_bytes = std::uint64_t{2} << 20;
 
 constexpr std::uint64_t page_bytes = 4096;
 
+// Of addresses that nobody may touch.
+constexpr int reserved_flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+
 std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
 
 // Address space of `bytes`, aligned for huge pages, that nobody may touch yet.
 Status reserve(std::uint64_t bytes, Mapping *out) {
     Env &env = Env::posix();
     void *memory = nullptr;
-    constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     const std::uint64_t total = bytes + huge_page_bytes;
-    const int error = env.map(nullptr, total, PROT_NONE, flags, -1, 0, &memory);
+    const int error = env.map(nullptr, total, PROT_NONE, reserved_flags, -1, 0, &memory);
     if (error < 0) return system_status("reserve " + std::to_string(bytes) + " bytes of address space", -error);
     auto *base = static_cast<std::uint8_t *>(memory);
     const auto address = reinterpret_cast<std::uintptr_t>(base);
@@ -150,7 +152,29 @@ bool ModelSkeleton::in_place() const {
            });
 }
 
-Status ModelSkeleton::attach(const HostCopyView &weights) {
+Status ModelSkeleton::attach(HostCopyView weights) {
+    if (attached_ && attached_->same_copy(weights)) return {};
+    attached_.reset();
+    if (Status s = bring_in(weights); !s.ok()) {
+        // Nobody may read a copy that failed: its chunks will serve other weights. The failure itself is the news.
+        return detach().ok() ? s : Status(s.code(), s.message() + "; the engine cannot unmap it");
+    }
+    attached_ = std::move(weights);
+    return {};
+}
+
+Status ModelSkeleton::detach() {
+    attached_.reset();
+    for (const Mapping &region : regions_) {
+        void *memory = nullptr;
+        constexpr int flags = reserved_flags | MAP_FIXED;
+        const int error = Env::posix().map(region.data(), region.bytes(), PROT_NONE, flags, -1, 0, &memory);
+        if (error < 0) return system_status("reserve " + std::to_string(region.bytes()) + " bytes again", -error);
+    }
+    return {};
+}
+
+Status ModelSkeleton::bring_in(const HostCopyView &weights) {
     return in_place() ? map_in_place(weights) : copy_tensors(weights);
 }
 

@@ -1,10 +1,12 @@
 // A model without its weights: libllama builds structure and vocabulary over reserved, inaccessible addresses; the
 // weights appear there afterwards, by mapping a host copy (no byte is copied) or, when the host copy's order is not
-// the library's own, by copying tensor by tensor.
+// the library's own, by copying tensor by tensor. They can be taken away and come again: the addresses stay, because
+// graphs that the library keeps for the next step have them inside.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,13 +42,17 @@ public:
     // Whether every tensor lies in the library's buffer where it lies in the data, so that it can be mapped.
     bool in_place() const;
 
-    // Waits for a host copy and brings its weights in. The model computes only after this. [blocks]
-    Status attach(const HostCopyView &weights);
+    // Waits for a host copy and brings its weights in; at once when they lie there already. The model computes only
+    // after this. After a failure it has no weights. [blocks]
+    Status attach(HostCopyView weights);
+    // Takes the weights away; their addresses stay reserved.
+    Status detach();
 
 private:
     ModelSkeleton() = default;
     Status load(const std::string &path, std::uint64_t data_bytes);
     Status collect_tensors();
+    Status bring_in(const HostCopyView &weights);
     Status map_in_place(const HostCopyView &weights);
     Status copy_tensors(const HostCopyView &weights);
 
@@ -54,6 +60,7 @@ private:
     std::uint64_t data_bytes_ = 0;
     std::vector<Mapping> regions_;  // reserved addresses, one per buffer the library asked for
     std::vector<SkeletonTensor> tensors_;
+    std::optional<HostCopyView> attached_;  // whose weights are there, all of them
     llama_model *model_ = nullptr;
 };
 

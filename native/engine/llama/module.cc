@@ -6,6 +6,6 @@
 
 extern "C" __attribute__((visibility("default"))) const sllm::LlamaModule *sllm_llama_module() {
     static const sllm::LlamaModule module{SLLM_BUILD, sllm::llama::prepare_libraries,
-                                          sllm::llama::LlamaBackend::create, sllm::llama::plan_layout};
+                                          sllm::llama::LlamaBackend::build, sllm::llama::plan_layout};
     return &module;
 }

@@ -1,5 +1,6 @@
 /*
- * sllm.h - the one public header of libsllm: tiered loading of checkpoints and inference on them.
+ * sllm.h - the one public header of libsllm: tiered loading of checkpoints and inference on them. Longer than other
+ * files because callers want the whole border in one place.
  *
  * Conventions
  *  1. Handles are opaque. `*_create` fills an out pointer; `*_destroy` accepts NULL and waits for the threads of the
@@ -33,7 +34,7 @@ extern "C" {
 #endif
 
 /* Major in the upper, minor in the lower 16 bits. Major: a function or field changed or left; minor: something came. */
-#define SLLM_ABI_VERSION 0x00010001u
+#define SLLM_ABI_VERSION 0x00010002u
 
 typedef int32_t sllm_status;
 
@@ -45,6 +46,7 @@ enum {
     SLLM_E_OVERLOADED = -4,          /* a bounded queue is full; try again later */
     SLLM_E_CLOSED = -5,              /* the handle is shutting down */
     SLLM_E_OUT_OF_MEMORY = -6,
+    SLLM_E_WRONG_STATE = -7,         /* not now: the text says what is in the way. Since 1.2 */
     SLLM_E_IO = -10,                 /* the system refused to read, write or map; text holds path and errno */
     SLLM_E_CORRUPT = -11,            /* bytes differ from their digest or cannot be what they should be */
     SLLM_E_LIBRARY_MISSING = -20,    /* an engine library or a CPU variant of it cannot be loaded */
@@ -150,8 +152,8 @@ SLLM_API sllm_status sllm_store_status(sllm_store *store, uint64_t load, sllm_lo
 SLLM_API sllm_status sllm_store_wait(sllm_store *store, uint64_t timeout_us);
 
 /* Forgets a host copy: a load in progress is stopped, the descriptor is closed, its memory serves other loads. Call it
- * only when every engine that was given the copy has been destroyed or its process has ended: an engine would compute
- * on other bytes without noticing. Errors: NOT_FOUND. [any] */
+ * only when every engine that was given the copy has been destroyed or parked without keeping it, or its process has
+ * ended: an engine would compute on other bytes without noticing. Errors: NOT_FOUND. [any] */
 SLLM_API sllm_status sllm_store_release(sllm_store *store, uint64_t load);
 
 /* What the arena holds. Since 1.1. [any] */
@@ -173,7 +175,7 @@ typedef struct sllm_engine_params {
     const char *library_dir; /* NUL-terminated; folder of the engine libraries. LLAMA only */
     const char *header_path; /* NUL-terminated; header.gguf of the checkpoint. LLAMA only */
     const char *weights_path;/* NUL-terminated; the host copy (see sllm_load_params). LLAMA only */
-    uint64_t weights_bytes;
+    uint64_t weights_bytes;  /* LLAMA only */
     uint32_t context_tokens; /* per slot */
     uint32_t slots;
     uint32_t batch_tokens;   /* tokens of one step at most; 0: 512 */
@@ -188,7 +190,7 @@ typedef struct sllm_engine_info {
     uint32_t context_tokens; /* per slot */
     uint32_t slots;
     double model_build_ms;   /* model skeleton, vocabulary and context */
-    double weights_wait_ms;  /* waiting for the last byte after the model was built */
+    double weights_wait_ms;  /* the last sllm_engine_attach: mapping, and waiting for the last byte; 0 before */
 } sllm_engine_info;
 
 /* Pays ahead for what no model decides: loads the engine libraries of the folder (library_dir, NUL-terminated), checks
@@ -196,11 +198,30 @@ typedef struct sllm_engine_info {
  * first sllm_engine_create does the same. Since 1.1. Errors: INVALID_ARGUMENT, LIBRARY_*. [any] [blocks] */
 SLLM_API sllm_status sllm_engine_warm(const char *library_dir);
 
-/* Builds the model at once, while its weights may still be arriving, then maps them in place (no byte is copied), waits
- * for the last of them and starts the compute thread. When the host copy's load fails, so does this, with its status
- * and text.
- * Errors: INVALID_ARGUMENT, NOT_FOUND, IO, CORRUPT, LIBRARY_*, MODEL_UNSUPPORTED, OUT_OF_MEMORY. [any] [blocks] */
+/* sllm_engine_build and sllm_engine_attach in one: the model is built while its weights may still be arriving. Errors:
+ * those of both. [any] [blocks] */
 SLLM_API sllm_status sllm_engine_create(const sllm_engine_params *params, sllm_engine **out);
+
+/* Builds an engine without weights, its skeleton: model, vocabulary and context, at addresses that stay. It renders and
+ * tokenises; requests are refused as WRONG_STATE until sllm_engine_attach. params->weights_path is not read. Since 1.2.
+ * Errors: INVALID_ARGUMENT, NOT_FOUND, IO, CORRUPT, LIBRARY_*, MODEL_UNSUPPORTED, OUT_OF_MEMORY. [any] [blocks] */
+SLLM_API sllm_status sllm_engine_build(const sllm_engine_params *params, sllm_engine **out);
+
+/* Brings the weights of a host copy (weights_path, NUL-terminated; ECHO takes NULL) to a skeleton or a parked engine:
+ * maps them in place, no byte is copied, waits for the last of them and fills the page tables, so that the next step
+ * costs what every later one does. At once when the engine has kept this very copy. When the copy's load fails, so does
+ * this, with its status and text; the engine then has no weights and can be given others. Since 1.2.
+ * Errors: INVALID_ARGUMENT, NOT_FOUND, IO, CORRUPT, OUT_OF_MEMORY, ENGINE; WRONG_STATE: it has weights. Not together
+ * with park or destroy. [any] [blocks] */
+SLLM_API sllm_status sllm_engine_attach(sllm_engine *engine, const char *weights_path);
+
+/* Parks an engine that has no unfinished request: its KV cache and compute buffers give their memory back, what was
+ * built stays at its addresses. keep_weights 1: the pages of the host copy, which are not this engine's memory, stay
+ * mapped for a quick sllm_engine_attach; the copy must not be released meanwhile. keep_weights 0: they are let go, also
+ * those that an earlier park has kept. Weights that had to be copied are always let go. Since 1.2.
+ * Errors: INVALID_ARGUMENT, IO, ENGINE; WRONG_STATE: requests are unfinished. Not together with attach or destroy.
+ * [any] [blocks] */
+SLLM_API sllm_status sllm_engine_park(sllm_engine *engine, uint8_t keep_weights);
 
 /* Ends all requests, joins the thread, unmaps the weights. [serial] [blocks] */
 SLLM_API void sllm_engine_destroy(sllm_engine *engine);
@@ -240,8 +261,8 @@ typedef struct sllm_request {
 } sllm_request;
 
 /* Queues a request. Exactly one DONE or ERROR event will come for it if and only if this succeeds.
- * Errors: INVALID_ARGUMENT, CONTEXT_OVERFLOW (the prompt leaves no room for a token), OVERLOADED, CLOSED, ENGINE.
- * [any] */
+ * Errors: INVALID_ARGUMENT, CONTEXT_OVERFLOW (the prompt leaves no room for a token), OVERLOADED, CLOSED, ENGINE,
+ * WRONG_STATE (it has no weights now). [any] */
 SLLM_API sllm_status sllm_engine_submit(sllm_engine *engine, const sllm_request *request);
 
 /* Asks a request to end; its event is ERROR with CANCELLED unless it was done before. NOT_FOUND when it has ended.
