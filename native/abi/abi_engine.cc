@@ -1,5 +1,6 @@
 // The border: layout plan and engine.
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -56,6 +57,7 @@ Status build_backend(const sllm_engine_params &p, std::unique_ptr<sllm::Backend>
     options.slots = p.slots;
     options.batch_tokens = batch_tokens;
     options.threads = p.threads;
+    if (Status s = sllm::parse_devices(p.devices == nullptr ? "" : p.devices, &options.devices); !s.ok()) return s;
     const sllm::LlamaModule *module = nullptr;
     if (Status s = sllm::load_llama_module(options.library_dir, &module); !s.ok()) return s;
     return module->build_backend(options, out);
@@ -114,6 +116,18 @@ sllm_status sllm_layout_plan(const char *library_dir, const char *header_path, c
         if (Status s = sllm::load_llama_module(libraries, &module); !s.ok()) return s;
         std::string json;
         if (Status s = module->plan_layout(libraries, header, &json); !s.ok()) return s;
+        return write_text(json, out, cap, needed);
+    });
+}
+
+sllm_status sllm_devices(const char *library_dir, char *out, uint64_t cap, uint64_t *needed) {
+    return guarded([&]() -> Status {
+        std::string libraries;
+        if (Status s = read_path(library_dir, "library_dir", &libraries); !s.ok()) return s;
+        const sllm::LlamaModule *module = nullptr;
+        if (Status s = sllm::load_llama_module(libraries, &module); !s.ok()) return s;
+        std::string json;
+        if (Status s = module->list_devices(libraries, &json); !s.ok()) return s;
         return write_text(json, out, cap, needed);
     });
 }
@@ -178,7 +192,25 @@ sllm_status sllm_engine_info_get(sllm_engine *engine, sllm_engine_info *out) {
         result.slots = facts.slots;
         result.model_build_ms = facts.model_build_ms;
         result.weights_wait_ms = engine->impl.attach_ms();
+        const sllm::UploadReport upload = engine->impl.backend().upload_report();
+        result.uploaded_bytes = upload.bytes;
+        result.upload_ms = upload.upload_ms;
+        result.upload_wait_ms = upload.wait_ms;
         return write_result(result, out);
+    });
+}
+
+sllm_status sllm_engine_device_memory(sllm_engine *engine, char *out, uint64_t cap, uint64_t *needed) {
+    return guarded([&]() -> Status {
+        if (engine == nullptr) return no_handle();
+        auto devices = nlohmann::json::array();
+        for (const sllm::DeviceMemoryFacts &facts : engine->impl.backend().device_memory()) {
+            devices.push_back({{"name", facts.name},
+                               {"weights_bytes", facts.weights_bytes},
+                               {"context_bytes", facts.context_bytes},
+                               {"compute_bytes", facts.compute_bytes}});
+        }
+        return write_text(nlohmann::json{{"devices", devices}}.dump(), out, cap, needed);
     });
 }
 

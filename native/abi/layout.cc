@@ -11,10 +11,11 @@ static_assert(sizeof(sllm_load_params) == 48 && offsetof(sllm_load_params, weigh
               offsetof(sllm_load_params, chunk_digests) == 32 && offsetof(sllm_load_params, n_chunks) == 40);
 static_assert(sizeof(sllm_load_status) == 552 && offsetof(sllm_load_status, bytes_done) == 16 &&
               offsetof(sllm_load_status, read_ms) == 32 && offsetof(sllm_load_status, message) == 40);
-static_assert(sizeof(sllm_engine_params) == 64 && offsetof(sllm_engine_params, library_dir) == 8 &&
+static_assert(sizeof(sllm_engine_params) == 72 && offsetof(sllm_engine_params, library_dir) == 8 &&
               offsetof(sllm_engine_params, weights_bytes) == 32 && offsetof(sllm_engine_params, slots) == 44 &&
-              offsetof(sllm_engine_params, echo_token_us) == 60);
-static_assert(sizeof(sllm_engine_info) == 32 && offsetof(sllm_engine_info, model_build_ms) == 16);
+              offsetof(sllm_engine_params, echo_token_us) == 60 && offsetof(sllm_engine_params, devices) == 64);
+static_assert(sizeof(sllm_engine_info) == 56 && offsetof(sllm_engine_info, model_build_ms) == 16 &&
+              offsetof(sllm_engine_info, uploaded_bytes) == 32);
 static_assert(sizeof(sllm_text) == 16);
 static_assert(sizeof(sllm_request) == 88 && offsetof(sllm_request, request) == 8 &&
               offsetof(sllm_request, max_tokens) == 32 && offsetof(sllm_request, temperature) == 48 &&

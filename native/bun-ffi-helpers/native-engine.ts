@@ -28,6 +28,8 @@ export interface NativeEngineParams {
   readonly threads: number;
   readonly queue: number;
   readonly echo_token_us: number;
+  /** Names as in sllm_devices, separated by commas, perhaps with shares; the CPU when absent. */
+  readonly devices?: string;
 }
 
 export interface NativeEngineInfo {
@@ -36,6 +38,10 @@ export interface NativeEngineInfo {
   readonly slots: number;
   readonly model_build_ms: number;
   readonly weights_wait_ms: number;
+  /** To devices; 0 on a CPU. */
+  readonly uploaded_bytes: number;
+  readonly upload_ms: number;
+  readonly upload_wait_ms: number;
 }
 
 export interface NativeRequest {
@@ -110,7 +116,14 @@ export class NativeEngine implements Disposable {
     const status = this.#binding.calls.sllm_engine_info_get(this.#open(), out);
     checkStatus("sllm_engine_info_get", this.#binding, status);
     const { struct_size: _, ...info } = engineInfo.decode(new DataView(out.buffer));
-    return info;
+    return { ...info, uploaded_bytes: toSafeNumber(info.uploaded_bytes, "number of uploaded bytes") };
+  }
+
+  /** sllm_engine_device_memory: JSON text. Any thread. */
+  deviceMemory(): string {
+    return fillText("sllm_engine_device_memory", this.#binding, (out, cap, needed) =>
+      this.#binding.calls.sllm_engine_device_memory(this.#open(), out, cap, needed),
+    );
   }
 
   /** sllm_engine_attach: blocks until all weights of the host copy are there; null only for the echo engine. */

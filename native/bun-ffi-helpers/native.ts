@@ -88,6 +88,13 @@ export class NativeLibrary {
     return new NativeStore(this.binding, createdHandle("sllm_store_create", out));
   }
 
+  /** sllm_devices: JSON text. Blocks and opens the devices' drivers: call it in a process of its own. */
+  devices(libraryDir: string): string {
+    return fillText("sllm_devices", this.binding, (out, cap, needed) =>
+      this.binding.calls.sllm_devices(cString(libraryDir), out, cap, needed),
+    );
+  }
+
   /** sllm_engine_warm: loads the engine libraries ahead of the first engine. Blocks. */
   warmEngine(libraryDir: string): void {
     const status = this.binding.calls.sllm_engine_warm(cString(libraryDir));
@@ -112,6 +119,7 @@ export class NativeLibrary {
       library_dir: memory.cString(params.library_dir),
       header_path: memory.cString(params.header_path),
       weights_path: memory.cString(params.weights_path),
+      devices: memory.cString(params.devices ?? ""),
     });
     const out = new BigUint64Array(1);
     const status = this.binding.calls[call](encoded, out);

@@ -96,6 +96,7 @@ export const engineParams = struct("sllm_engine_params", {
   threads: "u32",
   queue: "u32",
   echo_token_us: "u32",
+  devices: "pointer",
 });
 
 export const engineInfo = struct("sllm_engine_info", {
@@ -105,6 +106,9 @@ export const engineInfo = struct("sllm_engine_info", {
   slots: "u32",
   model_build_ms: "f64",
   weights_wait_ms: "f64",
+  uploaded_bytes: "u64",
+  upload_ms: "f64",
+  upload_wait_ms: "f64",
 });
 
 export const textSpan = struct("sllm_text", { data: "pointer", bytes: "u64" });

@@ -43,6 +43,8 @@ export const symbols = {
   // sllm_status sllm_store_arena(sllm_store *store, sllm_arena_status *out)
   sllm_store_arena: { args: ["handle", "buffer"], returns: "i32" },
 
+  // sllm_status sllm_devices(const char *library_dir, char *out, uint64_t cap, uint64_t *needed)
+  sllm_devices: { args: ["buffer", "buffer", "u64", "buffer"], returns: "i32" },
   // sllm_status sllm_engine_warm(const char *library_dir)
   sllm_engine_warm: { args: ["buffer"], returns: "i32" },
   // sllm_status sllm_engine_create(const sllm_engine_params *params, sllm_engine **out)
@@ -57,6 +59,8 @@ export const symbols = {
   sllm_engine_destroy: { args: ["handle"], returns: "void" },
   // sllm_status sllm_engine_info_get(sllm_engine *engine, sllm_engine_info *out)
   sllm_engine_info_get: { args: ["handle", "buffer"], returns: "i32" },
+  // sllm_status sllm_engine_device_memory(sllm_engine *engine, char *out, uint64_t cap, uint64_t *needed)
+  sllm_engine_device_memory: { args: ["handle", "buffer", "u64", "buffer"], returns: "i32" },
   // sllm_status sllm_engine_render_chat(sllm_engine *engine, const char *messages, uint64_t messages_bytes,
   //                                     char *out, uint64_t cap, uint64_t *needed)
   sllm_engine_render_chat: { args: ["handle", "buffer", "u64", "buffer", "u64", "buffer"], returns: "i32" },

@@ -30,6 +30,9 @@ inline constexpr std::size_t undrained_events = 65'536;
 // Reader threads of a store: more only queue at the disk.
 inline constexpr std::uint32_t reader_threads = 64;
 
+// Devices of one engine; the engine library has the same bound.
+inline constexpr std::size_t devices = 16;
+
 // Compute threads of an engine.
 inline constexpr std::uint32_t threads = 512;
 

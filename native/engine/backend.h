@@ -21,6 +21,21 @@ struct BackendFacts {
     double model_build_ms = 0;
 };
 
+// Memory that an engine takes on one device.
+struct DeviceMemoryFacts {
+    std::string name;
+    std::uint64_t weights_bytes = 0;
+    std::uint64_t context_bytes = 0;  // KV cache
+    std::uint64_t compute_bytes = 0;
+};
+
+// The way of the last attached weights to the devices; zeros on a CPU.
+struct UploadReport {
+    std::uint64_t bytes = 0;
+    double upload_ms = 0;
+    double wait_ms = 0;  // of it, waiting for bytes of the host copy
+};
+
 struct SamplingParams {
     double temperature = 0;  // 0: greedy
     double top_p = 1;
@@ -56,6 +71,11 @@ public:
     virtual Status attach(const std::string &weights_path) = 0;
     // Lets the memory of all sequences go, and the weights unless they are to be kept and cost nothing.
     virtual Status park(bool keep_weights) = 0;
+
+    // What the engine takes on its devices; none on a CPU. [any]
+    virtual std::vector<DeviceMemoryFacts> device_memory() const { return {}; }
+    // Not during an attach. [any]
+    virtual UploadReport upload_report() const { return {}; }
 
     // The rest: compute thread only.
 

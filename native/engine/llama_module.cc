@@ -12,12 +12,24 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Packages for devices put their kind into two of the names. The first whose library is there is taken.
+constexpr const char *kinds[] = {"", ".cuda", ".vulkan"};
+
 // In the order of their dependencies.
-constexpr const char *engine_libraries[] = {"libggml-base.so", "libggml.v0.5.0.so", "libllama.v0.5.0.so",
-                                            "libllama-common.so"};
+std::vector<std::string> engine_libraries(const fs::path &folder) {
+    std::string kind;
+    for (const char *one : kinds) {
+        std::error_code error;
+        if (!fs::exists(folder / ("libllama" + std::string(one) + ".v0.5.0.so"), error)) continue;
+        kind = one;
+        break;
+    }
+    return {"libggml-base.so", "libggml" + kind + ".v0.5.0.so", "libllama" + kind + ".v0.5.0.so",
+            "libllama-common.so"};
+}
 
 Status load_engine_libraries(const fs::path &folder) {
-    for (const char *name : engine_libraries) {
+    for (const std::string &name : engine_libraries(folder)) {
         const fs::path path = folder / name;
         std::error_code error;
         if (!fs::exists(path, error)) {

@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/status.h"
 #include "engine/backend.h"
+#include "engine/device_split.h"
 
 namespace sllm {
 
@@ -21,6 +23,7 @@ struct LlamaOptions {
     std::uint32_t slots = 0;
     std::uint32_t batch_tokens = 0;
     std::uint32_t threads = 0;  // 0: all processors but one
+    std::vector<DeviceShare> devices;  // none: the CPU
 };
 
 // What the module's only symbol, sllm_llama_module, returns. Module and library are built together, so C++ types may
@@ -31,6 +34,8 @@ struct LlamaModule {
     Status (*warm)(const std::string &library_dir);
     // Checks the engine libraries and builds a model without its weights. [any] [blocks]
     Status (*build_backend)(const LlamaOptions &options, std::unique_ptr<Backend> *out);
+    // See sllm_devices. [blocks]
+    Status (*list_devices)(const std::string &library_dir, std::string *json);
     // See sllm_layout_plan. [blocks]
     Status (*plan_layout)(const std::string &library_dir, const std::string &header_path, std::string *json);
 };

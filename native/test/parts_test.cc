@@ -10,6 +10,7 @@
 
 #include "core/digest.h"
 #include "engine/batch_plan.h"
+#include "engine/device_split.h"
 #include "engine/draw.h"
 #include "engine/event_queue.h"
 #include "engine/gguf_header.h"
@@ -194,6 +195,50 @@ TEST("gguf: random damage is refused or read, never more") {
         const sllm::Status status = sllm::parse_gguf_header(bytes, &header);
         CHECK(status.ok() ? header.data_offset <= bytes.size() : status.code() == Code::corrupt);
     }
+}
+
+TEST("devices: names and shares are read, anything else is refused") {
+    std::vector<sllm::DeviceShare> devices;
+    CHECK_OK(sllm::parse_devices("", &devices));
+    CHECK(devices.empty());
+    CHECK_OK(sllm::parse_devices("CUDA0=24,CUDA1=0.5,Vulkan3", &devices));
+    CHECK_EQ(devices.size(), 3u);
+    CHECK_EQ(devices[0].name, "CUDA0");
+    CHECK_EQ(devices[0].share, 24.0);
+    CHECK_EQ(devices[1].share, 0.5);
+    CHECK_EQ(devices[2].name, "Vulkan3");
+    CHECK_EQ(devices[2].share, 1.0);
+    for (const char *text : {",", "CUDA0,,CUDA1", "=1", "CUDA0=", "CUDA0=0", "CUDA0=-1", "CUDA0=nan", "CUDA0=1x",
+                             "CUDA0,CUDA0", "CUDA0=1e99"}) {
+        CHECK_EQ(sllm::parse_devices(text, &devices).code(), Code::invalid_argument);
+    }
+    std::string many = "d";
+    for (int i = 0; i < 16; i++) many += ",d" + std::to_string(i);
+    CHECK_EQ(sllm::parse_devices(many, &devices).code(), Code::invalid_argument);
+}
+
+TEST("devices: layers are counted with their bytes, tied embeddings once more as the output") {
+    sllm::GgufHeader header;
+    header.tensor_offsets = {{"token_embd.weight", 0}, {"output_norm.weight", 1000}, {"blk.0.attn.weight", 1100},
+                             {"blk.1.attn.weight", 1300}, {"blk.1.ffn.weight", 1400}, {"rope_freqs.weight", 1900}};
+    const auto tied = sllm::layer_bytes(header, 2000);
+    CHECK(tied == (std::vector<std::uint64_t>{200, 600, 1100}));
+    header.tensor_offsets.emplace("output.weight", 1950);
+    CHECK(sllm::layer_bytes(header, 2000) == (std::vector<std::uint64_t>{200, 600, 150}));
+}
+
+TEST("devices: every layer has one device, and borders lie nearest to where the shares put them") {
+    const std::vector<std::uint64_t> layers{10, 10, 10, 10, 40};
+    const auto split = [&](std::vector<double> shares) {
+        std::vector<sllm::DeviceShare> devices;
+        for (const double share : shares) devices.push_back({"d", share});
+        return sllm::split_layers(layers, devices);
+    };
+    CHECK(split({1}) == (std::vector<std::uint32_t>{5}));
+    CHECK(split({1, 1}) == (std::vector<std::uint32_t>{4, 1}));
+    CHECK(split({1, 3}) == (std::vector<std::uint32_t>{2, 3}));
+    CHECK(split({1e9, 1}) == (std::vector<std::uint32_t>{5, 0}));
+    CHECK(split({1, 1, 1, 1, 1, 1, 1, 1}) == (std::vector<std::uint32_t>{1, 1, 1, 1, 0, 0, 1, 0}));
 }
 
 TEST("messages: a conversation is read, anything else is refused with its place") {

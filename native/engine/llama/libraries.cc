@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/llama/devices.h"
 #include "engine/llama/log.h"
 #include "llama.h"
 
@@ -99,6 +100,7 @@ Status prepare(const std::string &folder) {
     if (Status s = check_versions(loaded_versions()); !s.ok()) return s;
     install_log();
     if (Status s = load_cpu_backend(folder); !s.ok()) return s;
+    if (Status s = load_device_backends(folder); !s.ok()) return s;
     llama_backend_init();
     ggml_backend_buffer_type_t type = ggml_backend_cpu_buffer_type();
     ggml_backend_dev_t device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);

@@ -3,10 +3,20 @@
 
 #include <algorithm>
 #include <climits>
+#include <map>
 
 #include "engine/llama/buffer_hook.h"
 #include "engine/llama/libraries.h"
 #include "engine/llama/log.h"
+
+// Exported by libllama, declared in its src/llama-ext.h, which is no part of its public headers.
+struct llama_memory_breakdown_data {
+    std::size_t model = 0;
+    std::size_t context = 0;
+    std::size_t compute = 0;
+};
+using llama_memory_breakdown = std::map<ggml_backend_buffer_type_t, llama_memory_breakdown_data>;
+llama_memory_breakdown llama_get_memory_breakdown(const llama_context *context);
 
 namespace sllm::llama {
 
@@ -53,7 +63,9 @@ Status LlamaBackend::build(const LlamaOptions &options, std::unique_ptr<Backend>
     Env &env = Env::posix();
     std::unique_ptr<LlamaBackend> backend(new LlamaBackend);
     const double started = env.now_ms();
-    if (Status s = ModelSkeleton::build(options.header_path, options.weights_bytes, &backend->skeleton_); !s.ok()) {
+    if (Status s = ModelSkeleton::build(options.header_path, options.weights_bytes, options.devices,
+                                        &backend->skeleton_);
+        !s.ok()) {
         return s;
     }
     if (Status s = check_kind(backend->skeleton_->model()); !s.ok()) return s;
@@ -109,9 +121,33 @@ Status LlamaBackend::attach(const std::string &weights_path) {
 }
 
 Status LlamaBackend::park(bool keep_weights) {
+    if (!skeleton_->device_parts().empty()) {
+        return {Code::wrong_state, "an engine on a device cannot be parked: its memory there would stay in use"};
+    }
     llama_memory_clear(llama_get_memory(context_.get()), false);
     context_memory_.drop();
     return keep_weights && skeleton_->in_place() ? Status() : skeleton_->detach();
+}
+
+std::vector<DeviceMemoryFacts> LlamaBackend::device_memory() const {
+    std::vector<DeviceMemoryFacts> all;
+    const llama_memory_breakdown breakdown = llama_get_memory_breakdown(context_.get());
+    for (const DevicePart &part : skeleton_->device_parts()) {
+        DeviceMemoryFacts facts{ggml_backend_dev_name(part.device), 0, 0, 0};
+        for (const auto &[type, memory] : breakdown) {
+            if (ggml_backend_buft_get_device(type) != part.device || ggml_backend_buft_is_host(type)) continue;
+            facts.weights_bytes += memory.model;
+            facts.context_bytes += memory.context;
+            facts.compute_bytes += memory.compute;
+        }
+        all.push_back(std::move(facts));
+    }
+    return all;
+}
+
+UploadReport LlamaBackend::upload_report() const {
+    const UploadFacts &facts = skeleton_->upload_facts();
+    return {facts.bytes, facts.upload_ms, facts.wait_ms};
 }
 
 Status LlamaBackend::tokenize(std::string_view text, bool add_special, bool parse_special,

@@ -29,6 +29,8 @@ public:
 
     Status attach(const std::string &weights_path) override;
     Status park(bool keep_weights) override;
+    std::vector<DeviceMemoryFacts> device_memory() const override;
+    UploadReport upload_report() const override;
 
     Status begin(std::uint32_t slot, const SamplingParams &sampling) override;
     void end(std::uint32_t slot) override;

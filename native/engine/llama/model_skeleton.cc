@@ -7,9 +7,12 @@
 #include <algorithm>
 #include <cstring>
 #include <set>
+#include <thread>
 
 #include "core/limits.h"
 #include "engine/llama/buffer_hook.h"
+#include "engine/llama/device_hook.h"
+#include "engine/llama/devices.h"
 #include "engine/llama/header_stream.h"
 #include "engine/llama/log.h"
 
@@ -61,11 +64,20 @@ Status map_header(const std::string &path, Mapping *out) {
     return {};
 }
 
-llama_model_params skeleton_params() {
-    static ggml_backend_dev_t no_devices[] = {nullptr};
+// Where the layers go, in the form that libllama borrows while it builds.
+struct Placement {
+    std::vector<ggml_backend_dev_t> devices;  // null at the end
+    std::vector<float> layers;                // per device
+};
+
+llama_model_params skeleton_params(Placement &placement) {
     llama_model_params params = llama_model_default_params();
-    params.devices = no_devices;
-    params.n_gpu_layers = 0;
+    const bool on_cpu = placement.devices.size() == 1;
+    params.devices = placement.devices.data();
+    params.n_gpu_layers = on_cpu ? 0 : -1;  // all
+    params.split_mode = LLAMA_SPLIT_MODE_LAYER;
+    params.tensor_split = placement.layers.data();
+    params.no_host = true;  // the CPU's part is mapped from the arena, not allocated by a device
     params.load_mode = LLAMA_LOAD_MODE_NONE;  // the stream has no descriptor to map
     params.lazy_mode = LLAMA_LAZY_MODE_OFF;
     params.use_extra_bufts = false;  // repacked weights are another layout than the file's
@@ -74,12 +86,22 @@ llama_model_params skeleton_params() {
     return params;
 }
 
+Status place(std::span<const DeviceShare> shares, const GgufHeader &header, std::uint64_t data_bytes, Placement *out) {
+    if (Status s = find_devices(shares, &out->devices); !s.ok()) return s;
+    out->devices.push_back(nullptr);
+    out->layers.assign(llama_max_devices(), 0);
+    if (shares.empty()) return {};
+    const auto counts = split_layers(layer_bytes(header, data_bytes), shares);
+    std::copy(counts.begin(), counts.end(), out->layers.begin());
+    return {};
+}
+
 }  // namespace
 
 Status ModelSkeleton::build(const std::string &header_path, std::uint64_t data_bytes,
-                            std::unique_ptr<ModelSkeleton> *out) {
+                            std::span<const DeviceShare> devices, std::unique_ptr<ModelSkeleton> *out) {
     std::unique_ptr<ModelSkeleton> skeleton(new ModelSkeleton);
-    if (Status s = skeleton->load(header_path, data_bytes); !s.ok()) return s;
+    if (Status s = skeleton->load(header_path, data_bytes, devices); !s.ok()) return s;
     if (Status s = skeleton->collect_tensors(); !s.ok()) return s;
     *out = std::move(skeleton);
     return {};
@@ -90,7 +112,7 @@ ModelSkeleton::~ModelSkeleton() {
     llama_model_free(model_);
 }
 
-Status ModelSkeleton::load(const std::string &path, std::uint64_t data_bytes) {
+Status ModelSkeleton::load(const std::string &path, std::uint64_t data_bytes, std::span<const DeviceShare> devices) {
     Mapping file;
     if (Status s = map_header(path, &file); !s.ok()) return s;
     if (Status s = parse_gguf_header({file.data(), file.bytes()}, &header_); !s.ok()) {
@@ -99,22 +121,37 @@ Status ModelSkeleton::load(const std::string &path, std::uint64_t data_bytes) {
     data_bytes_ = data_bytes > 0 ? data_bytes : file.bytes() - header_.data_offset;
     HeaderStream stream({file.data(), header_.data_offset}, header_.data_offset + data_bytes_);
     if (stream.file() == nullptr) return {Code::out_of_memory, "a stream over the header cannot be made"};
+    return build_model(stream.file(), [&] { stream.withhold_data(); }, devices);
+}
+
+Status ModelSkeleton::build_model(std::FILE *stream, const std::function<void()> &withhold,
+                                  std::span<const DeviceShare> shares) {
+    Placement placement;
+    if (Status s = place(shares, header_, data_bytes_, &placement); !s.ok()) return s;
+    const std::span<const ggml_backend_dev_t> devices(placement.devices.data(), placement.devices.size() - 1);
     Status reserved;
     const auto allocate = [&](ggml_backend_buffer_type_t type, std::size_t bytes) -> ggml_backend_buffer_t {
         Mapping region;
         reserved = reserve(round_up(bytes, limits::file_align_bytes), &region);
         if (!reserved.ok()) return nullptr;
-        stream.withhold_data();
+        withhold();
         regions_.push_back(std::move(region));
         return wrap_memory(type, regions_.back().data(), bytes);
     };
     LastWords words;
     {
         const BufferHook hook(allocate, limits::tensor_align_bytes);
-        model_ = llama_model_load_from_file_ptr(stream.file(), skeleton_params());
+        DeviceHook device_hook(devices, limits::tensor_align_bytes, withhold);
+        model_ = llama_model_load_from_file_ptr(stream, skeleton_params(placement));
+        if (model_ != nullptr) device_hook.finish();
+        if (model_ == nullptr && device_hook.refused_bytes() > 0) {
+            return {Code::out_of_memory, "a device has no " + std::to_string(device_hook.refused_bytes()) +
+                                             " bytes of memory for weights: " + words.text()};
+        }
     }
     if (!reserved.ok()) return reserved;
     if (model_ == nullptr) return {Code::model_unsupported, "libllama refuses the model: " + words.text()};
+    for (ggml_backend_dev_t device : devices) parts_.push_back({device, {}});
     return {};
 }
 
@@ -122,13 +159,6 @@ Status ModelSkeleton::collect_tensors() {
     std::set<const ggml_tensor *> seen;
     for (const auto &[name, tensor] : llama_internal_get_tensor_map(model_)) {
         if (tensor->view_src != nullptr || !seen.insert(tensor).second) continue;
-        const auto *data = static_cast<const std::uint8_t *>(tensor->data);
-        const auto region = std::find_if(regions_.begin(), regions_.end(), [&](const Mapping &r) {
-            return data >= r.data() && data + ggml_nbytes(tensor) <= r.data() + r.bytes();
-        });
-        if (region == regions_.end()) {
-            return {Code::model_unsupported, "the tensor " + name + " is not in the memory reserved for weights"};
-        }
         const auto offset = header_.tensor_offsets.find(name);
         if (offset == header_.tensor_offsets.end()) {
             return {Code::model_unsupported, "the tensor " + name + " is not in the file"};
@@ -136,12 +166,39 @@ Status ModelSkeleton::collect_tensors() {
         if (offset->second > data_bytes_ || ggml_nbytes(tensor) > data_bytes_ - offset->second) {
             return {Code::corrupt, "the tensor " + name + " ends beyond the data"};
         }
-        tensors_.push_back({tensor, name, static_cast<std::uint64_t>(data - region->data()),
-                            static_cast<std::size_t>(region - regions_.begin())});
+        const bool on_cpu = ggml_backend_buffer_is_host(tensor->buffer);
+        if (Status s = on_cpu ? collect_on_cpu(name, tensor) : collect_on_device(name, tensor); !s.ok()) return s;
     }
     std::sort(tensors_.begin(), tensors_.end(), [](const SkeletonTensor &a, const SkeletonTensor &b) {
         return a.region != b.region ? a.region < b.region : a.offset < b.offset;
     });
+    for (DevicePart &part : parts_) part.runs = merge_runs(std::move(part.runs));
+    return {};
+}
+
+Status ModelSkeleton::collect_on_cpu(const std::string &name, ggml_tensor *tensor) {
+    const auto *data = static_cast<const std::uint8_t *>(tensor->data);
+    const auto region = std::find_if(regions_.begin(), regions_.end(), [&](const Mapping &r) {
+        return data >= r.data() && data + ggml_nbytes(tensor) <= r.data() + r.bytes();
+    });
+    if (region == regions_.end()) {
+        return {Code::model_unsupported, "the tensor " + name + " is not in the memory reserved for weights"};
+    }
+    tensors_.push_back({tensor, name, static_cast<std::uint64_t>(data - region->data()),
+                        static_cast<std::size_t>(region - regions_.begin())});
+    return {};
+}
+
+Status ModelSkeleton::collect_on_device(const std::string &name, ggml_tensor *tensor) {
+    ggml_backend_buffer_t buffer = tensor->buffer;
+    ggml_backend_dev_t device = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(buffer));
+    const auto part = std::find_if(parts_.begin(), parts_.end(), [&](const auto &p) { return p.device == device; });
+    const auto *base = static_cast<const std::uint8_t *>(ggml_backend_buffer_get_base(buffer));
+    const auto to = static_cast<std::uint64_t>(static_cast<const std::uint8_t *>(tensor->data) - base);
+    if (part == parts_.end() || to + ggml_nbytes(tensor) > ggml_backend_buffer_get_size(buffer)) {
+        return {Code::model_unsupported, "the tensor " + name + " is on no device of this engine"};
+    }
+    part->runs.push_back({header_.tensor_offsets.at(name), ggml_nbytes(tensor), buffer, to});
     return {};
 }
 
@@ -175,6 +232,15 @@ Status ModelSkeleton::detach() {
 }
 
 Status ModelSkeleton::bring_in(const HostCopyView &weights) {
+    if (parts_.empty()) return bring_to_cpu(weights);
+    Status uploaded;
+    std::thread uploader([&] { uploaded = upload(parts_, weights, &uploaded_); });
+    const Status mapped = bring_to_cpu(weights);
+    uploader.join();
+    return mapped.ok() ? uploaded : mapped;
+}
+
+Status ModelSkeleton::bring_to_cpu(const HostCopyView &weights) {
     return in_place() ? map_in_place(weights) : copy_tensors(weights);
 }
 

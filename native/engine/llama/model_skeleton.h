@@ -1,17 +1,23 @@
 // A model without its weights: libllama builds structure and vocabulary over reserved, inaccessible addresses; the
 // weights appear there afterwards, by mapping a host copy (no byte is copied) or, when the host copy's order is not
 // the library's own, by copying tensor by tensor. They can be taken away and come again: the addresses stay, because
-// graphs that the library keeps for the next step have them inside.
+// graphs that the library keeps for the next step have them inside. What lies on devices has real memory there from the
+// beginning and is filled from the host copy.
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "core/status.h"
+#include "engine/device_split.h"
 #include "engine/gguf_header.h"
+#include "engine/llama/device_upload.h"
 #include "io/owned.h"
 #include "llama.h"
 #include "store/host_copy.h"
@@ -28,31 +34,43 @@ struct SkeletonTensor {
 class ModelSkeleton {
 public:
     // header_path: a complete GGUF header. data_bytes: of the data that belongs to it; 0 takes what the file's size
-    // says. NOT_FOUND, IO, CORRUPT, MODEL_UNSUPPORTED with the library's last words. [blocks]
-    static Status build(const std::string &header_path, std::uint64_t data_bytes, std::unique_ptr<ModelSkeleton> *out);
+    // says. devices: where the layers go; none means the CPU. NOT_FOUND, IO, CORRUPT, MODEL_UNSUPPORTED with the
+    // library's last words. [blocks]
+    static Status build(const std::string &header_path, std::uint64_t data_bytes, std::span<const DeviceShare> devices,
+                        std::unique_ptr<ModelSkeleton> *out);
     ~ModelSkeleton();
     ModelSkeleton(const ModelSkeleton &) = delete;
     ModelSkeleton &operator=(const ModelSkeleton &) = delete;
 
     llama_model *model() const { return model_; }
 
-    // Tensors with memory of their own, in layout order.
+    // Tensors with memory of their own on the CPU side, in layout order.
     const std::vector<SkeletonTensor> &tensors() const { return tensors_; }
 
-    // Whether every tensor lies in the library's buffer where it lies in the data, so that it can be mapped.
+    // Whether every tensor on the CPU side lies in the library's buffer where it lies in the data, so that it can be
+    // mapped.
     bool in_place() const;
+
+    // What each device gets; none on a CPU.
+    const std::vector<DevicePart> &device_parts() const { return parts_; }
+    // Of the last attach.
+    const UploadFacts &upload_facts() const { return uploaded_; }
 
     // Waits for a host copy and brings its weights in; at once when they lie there already. The model computes only
     // after this. After a failure it has no weights. [blocks]
     Status attach(HostCopyView weights);
-    // Takes the weights away; their addresses stay reserved.
+    // Takes the weights of the CPU side away; their addresses stay reserved. A device keeps its memory.
     Status detach();
 
 private:
     ModelSkeleton() = default;
-    Status load(const std::string &path, std::uint64_t data_bytes);
+    Status load(const std::string &path, std::uint64_t data_bytes, std::span<const DeviceShare> devices);
+    Status build_model(std::FILE *stream, const std::function<void()> &withhold, std::span<const DeviceShare> shares);
     Status collect_tensors();
+    Status collect_on_cpu(const std::string &name, ggml_tensor *tensor);
+    Status collect_on_device(const std::string &name, ggml_tensor *tensor);
     Status bring_in(const HostCopyView &weights);
+    Status bring_to_cpu(const HostCopyView &weights);
     Status map_in_place(const HostCopyView &weights);
     Status copy_tensors(const HostCopyView &weights);
 
@@ -60,6 +78,8 @@ private:
     std::uint64_t data_bytes_ = 0;
     std::vector<Mapping> regions_;  // reserved addresses, one per buffer the library asked for
     std::vector<SkeletonTensor> tensors_;
+    std::vector<DevicePart> parts_;
+    UploadFacts uploaded_;
     std::optional<HostCopyView> attached_;  // whose weights are there, all of them
     llama_model *model_ = nullptr;
 };

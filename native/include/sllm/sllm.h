@@ -182,6 +182,9 @@ typedef struct sllm_engine_params {
     uint32_t threads;        /* 0: all processors but one; more threads than idle processors are much slower */
     uint32_t queue;          /* requests that may wait beyond the slots; 0: 1024 */
     uint32_t echo_token_us;  /* ECHO only: time per token */
+    const char *devices;     /* NUL-terminated; NULL or "": the CPU. Otherwise names of sllm_devices that hold weights,
+                                KV cache and computation, all layers, shared out in order: "CUDA0", "CUDA0,CUDA1" or,
+                                with shares of the bytes "CUDA0=2,CUDA1=1". LLAMA only. Since 1.2 */
 } sllm_engine_params;
 
 typedef struct sllm_engine_info {
@@ -191,7 +194,16 @@ typedef struct sllm_engine_info {
     uint32_t slots;
     double model_build_ms;   /* model skeleton, vocabulary and context */
     double weights_wait_ms;  /* the last sllm_engine_attach: mapping, and waiting for the last byte; 0 before */
+    uint64_t uploaded_bytes; /* the last attach, to devices; 0 on a CPU. Since 1.2 */
+    double upload_ms;        /* until the last byte was on its device. Since 1.2 */
+    double upload_wait_ms;   /* of it, waiting for bytes of the host copy. Since 1.2 */
 } sllm_engine_info;
+
+/* The devices beside the CPU that the engine libraries of a folder find on this machine, as JSON
+ * {"devices":[{"name","description","backend","memory_bytes","free_bytes"},...]}; an empty list without a driver. It
+ * opens the devices' driver: call it in a process of its own where that memory should not stay taken. Since 1.2.
+ * Errors: INVALID_ARGUMENT, LIBRARY_*, BUFFER_TOO_SMALL. [any] [blocks] */
+SLLM_API sllm_status sllm_devices(const char *library_dir, char *out, uint64_t cap, uint64_t *needed);
 
 /* Pays ahead for what no model decides: loads the engine libraries of the folder (library_dir, NUL-terminated), checks
  * them and loads the processor's variant of the CPU backend. Done once per process and then remembered; without it the
@@ -227,6 +239,10 @@ SLLM_API sllm_status sllm_engine_park(sllm_engine *engine, uint8_t keep_weights)
 SLLM_API void sllm_engine_destroy(sllm_engine *engine);
 
 SLLM_API sllm_status sllm_engine_info_get(sllm_engine *engine, sllm_engine_info *out);
+
+/* Memory that an engine takes on each of its devices, as JSON {"devices":[{"name","weights_bytes","context_bytes",
+ * "compute_bytes"},...]}; an empty list on a CPU. Since 1.2. Errors: BUFFER_TOO_SMALL. [any] */
+SLLM_API sllm_status sllm_engine_device_memory(sllm_engine *engine, char *out, uint64_t cap, uint64_t *needed);
 
 /* Renders a conversation with the model's own chat template, ready for an answer. messages: JSON array of
  * {"role","content"}. Errors: INVALID_ARGUMENT (text says what the template refused), BUFFER_TOO_SMALL. [any] */

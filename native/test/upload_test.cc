@@ -1,0 +1,134 @@
+// The way of weights to discrete devices: every byte where it belongs, whatever the layout and whatever fails.
+#include <algorithm>
+#include <cstdlib>
+
+#include "core/limits.h"
+#include "test/device_fixture.h"
+#include "test/harness.h"
+#include "test/open_store.h"
+#include "test/temp_folder.h"
+
+namespace {
+
+using sllm::Code;
+using sllm::llama::ModelSkeleton;
+
+}  // namespace
+
+TEST("device: weights in the engine's order go in whole runs of the file and lie there byte for byte") {
+    test::need_devices(test::one_device());
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    const auto copied = test::load_checkpoint(checkpoint);
+    const auto skeleton = test::build_skeleton(checkpoint, test::one_device());
+    test::attach(*skeleton, checkpoint, copied.path);
+    CHECK_EQ(skeleton->device_parts().size(), 1u);
+    // The model uses its embeddings as the output too: those, the output's norm, and all layers in one.
+    CHECK_EQ(skeleton->device_parts()[0].runs.size(), 3u);
+    CHECK(skeleton->in_place());
+    const std::uint64_t on_device = test::check_bytes(*skeleton, checkpoint);
+    CHECK(on_device > checkpoint.weights_bytes / 2);
+    CHECK(skeleton->upload_facts().bytes >= on_device);
+    CHECK(skeleton->upload_facts().bytes < on_device + checkpoint.weights_bytes / 100);
+}
+
+TEST("device: weights in another order go tensor by tensor to the same bytes") {
+    test::need_devices(test::one_device());
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::reversed);
+    const auto copied = test::load_checkpoint(checkpoint);
+    const auto skeleton = test::build_skeleton(checkpoint, test::one_device());
+    test::attach(*skeleton, checkpoint, copied.path);
+    CHECK(skeleton->device_parts()[0].runs.size() > 10);
+    CHECK(test::check_bytes(*skeleton, checkpoint) > checkpoint.weights_bytes / 2);
+}
+
+TEST("device: two devices get a run of layers each, of about the bytes that their shares ask for") {
+    test::need_devices(test::two_devices());
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    const auto copied = test::load_checkpoint(checkpoint);
+    std::uint64_t first_bytes[2];
+    for (const double share : {1.0, 3.0}) {
+        auto devices = test::two_devices();
+        devices[0].share = share;
+        const auto skeleton = test::build_skeleton(checkpoint, devices);
+        test::attach(*skeleton, checkpoint, copied.path);
+        const auto &parts = skeleton->device_parts();
+        CHECK_EQ(parts.size(), 2u);
+        CHECK_EQ(parts[0].runs.size(), 1u);
+        const auto &layers = parts[1].runs.back();  // before them the output, as above
+        CHECK_EQ(parts[0].runs[0].from + parts[0].runs[0].bytes, layers.from);
+        CHECK(layers.from + layers.bytes > checkpoint.weights_bytes - sllm::limits::file_align_bytes);
+        test::check_bytes(*skeleton, checkpoint);
+        first_bytes[share > 1 ? 1 : 0] = parts[0].runs[0].bytes;
+    }
+    CHECK(first_bytes[1] > first_bytes[0]);
+}
+
+TEST("device: a device that splits its memory into several buffers gets a run for each") {
+    ::setenv("GGML_VK_SUBALLOCATION_BLOCK_SIZE", "1048576", 1);
+    test::need_devices(test::one_device());
+    if (ggml_backend_buft_get_max_size(ggml_backend_dev_buffer_type(test::device())) != 1048576) {
+        SKIP("the device has no such setting, or was opened by a case before: run this one alone");
+    }
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    const auto copied = test::load_checkpoint(checkpoint);
+    const auto skeleton = test::build_skeleton(checkpoint, test::one_device());
+    test::attach(*skeleton, checkpoint, copied.path);
+    CHECK(skeleton->device_parts()[0].runs.size() > 1);
+    test::check_bytes(*skeleton, checkpoint);
+}
+
+TEST("device: a chunk that fails its digest fails the upload, and the next attach brings the right bytes") {
+    test::need_devices(test::one_device());
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    test::Checkpoint broken = checkpoint;
+    broken.digests.back() ^= 1;
+    const auto skeleton = test::build_skeleton(checkpoint, test::one_device());
+    {
+        const auto store = test::open_store(2);
+        std::uint64_t load = 0;
+        CHECK_OK(store->load({broken.weights_path, broken.weights_bytes, broken.chunk_bytes, broken.digests}, &load));
+        sllm::LoadStatus status;
+        CHECK_OK(store->status(load, &status));
+        sllm::HostCopyView weights;
+        CHECK_OK(sllm::HostCopyView::open(sllm::Env::posix(), "/proc/self/fd/" + std::to_string(status.fd),
+                                          broken.weights_bytes, &weights));
+        const sllm::Status failed = skeleton->attach(std::move(weights));
+        CHECK_EQ(failed.code(), Code::corrupt);
+        CHECK(failed.message().find(broken.weights_path) != std::string::npos);
+    }
+    const auto copied = test::load_checkpoint(checkpoint);
+    test::attach(*skeleton, checkpoint, copied.path);
+    test::check_bytes(*skeleton, checkpoint);
+}
+
+TEST("device: the hooks in a device's buffer type are gone after a build, and after a refused one") {
+    test::need_devices(test::one_device());
+    ggml_backend_buffer_type_t type = ggml_backend_dev_buffer_type(test::device());
+    const auto alloc = type->iface.alloc_buffer;
+    const auto alignment = type->iface.get_alignment;
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    {
+        const auto skeleton = test::build_skeleton(checkpoint, test::one_device());
+        CHECK(type->iface.alloc_buffer == alloc && type->iface.get_alignment == alignment);
+        for (const auto &run : skeleton->device_parts()[0].runs) CHECK(run.buffer->buft == type);
+    }
+    auto bytes = test::read_file(checkpoint.header_path);
+    const std::string name = "output_norm.weight";
+    const auto at = std::search(bytes.begin(), bytes.end(), name.begin(), name.end());
+    CHECK(at != bytes.end());
+    *at = 'x';
+    test::write_file(checkpoint.header_path, bytes);
+    std::unique_ptr<ModelSkeleton> refused;
+    const sllm::Status status =
+        ModelSkeleton::build(checkpoint.header_path, checkpoint.weights_bytes, test::one_device(), &refused);
+    CHECK_EQ(status.code(), Code::model_unsupported);
+    CHECK(type->iface.alloc_buffer == alloc && type->iface.get_alignment == alignment);
+}
+
+TEST_MAIN()
