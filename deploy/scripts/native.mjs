@@ -45,7 +45,8 @@ const toolPackages = {
 /** A failure that is told to the user in one line, without a stack. */
 export class NativeBuildError extends Error {}
 
-function requireTools(names) {
+/** Throws a NativeBuildError that names the Debian package when one of the tools is missing. */
+export function requireTools(names) {
   for (const name of names) {
     const found = spawnSync(name, ["--version"], { stdio: "ignore" });
     if (found.error) {
@@ -57,7 +58,7 @@ function requireTools(names) {
 }
 
 /** Runs a program; its output goes to log line by line, and its last lines into the error when it fails. */
-function run(program, args, { cwd, log }) {
+export function run(program, args, { cwd, log }) {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { cwd, stdio: ["ignore", "pipe", "pipe"] });
     const tail = [];
@@ -92,10 +93,10 @@ async function integrityOf(path) {
   return `sha512-${hash.digest("base64")}`;
 }
 
-/** Downloads the package and leaves its verified git bundle in `folder`. */
-async function fetchBundle(folder, log) {
+/** Downloads the package and leaves its verified git bundle in `folder`. Returns the path of the bundle. */
+export async function fetchBundle(folder, log) {
   const quiet = () => {};
-  log(`fetching the headers of the inference library (${headerPackage.name})`);
+  log(`fetching the source of the inference library (${headerPackage.name})`);
   await run(
     "npm",
     ["pack", headerPackage.name, "--pack-destination", folder, "--ignore-scripts", "--silent"],
@@ -114,6 +115,7 @@ async function fetchBundle(folder, log) {
     );
   }
   await run("tar", ["-xzf", tarball, headerPackage.bundle], { cwd: folder, log: quiet });
+  return join(folder, headerPackage.bundle);
 }
 
 /**
@@ -132,9 +134,9 @@ export async function prepareHeaders(root, log = () => {}) {
   const tree = join(work, "tree");
   await mkdir(tree, { recursive: true });
   try {
-    await fetchBundle(work, log);
+    const bundle = await fetchBundle(work, log);
     const quiet = { cwd: work, log: () => {} };
-    await run("git", ["clone", "--quiet", "--bare", headerPackage.bundle, "release.git"], quiet);
+    await run("git", ["clone", "--quiet", "--bare", bundle, "release.git"], quiet);
     const checkout = ["--git-dir=release.git", `--work-tree=${tree}`, "checkout", "--force", "HEAD", "--"];
     await run("git", [...checkout, ...headerPaths], quiet);
     await writeFile(join(tree, ".complete"), `${headerPackage.name}\n${headerPackage.integrity}\n`);
