@@ -1,11 +1,12 @@
-// Loads weights.bin in one of six ways, each a step further than the one before, so that the difference of two steps is
-// what one idea brings on this machine:
+// Loads weights.bin in one of seven ways, each a step further than the one before, so that the difference of two steps
+// is what one idea brings on this machine:
 //
 //   by_tensor  one buffered read per tensor, into memory that is touched for the first time
 //   bulk       buffered reads of whole chunks, without regard to tensors
 //   direct     the same with O_DIRECT, one request after the other
 //   in_flight  several requests at a time
 //   prefaulted into memory whose pages are there already
+//   huge_pages into huge pages, of which the system has to look up far fewer
 //   pipeline   chunks are verified by the thread that read them, and the model is built while they arrive
 //
 // All but the last read, then verify, then build the model's skeleton (sllm_layout_plan), one after the other.
@@ -77,18 +78,20 @@ struct Step {
     std::string name;
     bool by_tensor;
     bench::ReadOptions options;
-    bool fault_in;
+    bench::Pages pages;
     bool overlap;
 };
 
 Step step_of(const std::string &name, unsigned in_flight) {
+    using bench::Pages;
     const std::vector<Step> steps = {
-        {"by_tensor", true, {false, bench::Method::threads, 1}, false, false},
-        {"bulk", false, {false, bench::Method::threads, 1}, false, false},
-        {"direct", false, {true, bench::Method::threads, 1}, false, false},
-        {"in_flight", false, {true, bench::Method::threads, in_flight}, false, false},
-        {"prefaulted", false, {true, bench::Method::threads, in_flight}, true, false},
-        {"pipeline", false, {true, bench::Method::threads, in_flight}, true, true},
+        {"by_tensor", true, {false, bench::Method::threads, 1}, Pages::untouched, false},
+        {"bulk", false, {false, bench::Method::threads, 1}, Pages::untouched, false},
+        {"direct", false, {true, bench::Method::threads, 1}, Pages::untouched, false},
+        {"in_flight", false, {true, bench::Method::threads, in_flight}, Pages::untouched, false},
+        {"prefaulted", false, {true, bench::Method::threads, in_flight}, Pages::small, false},
+        {"huge_pages", false, {true, bench::Method::threads, in_flight}, Pages::huge, false},
+        {"pipeline", false, {true, bench::Method::threads, in_flight}, Pages::huge, true},
     };
     const auto found = std::find_if(steps.begin(), steps.end(), [&](const Step &step) { return step.name == name; });
     if (found == steps.end()) throw std::runtime_error("no step " + name);
@@ -146,7 +149,7 @@ int run(int argc, char **argv) {
     const Step step = step_of(argv[1], std::clamp(in_flight, 1U, 1024U));
     Plan plan = read_plan(argv[5]);
     const std::uint64_t bytes = bench::file_bytes(argv[2]);
-    const bench::Memory memory(bytes, step.fault_in);
+    const bench::Memory memory(bytes, step.pages);
     for (auto *pieces : {&plan.tensors, &plan.chunks}) {
         for (bench::Piece &piece : *pieces) {
             if (piece.offset > bytes || piece.bytes > bytes - piece.offset) {

@@ -60,7 +60,7 @@ void print(const Outcome &o) {
 }
 
 void sweep(const std::string &path) {
-    const bench::Memory window(window_bytes, true);
+    const bench::Memory window(window_bytes, bench::Pages::huge);
     Outcome best;
     for (const bench::Method method : {bench::Method::threads, bench::Method::io_uring}) {
         for (const std::uint64_t mib : {1ULL, 4ULL, 16ULL}) {
@@ -93,7 +93,7 @@ int run(const std::vector<std::string> &arguments) {
     } else if (arguments.size() == 2 && arguments[0] == "--sweep") {
         sweep(arguments[1]);
     } else if (arguments.size() == 1 || arguments.size() == 4) {
-        const bench::Memory window(window_bytes, true);
+        const bench::Memory window(window_bytes, bench::Pages::huge);
         print(measure(arguments[0], arguments.size() == 4 ? setting_of(arguments) : Setting(), window));
     } else {
         throw std::runtime_error("usage: <file> [<method> <block_bytes> <in_flight>] | --sweep <file> | "

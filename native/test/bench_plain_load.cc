@@ -6,6 +6,8 @@
 // counts from the start of the load; again_ms is the time of the same prompt once more, when nothing is left to load.
 // cpu_ms is the processor time of the load. `n` tokens are generated greedily. The engine libraries are those this
 // program was built with; SLLM_BENCH_THREADS sets the threads (default: all cores but one).
+// sllm_bench_plain --vocabulary <gguf>: {"vocabulary_ms"}, what building nothing but the vocabulary takes once the
+// backends are loaded.
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -101,12 +103,27 @@ double generate(llama_context *context, std::vector<llama_token> tokens, int wan
     return first;
 }
 
+int time_vocabulary(const char *path) {
+    ggml_backend_load_all_from_path(SLLM_TEST_LIBRARIES);
+    llama_model_params params = llama_model_default_params();
+    params.vocab_only = true;
+    const double started = now_ms();
+    llama_model *model = llama_model_load_from_file(path, params);
+    if (model == nullptr) return fail("the vocabulary cannot be loaded");
+    std::printf("{\"vocabulary_ms\":%.2f}\n", now_ms() - started);
+    llama_model_free(model);
+    return 0;
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
-    if (argc < 4 || argc > 5) return fail("usage: sllm_bench_plain <gguf> <prompt> <tokens> [<load mode>]");
-    const int wanted = std::max(std::atoi(argv[3]), 1);
     llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
+    if (argc == 3 && std::strcmp(argv[1], "--vocabulary") == 0) return time_vocabulary(argv[2]);
+    if (argc < 4 || argc > 5) {
+        return fail("usage: sllm_bench_plain <gguf> <prompt> <tokens> [<load mode>] | --vocabulary <gguf>");
+    }
+    const int wanted = std::max(std::atoi(argv[3]), 1);
     const double cpu = cpu_ms();
     const double started = now_ms();
     ggml_backend_load_all_from_path(SLLM_TEST_LIBRARIES);

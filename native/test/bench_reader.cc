@@ -95,13 +95,13 @@ std::vector<Piece> blocks_of(std::uint64_t total, std::uint64_t block, std::uint
     return pieces;
 }
 
-Memory::Memory(std::uint64_t bytes, bool fault_in) : bytes_(std::max(bytes, align_bytes)) {
+Memory::Memory(std::uint64_t bytes, Pages pages) : bytes_(std::max(bytes, align_bytes)) {
     void *at = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) fail("map memory");
     data_ = static_cast<std::uint8_t *>(at);
-    if (!fault_in) return;
-    // Where huge pages are not to be had the touch below takes small ones.
-    (void)::madvise(data_, bytes_, MADV_HUGEPAGE);
+    // Some systems give huge pages unasked, others not even then: the touch below takes what there is.
+    (void)::madvise(data_, bytes_, pages == Pages::huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    if (pages == Pages::untouched) return;
     for (std::uint64_t i = 0; i < bytes_; i += align_bytes) data_[i] = 1;
 }
 

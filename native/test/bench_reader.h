@@ -38,11 +38,13 @@ void read_pieces(const std::string &path, const ReadOptions &options, const std:
 std::vector<Piece> blocks_of(std::uint64_t file_bytes, std::uint64_t block_bytes, std::uint8_t *window,
                              std::uint64_t window_bytes);
 
-// Anonymous memory, unmapped at the end; `fault_in` touches every page at once, in huge pages where the system has
-// them.
+// How much of some memory is there before it is used: nothing, every page, or huge pages where the system has them.
+enum class Pages { untouched, small, huge };
+
+// Anonymous memory, unmapped at the end.
 class Memory {
   public:
-    Memory(std::uint64_t bytes, bool fault_in);
+    Memory(std::uint64_t bytes, Pages pages);
     ~Memory();
     Memory(const Memory &) = delete;
     Memory &operator=(const Memory &) = delete;
