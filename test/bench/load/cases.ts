@@ -25,7 +25,7 @@ type CaseWish = Omit<ModelWish, "out" | "seed"> & { readonly name: string };
  * architectures that the generator knows. 6,658 tensors of 86 kB on average.
  */
 const wishes: readonly CaseWish[] = [
-  { name: "random-4gb", architecture: "llama", type: "f16", size_bytes: 4e9 },
+  { name: "random-4gb", architecture: "llama", type: "f16", size_bytes: 4e9, vocabulary: 32_000 },
   { name: "many-small", architecture: "gemma3", type: "f16", size_bytes: 0.57e9, layers: 512 },
   { name: "random-0.5gb", architecture: "llama", type: "f16", size_bytes: 0.5e9 },
 ];

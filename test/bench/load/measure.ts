@@ -3,7 +3,8 @@
  * just before; the subjects take turns, so that a machine that slows down slows all of them.
  */
 import type { Case } from "./cases.ts";
-import { makeOtherPeers } from "./other-peers.ts";
+import type { StartOutcome, StartState } from "./engine-process.ts";
+import { start } from "./our-starts.ts";
 import {
   type AblationOutcome,
   ablate,
@@ -16,14 +17,16 @@ import {
   loadModes,
   type PlainOutcome,
   plain,
-  start,
 } from "./programs.ts";
+import { type SafetensorsPeer, safetensorsPeer } from "./safetensors-peer.ts";
 
 /** A start as all subjects have it. `ready_ms`: the subject says that it takes requests. */
 export interface Start {
   readonly ready_ms: number;
   /** From the start of the load; null where a peer only loads. */
   readonly first_token_ms: number | null;
+  /** First token of a request of the same length later on; null where a peer only loads. */
+  readonly steady_ms: number | null;
   readonly cpu_ms: number;
 }
 
@@ -33,6 +36,8 @@ export interface Run {
   readonly repetition: number;
   readonly subject: string;
   readonly tier: "disk" | "host";
+  /** What was there before; peers start as a process that has nothing. */
+  readonly from: StartState | "process";
   /** Bytes that the subject had to read. */
   readonly bytes: number;
   readonly start: Start;
@@ -54,28 +59,22 @@ export interface MeasureOptions {
 /** Measures a case. Fewer repetitions than asked for come back when the time is over. */
 export async function measureCase(it: Case, options: MeasureOptions): Promise<Run[]> {
   const runs: Run[] = [];
-  const put = (run: Run) => {
-    runs.push(run);
-    options.record(run);
+  const put = (repetition: number, run: Measured) => {
+    const whole = { case: it.name, repetition, ...run };
+    runs.push(whole);
+    options.record(whole);
   };
-  const others = makeOtherPeers(it, options.say);
+  const safetensors = safetensorsPeer(it, options.say);
   for (let repetition = 0; repetition < options.pairs; repetition++) {
     if (repetition > 0 && performance.now() > options.until_ms) {
       options.say(`${it.name}: time is over after ${repetition} of ${options.pairs} repetitions`);
       break;
     }
-    const facts = { case: it.name, repetition };
-    for (const run of await ours(it, options.ceiling)) put({ ...facts, ...run });
-    for (const mode of loadModes) put({ ...facts, ...fromDisk(it, mode, options.ceiling) });
-    for (const mode of ["mmap", "none"] as const) put({ ...facts, ...fromCache(it, mode) });
-    for (const peer of others) {
-      const before = coldCeiling(peer.file, peer.bytes, options.ceiling);
-      const { ready_ms, cpu_ms } = peer.load();
-      const measured = { ready_ms, cpu_ms, first_token_ms: null };
-      put({
-        ...{ ...facts, subject: peer.name, tier: "disk", bytes: peer.bytes },
-        ...{ start: measured, ceiling: before, details: {} },
-      });
+    for (const run of await ours(it, options.ceiling)) put(repetition, run);
+    for (const mode of loadModes) put(repetition, fromDisk(it, mode, options.ceiling));
+    for (const mode of ["mmap", "none"] as const) put(repetition, fromCache(it, mode));
+    if (safetensors !== null) {
+      for (const run of withSafetensors(safetensors, options.ceiling)) put(repetition, run);
     }
   }
   return runs;
@@ -91,42 +90,73 @@ function coldCeiling(file: string, bytes: number, setting: CeilingSetting): Ceil
   return measured;
 }
 
-/** From disk in one process; then, while that one holds the host copy, from host memory in another. */
+/** From disk in one process; then, while that one holds the host copy, from host memory in two others. */
 async function ours(it: Case, setting: CeilingSetting): Promise<Measured[]> {
   const { bytes } = it.manifest.weights;
   const before = coldCeiling(it.weights, bytes, setting);
+  const measured = (outcome: StartOutcome): Measured => ({
+    subject: "ours",
+    tier: outcome.read_ms === null ? "host" : "disk",
+    from: outcome.from,
+    bytes,
+    start: outcome,
+    ceiling: outcome.read_ms === null ? null : before,
+    details: outcome,
+  });
   const disk = await start(it.checkpoint, null);
   try {
-    const host = await start(it.checkpoint, disk.outcome.host_copy);
-    await host.end();
-    const of = { subject: "ours", bytes };
-    return [
-      { ...of, tier: "disk", ceiling: before, start: disk.outcome, details: disk.outcome },
-      { ...of, tier: "host", ceiling: null, start: host.outcome, details: host.outcome },
-    ];
+    const runs = disk.outcomes.map(measured);
+    for (const hasSkeleton of [false, true]) {
+      const host = await start(it.checkpoint, disk.outcomes[0]?.host_copy ?? null, hasSkeleton);
+      runs.push(...host.outcomes.map(measured));
+      await host.end();
+    }
+    return runs;
   } finally {
     await disk.end();
   }
 }
 
 function fromDisk(it: Case, mode: LoadMode, setting: CeilingSetting): Measured {
-  const { bytes } = it.manifest.weights;
-  const before = coldCeiling(it.gguf, bytes, setting);
-  const details = plain(it.gguf, mode);
-  return { subject: mode, tier: "disk", bytes, ceiling: before, start: startOf(details), details };
+  const before = coldCeiling(it.gguf, it.manifest.weights.bytes, setting);
+  return peerRun(it, mode, before, plain(it.gguf, mode));
 }
 
 /** What a peer has instead of a host tier: the page cache, filled by the load before. */
 function fromCache(it: Case, mode: LoadMode): Measured {
   // The first one reads what the last cold load left out of the cache.
   if (mode === "mmap") plain(it.gguf, mode);
-  const details = plain(it.gguf, mode);
-  const { bytes } = it.manifest.weights;
-  return { subject: mode, tier: "host", bytes, ceiling: null, start: startOf(details), details };
+  return peerRun(it, mode, null, plain(it.gguf, mode));
 }
 
-function startOf({ load_ms, first_token_ms, cpu_ms }: PlainOutcome): Start {
-  return { ready_ms: load_ms, first_token_ms, cpu_ms };
+function peerRun(it: Case, mode: LoadMode, before: Ceiling | null, details: PlainOutcome): Measured {
+  const { load_ms, first_token_ms, again_ms, cpu_ms } = details;
+  return {
+    subject: mode,
+    tier: before === null ? "host" : "disk",
+    from: "process",
+    bytes: it.manifest.weights.bytes,
+    start: { ready_ms: load_ms, first_token_ms, steady_ms: again_ms, cpu_ms },
+    ceiling: before,
+    details,
+  };
+}
+
+/** Cold from disk, then once more with the file in the page cache. */
+function withSafetensors(peer: SafetensorsPeer, setting: CeilingSetting): Measured[] {
+  const before = coldCeiling(peer.file, peer.bytes, setting);
+  return [before, null].map((ceiling) => {
+    const loaded = peer.load();
+    return {
+      subject: "safetensors",
+      tier: ceiling === null ? "host" : "disk",
+      from: "process",
+      bytes: peer.bytes,
+      start: { ...loaded, first_token_ms: null, steady_ms: null },
+      ceiling,
+      details: loaded,
+    };
+  });
 }
 
 /** The steps of the ablation, each `rounds` times in turns, cold. */

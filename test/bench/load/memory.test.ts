@@ -1,6 +1,6 @@
 /** What counts as mapped, and what as copied. */
 import { describe, expect, test } from "bun:test";
-import { bytesCopied, sharedMappedBytes } from "./memory.ts";
+import { bytesCopied, processMemory, sharedMappedBytes } from "./memory.ts";
 
 const gigabyte = 1e9;
 
@@ -8,8 +8,9 @@ describe("weight bytes that an engine copied", () => {
   const inPlace = {
     weights_bytes: 4 * gigabyte,
     mapped_bytes: 4 * gigabyte + 4096,
-    anonymous_growth_bytes: 1.1 * gigabyte,
+    anonymous_growth_bytes: 1.05 * gigabyte,
     kv_bytes: gigabyte,
+    read_bytes: 1e6,
   };
 
   test("are none when all weights are mapped and private memory grew by the KV cache and a little", () => {
@@ -23,6 +24,14 @@ describe("weight bytes that an engine copied", () => {
   test("show in private memory even if the host copy stays mapped", () => {
     expect(bytesCopied({ ...inPlace, anonymous_growth_bytes: 5.1 * gigabyte })).toBe(4 * gigabyte);
   });
+
+  test("show when system calls delivered them", () => {
+    expect(bytesCopied({ ...inPlace, read_bytes: 3 * gigabyte })).toBe(3 * gigabyte);
+  });
+
+  test("are never more than there are", () => {
+    expect(bytesCopied({ ...inPlace, read_bytes: 9 * gigabyte })).toBe(4 * gigabyte);
+  });
 });
 
 test("only shared mappings of memory files count as mapped weights", () => {
@@ -34,4 +43,11 @@ test("only shared mappings of memory files count as mapped weights", () => {
     "7f000000a000-7f000000b000 rw-p 00000000 00:00 0    [heap]",
   ].join("\n");
   expect(sharedMappedBytes(maps)).toBe(0x3000);
+});
+
+test("the system tells all counters of this process", () => {
+  const memory = processMemory();
+  expect(memory.pss_bytes).toBeGreaterThan(memory.shared_memory_pss_bytes);
+  expect(memory.anonymous_bytes).toBeGreaterThan(0);
+  expect(memory.read_bytes).toBeGreaterThan(0);
 });

@@ -1,14 +1,12 @@
-/** Starts the programs of the load benchmark, each in its own process, and reads the JSON that they print. */
+/** Runs the native programs of the load benchmark, each in its own process, and reads the JSON that they print. */
 import { spawnSync } from "node:child_process";
 import path from "node:path";
-import { engineLibrariesPath, nativeLibraryPath } from "../../support/native.ts";
+import { engineLibrariesPath } from "../../support/native.ts";
 import { repositoryRoot } from "../../support/processes.ts";
 import type { Case } from "./cases.ts";
-import type { StartOutcome, StartWish } from "./engine-process.ts";
 
 /** Short, so that the first token tells of loading rather than of computing. */
-const prompt = "ROMEO:";
-const contextTokens = 2048;
+export const prompt = "ROMEO:";
 const buildFolder = path.join(repositoryRoot, "native/build");
 
 /** Lines of JSON that a program printed. Throws with its words when it fails. */
@@ -75,6 +73,7 @@ export const loadModes: readonly LoadMode[] = ["mmap", "none", "dio"];
 export interface PlainOutcome {
   readonly load_ms: number;
   readonly first_token_ms: number;
+  /** A prompt of the same length, when nothing has to be loaded any more. */
   readonly again_ms: number;
   /** Memory of the process that is mapped after the load: with mmap the pages of the file as well. */
   readonly resident_bytes: number;
@@ -86,7 +85,21 @@ export function plain(gguf: string, mode: LoadMode): PlainOutcome {
   return last(lines<PlainOutcome>(native("sllm_bench_plain"), [gguf, prompt, "1", mode]));
 }
 
-export const ablationSteps = ["by_tensor", "bulk", "direct", "in_flight", "prefaulted", "pipeline"] as const;
+/** Time that libllama takes to build the vocabulary of a model, its backends loaded. */
+export function vocabularyMs(gguf: string): number {
+  const args = ["--vocabulary", gguf];
+  return last(lines<{ vocabulary_ms: number }>(native("sllm_bench_plain"), args)).vocabulary_ms;
+}
+
+export const ablationSteps = [
+  "by_tensor",
+  "bulk",
+  "direct",
+  "in_flight",
+  "prefaulted",
+  "huge_pages",
+  "pipeline",
+] as const;
 export type AblationStep = (typeof ablationSteps)[number];
 
 export interface AblationOutcome {
@@ -103,50 +116,4 @@ export interface AblationOutcome {
 export function ablate(step: AblationStep, { weights, header, plan }: Case): AblationOutcome {
   const args = [step, weights, header, engineLibrariesPath, plan];
   return last(lines<AblationOutcome>(native("sllm_bench_ablation"), args));
-}
-
-/** A process of engine-process.ts that has reached its first token and is still there. */
-export interface RunningStart {
-  readonly outcome: StartOutcome;
-  /** Resolves when the process is gone. */
-  end(): Promise<void>;
-}
-
-/** Our own start. `hostCopy` null: from disk. */
-export async function start(checkpoint: string, hostCopy: string | null): Promise<RunningStart> {
-  const wish: StartWish = {
-    library: nativeLibraryPath,
-    engine_libraries: engineLibrariesPath,
-    checkpoint,
-    host_copy: hostCopy,
-    prompt,
-    context_tokens: contextTokens,
-    threads: 0,
-  };
-  const script = path.join(import.meta.dir, "engine-process.ts");
-  const child = Bun.spawn([process.execPath, script, JSON.stringify(wish)], {
-    stdin: "pipe",
-    stdout: "pipe",
-    stderr: "inherit",
-  });
-  const outcome = JSON.parse(await firstLine(child.stdout)) as StartOutcome;
-  return {
-    outcome,
-    end: async () => {
-      await child.stdin.end();
-      const status = await child.exited;
-      if (status !== 0) throw new Error(`the engine's process ended with ${status}`);
-    },
-  };
-}
-
-async function firstLine(stream: ReadableStream<Uint8Array>): Promise<string> {
-  let text = "";
-  const decoder = new TextDecoder();
-  for await (const piece of stream) {
-    text += decoder.decode(piece, { stream: true });
-    const end = text.indexOf("\n");
-    if (end >= 0) return text.slice(0, end);
-  }
-  throw new Error("the engine's process ended before its first token");
 }

@@ -1,12 +1,14 @@
-/** Loaders outside libllama, used where the machine has them: `safetensors` with `torch` in Python, and `fio`. */
+/**
+ * A loader outside libllama, used where the machine has it: `safetensors` with `torch` in Python, from the virtual
+ * environment in the git-ignored test/.cache/python or else from the machine's own `python3`.
+ */
 import { spawnSync } from "node:child_process";
 import { closeSync, existsSync, openSync, readSync, renameSync, statSync, writeSync } from "node:fs";
 import path from "node:path";
+import { repositoryRoot } from "../../support/processes.ts";
 import type { Case } from "./cases.ts";
-import type { CeilingSetting } from "./programs.ts";
 
-export interface OtherPeer {
-  readonly name: "safetensors";
+export interface SafetensorsPeer {
   readonly file: string;
   readonly bytes: number;
   load(): { readonly ready_ms: number; readonly cpu_ms: number };
@@ -27,17 +29,23 @@ print(json.dumps({"ready_ms": (time.perf_counter() - began) * 1e3, "cpu_ms": (cp
 
 const dtypes: Readonly<Record<string, string>> = { F32: "F32", F16: "F16", BF16: "BF16" };
 
-/** Those of this machine; says which are left out, and why. */
-export function makeOtherPeers(it: Case, say: (text: string) => void): OtherPeer[] {
-  const found = spawnSync("python3", ["-c", "import torch, safetensors.torch"], { encoding: "utf8" });
+function python(): string {
+  const own = path.join(repositoryRoot, "test/.cache/python/bin/python3");
+  return existsSync(own) ? own : "python3";
+}
+
+/** Writes the case in this format if need be. Null, and a word why, where it cannot take part. */
+export function safetensorsPeer(it: Case, say: (text: string) => void): SafetensorsPeer | null {
+  const program = python();
+  const found = spawnSync(program, ["-c", "import torch, safetensors.torch"], { encoding: "utf8" });
   if (found.error || found.status !== 0) {
-    say("peer safetensors: skipped, python3 cannot import torch and safetensors");
-    return [];
+    say(`peer safetensors: skipped, ${program} cannot import torch and safetensors`);
+    return null;
   }
   const odd = it.manifest.tensors.find(({ dtype }) => dtypes[dtype] === undefined);
   if (odd !== undefined) {
     say(`peer safetensors: skipped for ${it.name}, the format has no type ${odd.dtype}`);
-    return [];
+    return null;
   }
   const file = it.gguf.replace(/\.gguf$/, ".safetensors");
   if (!existsSync(file)) {
@@ -45,11 +53,11 @@ export function makeOtherPeers(it: Case, say: (text: string) => void): OtherPeer
     writeSafetensors(it, file);
   }
   const load = () => {
-    const result = spawnSync("python3", ["-c", loadScript, file], { encoding: "utf8" });
+    const result = spawnSync(program, ["-c", loadScript, file], { encoding: "utf8" });
     if (result.status !== 0) throw new Error(`safetensors: ${result.stderr}`);
     return JSON.parse(result.stdout) as { ready_ms: number; cpu_ms: number };
   };
-  return [{ name: "safetensors", file, bytes: statSync(file).size, load }];
+  return { file, bytes: statSync(file).size, load };
 }
 
 /** The same tensors as weights.bin, without its padding: 8 bytes of length, a header in JSON, the data. */
@@ -89,24 +97,4 @@ function copyRange(from: number, to: number, offset: number, bytes: number): voi
     for (let written = 0; written < n; ) written += writeSync(to, buffer, written, n - written);
     done += n;
   }
-}
-
-/** The ceiling as fio sees it, in GB/s; null (and a word about it) where fio is not installed. */
-export function fioGbps(file: string, setting: CeilingSetting, say: (text: string) => void): number | null {
-  if (spawnSync("fio", ["--version"]).error) {
-    say("fio: skipped, not installed");
-    return null;
-  }
-  const { block_bytes, in_flight } = setting;
-  const args = [
-    ...["--name=ceiling", `--filename=${file}`, "--readonly", "--rw=read", "--direct=1"],
-    ...["--ioengine=io_uring", `--bs=${block_bytes}`, `--iodepth=${in_flight}`, "--output-format=json"],
-  ];
-  const result = spawnSync("fio", args, { encoding: "utf8" });
-  if (result.status !== 0) {
-    say(`fio: skipped, it failed: ${result.stderr.trim()}`);
-    return null;
-  }
-  const report = JSON.parse(result.stdout) as { jobs: { read: { bw_bytes: number } }[] };
-  return (report.jobs[0]?.read.bw_bytes ?? Number.NaN) / 1e9;
 }
