@@ -59,6 +59,8 @@ export interface WorkerClient {
     instance_id: InstanceId,
     options: { readonly if_idle: boolean },
   ): Promise<void>;
+  /** Parks an idle instance; a load brings it back. Resolves when its memory is free. */
+  park(worker: WorkerAddress, instance_id: InstanceId): Promise<void>;
   generate(
     worker: WorkerAddress,
     request: GenerateRequest,

@@ -76,6 +76,15 @@ export const workerConfig = z.strictObject({
     .max(limits.standby_engines)
     .default(1)
     .describe("Engine processes started ahead of the loads that will use them; 0 starts each with its load."),
+  standby_skeletons: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(limits.standby_skeletons)
+    .default(1)
+    .describe(
+      "Models that are likely to come back, kept built without weights in a process each; 0 for none.",
+    ),
 });
 export type WorkerConfig = z.infer<typeof workerConfig>;
 

@@ -66,6 +66,10 @@ export const limits = {
   engine_exit_ms: 2_000,
   /** Time for an engine process to say hello. Starting Bun and linking the libraries takes 0.1-1 s. */
   engine_hello_ms: 30_000,
+  /** Time for an idle engine to park. Unmapping 100 GB of small pages takes a second. */
+  engine_park_ms: 10_000,
+  /** Skeletons of likely models in reserve: each holds a vocabulary and a process. */
+  standby_skeletons: 16,
   /** Engine processes in reserve: more loads than this rarely begin within the second in which one is replaced. */
   standby_engines: 16,
   /** Quiet time after a load before the reserve is filled: the first answer has the processor for itself. */

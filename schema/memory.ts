@@ -12,6 +12,11 @@ export type MemoryFacts = Pick<ModelFacts, "embedding" | "vocabulary_tokens" | "
 const activationRows = 16;
 const float32Bytes = 4;
 
+/** Bytes of a parked instance: the engine process with the vocabulary. Its weights count as the host tier's. */
+export function parkedMemoryBytes(): number {
+  return limits.engine_overhead_bytes;
+}
+
 /**
  * Bytes of an instance: weights, KV cache of all slots, compute buffers of one step (activations and logits) and
  * the engine process itself. Weights count in full although instances of one checkpoint share them.

@@ -1,7 +1,7 @@
 /** The worker API over HTTP. `fetch` is given, so that each runtime can bring its own connection pool. */
 import type { z } from "zod";
 import { cancelResponse, generationEvent } from "../../schema/cluster/generate.ts";
-import { loadEvent, unloadResponse } from "../../schema/cluster/instances.ts";
+import { loadEvent, parkResponse, unloadResponse } from "../../schema/cluster/instances.ts";
 import { workerPaths } from "../../schema/cluster/protocol.ts";
 import { SllmError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
@@ -22,8 +22,13 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
     send(options, worker, method, path, signal, body);
 
   /** A call that is not a stream: bounded in time, its answer parsed. */
-  const control = async <S extends z.ZodType>(worker: WorkerAddress, path: string, schema: S) => {
-    const response = await call(worker, "DELETE", path, AbortSignal.timeout(limits.control_call_ms));
+  const control = async <S extends z.ZodType>(
+    worker: WorkerAddress,
+    method: "DELETE" | "POST",
+    path: string,
+    schema: S,
+  ) => {
+    const response = await call(worker, method, path, AbortSignal.timeout(limits.control_call_ms));
     const parsed = schema.safeParse(await response.json().catch(() => null));
     if (!parsed.success) throw unavailable(worker, "answered with something else", parsed.error);
     return parsed.data;
@@ -51,17 +56,20 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
     unload: async (worker, instance_id, { if_idle }) => {
       const path = `${workerPaths.instances}/${instance_id}${if_idle ? "?if_idle=1" : ""}`;
       try {
-        await control(worker, path, unloadResponse);
+        await control(worker, "DELETE", path, unloadResponse);
       } catch (error) {
         if (error instanceof SllmError && error.code === "not_found") return;
         throw error;
       }
     },
 
+    park: async (worker, instance_id) =>
+      void (await control(worker, "POST", `${workerPaths.instances}/${instance_id}/park`, parkResponse)),
+
     cancel: async (worker, generation_id) => {
       const path = `${workerPaths.generations}/${generation_id}`;
       try {
-        return (await control(worker, path, cancelResponse)).cancelled;
+        return (await control(worker, "DELETE", path, cancelResponse)).cancelled;
       } catch (error) {
         if (error instanceof SllmError && error.code === "not_found") return false;
         throw error;

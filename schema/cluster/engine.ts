@@ -14,21 +14,34 @@ export const engineKinds = ["llama", "echo"] as const;
 /** Numbers requests on this channel only. */
 const requestNumber = z.number().int().min(1).max(Number.MAX_SAFE_INTEGER);
 
+/** Path of the host copy of the weights, e.g. /proc/<pid>/fd/<n>; see sllm.h, host copies. */
+const weightsPath = z.string();
+
+/** What decides a model's skeleton: everything but its weights. */
+const skeletonFields = {
+  engine: z.enum(engineKinds),
+  /** Path of header.gguf; unused by the echo engine. */
+  header_path: z.string(),
+  weights_bytes: z.number().int().min(0),
+  context_tokens: z.number().int().min(16).max(limits.context_tokens),
+  slots: z.number().int().min(1).max(limits.slots),
+  threads: z.number().int().min(1),
+};
+
 export const engineCommand = z.discriminatedUnion("op", [
   /** Load ahead what no model decides; `warm` or `failed` answers. */
   z.strictObject({ op: z.literal("warm"), engine: z.enum(engineKinds) }),
-  z.strictObject({
-    op: z.literal("load"),
-    engine: z.enum(engineKinds),
-    /** Path of header.gguf; unused by the echo engine. */
-    header_path: z.string(),
-    /** Path of the host copy of the weights, e.g. /proc/<pid>/fd/<n>; see sllm.h, host copies. */
-    weights_path: z.string(),
-    weights_bytes: z.number().int().min(0),
-    context_tokens: z.number().int().min(16).max(limits.context_tokens),
-    slots: z.number().int().min(1).max(limits.slots),
-    threads: z.number().int().min(1),
-  }),
+  /** Build the one model of this process without weights; `built` or `failed` answers. */
+  z.strictObject({ op: z.literal("build"), ...skeletonFields }),
+  /** Bring weights to a skeleton or a parked engine, also while they arrive; `ready` or `failed` answers. */
+  z.strictObject({ op: z.literal("attach"), weights_path: weightsPath }),
+  /** `build` and `attach` in one; `ready` or `failed` answers. */
+  z.strictObject({ op: z.literal("load"), ...skeletonFields, weights_path: weightsPath }),
+  /**
+   * Let the KV cache go, and the host copy unless it is kept mapped; no request may be unfinished. `parked` or `failed`
+   * answers. A parked engine lets a kept copy go when it is parked again without keeping it.
+   */
+  z.strictObject({ op: z.literal("park"), keep_weights: z.boolean() }),
   z.strictObject({
     op: z.literal("generate"),
     request: requestNumber,
@@ -46,7 +59,10 @@ export type EngineCommand = z.infer<typeof engineCommand>;
 export const engineMessage = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("hello"), pid: z.number().int(), abi_version: z.number().int() }),
   z.strictObject({ type: z.literal("warm") }),
+  z.strictObject({ type: z.literal("built"), model_build_ms: z.number() }),
+  /** Requests are taken from now on. */
   z.strictObject({ type: z.literal("ready"), model_build_ms: z.number(), weights_wait_ms: z.number() }),
+  z.strictObject({ type: z.literal("parked"), weights_kept: z.boolean() }),
   /** The load failed or the engine cannot go on; the process ends afterwards. */
   z.strictObject({ type: z.literal("failed"), error: wireError }),
   z.strictObject({ type: z.literal("started"), request: requestNumber, prompt_tokens: z.number().int() }),

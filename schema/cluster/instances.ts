@@ -7,7 +7,7 @@ import { protocolVersion } from "./protocol.ts";
 
 /**
  * POST /v1/instances: start an instance and stream its load events; the same instance_id again attaches to the
- * load in progress (or answers its end). The load goes on when the reader leaves.
+ * load in progress (or answers its end), and resumes a parked instance. The load goes on when the reader leaves.
  */
 export const loadRequest = z.strictObject({
   protocol_version: z.literal(protocolVersion),
@@ -27,8 +27,10 @@ export const loadTimings = z.strictObject({
   /** First to last byte from disk; 0 when host memory held the weights. */
   disk_read_ms: z.number(),
   disk_read_bytes: z.number(),
-  /** Model skeleton, vocabulary and context in the engine. */
+  /** Model skeleton, vocabulary and context in the engine; 0 when they were there. */
   model_build_ms: z.number(),
+  /** From the request to ready for an instance that was parked; 0 for a start. */
+  resume_ms: z.number().default(0),
   /** From the load request to ready. */
   total_ms: z.number(),
 });
@@ -46,6 +48,13 @@ export const loadEvent = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("failed"), error: wireError }),
 ]);
 export type LoadEvent = z.infer<typeof loadEvent>;
+
+/**
+ * POST /v1/instances/{id}/park: weights and KV cache of an idle instance are let go, the process stays. Answers when
+ * that is done; 409 `instance_busy` when it is in use.
+ */
+export const parkResponse = z.strictObject({ instance_id: instanceId, state: z.literal("parked") });
+export type ParkResponse = z.infer<typeof parkResponse>;
 
 /** DELETE /v1/instances/{id}?if_idle=1 answers when the process is gone; 409 `instance_busy` when it is in use. */
 export const unloadResponse = z.strictObject({ instance_id: instanceId, state: z.literal("gone") });

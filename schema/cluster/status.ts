@@ -13,6 +13,8 @@ export const workerStatus = z.strictObject({
   placements: z.array(placementReport),
   /** Engine processes in reserve that have loaded everything no model decides. */
   standby_engines: z.number().int().min(0),
+  /** Those that hold the skeleton of a likely model. */
+  standby_skeletons: z.number().int().min(0),
   instances: z.array(
     instanceReport.extend({
       /** Process id of the engine; null before it started and after it ended. */

@@ -166,3 +166,49 @@ test("a command that is no JSON ends the process with a reason instead of being 
   expect(await engine.exited).toBe(1);
   expect(isAlive(engine.pid)).toBe(false);
 });
+
+const echoSkeleton = {
+  engine: "echo",
+  header_path: "",
+  weights_bytes: 0,
+  context_tokens: 256,
+  slots: 2,
+  threads: 1,
+} as const;
+
+test("a skeleton refuses requests until it has weights, which may be asked for while it is built", async () => {
+  const engine = start();
+  engine.send({ op: "build", ...echoSkeleton });
+  await engine.waitFor("built");
+  engine.generate(1);
+  expect((await engine.waitFor("error", 1)).error.code).toBe("model_loading");
+  engine.send({ op: "attach", weights_path: "" });
+  await engine.waitFor("ready");
+  engine.generate(2);
+  await engine.waitFor("done", 2);
+  const other = start();
+  other.send({ op: "build", ...echoSkeleton });
+  other.send({ op: "attach", weights_path: "" });
+  await other.waitFor("ready");
+});
+
+test("a parked engine refuses requests, lets go what it kept, answers again and ends in order", async () => {
+  const engine = await startReady();
+  for (let round = 1; round <= 3; round++) {
+    engine.generate(round);
+    await engine.waitFor("done", round);
+    engine.messages.length = 0;
+    engine.send({ op: "park", keep_weights: true });
+    expect(await engine.waitFor("parked")).toMatchObject({ weights_kept: true });
+    engine.messages.length = 0;
+    engine.send({ op: "park", keep_weights: false });
+    expect(await engine.waitFor("parked")).toMatchObject({ weights_kept: false });
+    engine.generate(10 + round);
+    expect((await engine.waitFor("error", 10 + round)).error.code).toBe("model_loading");
+    engine.send({ op: "attach", weights_path: "" });
+    await engine.waitFor("ready");
+  }
+  engine.send({ op: "park", keep_weights: true });
+  engine.endInput();
+  expect(await engine.exited).toBe(0);
+});

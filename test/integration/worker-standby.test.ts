@@ -5,14 +5,14 @@ import { sampleModelPath } from "../support/cluster.ts";
 import { descendantsOf } from "../support/command-line.ts";
 import { eventually } from "../support/eventually.ts";
 import { isAlive, pssBytes } from "../support/processes.ts";
-import { WorkerHost } from "../support/worker-host.ts";
+import { generatedText, WorkerHost } from "../support/worker-host.ts";
 
 const mebibyte = 1024 * 1024;
 
 let host: WorkerHost;
 let digest: string;
 beforeAll(async () => {
-  host = await WorkerHost.start();
+  host = await WorkerHost.start({ variables: { SLLM_WORKER_STANDBY_SKELETONS: "0" } });
   ({ digest } = await convertGguf({ source: sampleModelPath, store_dir: host.store }));
 }, 60_000);
 afterAll(() => host?.close(), 60_000);
@@ -101,6 +101,28 @@ test("engine libraries that are missing leave the reserve empty and the worker u
     await eventually("the reserve has failed", () => own.process.log().includes("standby_ended"));
     expect(own.process.log()).toContain("/nowhere/libraries");
     expect(await own.status()).toMatchObject({ state: "ready", standby_engines: 0 });
+  } finally {
+    await own.close();
+  }
+}, 30_000);
+
+test("a model that has stopped is built ahead, and its next start only brings its weights", async () => {
+  const own = await WorkerHost.start({ variables: { SLLM_WORKER_STANDBY_ENGINES: "0" } });
+  try {
+    await convertGguf({ source: sampleModelPath, store_dir: own.store });
+    const first = await own.loadReady(digest);
+    const text = generatedText(await own.generate(first));
+    await own.client.unload(own.address, first, { if_idle: true });
+    await eventually("the model is built", async () => (await own.status()).standby_skeletons === 1);
+    const [standby] = descendantsOf(own.process.pid);
+    const { instance_id, last } = await own.load(digest);
+    expect(last).toMatchObject({
+      type: "ready",
+      timings: { model_build_ms: 0, disk_read_bytes: 0, resume_ms: 0 },
+    });
+    expect(await own.enginePid(instance_id)).toBe(standby ?? -1);
+    expect(generatedText(await own.generate(instance_id))).toBe(text);
+    expect((await own.status()).standby_skeletons).toBe(0);
   } finally {
     await own.close();
   }

@@ -11,6 +11,7 @@ export const someLoadTimings: LoadTimings = {
   process_start_ms: 30,
   disk_read_ms: 40,
   disk_read_bytes: 4_096,
+  resume_ms: 0,
   model_build_ms: 20,
   total_ms: 100,
 };
@@ -29,6 +30,7 @@ export class ScriptedWorker implements WorkerClient {
   readonly loads: LoadRequest[] = [];
   readonly unloads: { readonly instance_id: string; readonly if_idle: boolean }[] = [];
   readonly generations: { readonly worker_id: string; readonly request: GenerateRequest }[] = [];
+  readonly parks: string[] = [];
   readonly cancels: string[] = [];
   /** Generations whose stream is open. */
   open = 0;
@@ -36,6 +38,7 @@ export class ScriptedWorker implements WorkerClient {
   onLoad: LoadScript = () => [{ type: "ready", timings: someLoadTimings }];
   onGenerate: GenerationScript = () => say(["Hello", " world"]);
   onUnload: (instance_id: string) => Promise<void> = () => Promise.resolve();
+  onPark: (instance_id: string) => Promise<void> = () => Promise.resolve();
   onCancel: (generation_id: string) => boolean = () => true;
 
   async *load(_worker: WorkerAddress, request: LoadRequest, signal: AbortSignal): AsyncGenerator<LoadEvent> {
@@ -46,6 +49,11 @@ export class ScriptedWorker implements WorkerClient {
   async unload(_worker: WorkerAddress, instance_id: string, options: { if_idle: boolean }): Promise<void> {
     this.unloads.push({ instance_id, ...options });
     await this.onUnload(instance_id);
+  }
+
+  async park(_worker: WorkerAddress, instance_id: string): Promise<void> {
+    this.parks.push(instance_id);
+    await this.onPark(instance_id);
   }
 
   async *generate(

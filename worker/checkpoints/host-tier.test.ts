@@ -5,7 +5,7 @@ import type {
   NativeLoadStatus,
 } from "../../native/bun-ffi-helpers/native.ts";
 import { limits } from "../../schema/limits.ts";
-import { ManualClock } from "../../test/support/manual-clock.ts";
+import { ManualClock, settle } from "../../test/support/manual-clock.ts";
 import { tinyContent } from "../../test/support/tiny-checkpoint.ts";
 import type { StoredCheckpoint } from "./disk-tier.ts";
 import { type CopyStore, HostTier } from "./host-tier.ts";
@@ -87,46 +87,46 @@ beforeEach(() => {
 });
 
 /** Loads a checkpoint to its end and leaves it unused. */
-function useOnce(stored: StoredCheckpoint): bigint {
-  const lease = tier.acquire(stored);
+async function useOnce(stored: StoredCheckpoint): Promise<bigint> {
+  const lease = await tier.acquire(stored);
   const load = BigInt(store.loads.length);
   store.finish(load);
   lease.release();
   return load;
 }
 
-test("fifty users of one checkpoint cause one read and share its descriptor", () => {
-  const leases = Array.from({ length: 50 }, () => tier.acquire(checkpoint(1)));
+test("fifty users of one checkpoint cause one read and share its descriptor", async () => {
+  const leases = await Promise.all(Array.from({ length: 50 }, () => tier.acquire(checkpoint(1))));
   expect(store.loads).toHaveLength(1);
   expect(store.loads[0]).toMatchObject({ weights_bytes: copyBytes, chunk_bytes: 4096 });
   expect(store.loads[0]?.chunk_digests).toEqual(BigUint64Array.of(0xabn, 0xabn));
   expect(new Set(leases.map((lease) => lease.weights_path))).toEqual(new Set(["/proc/77/fd/11"]));
 });
 
-test("who comes while the copy is read was not served from memory, who comes later was", () => {
-  const first = tier.acquire(checkpoint(1));
+test("who comes while the copy is read was not served from memory, who comes later was", async () => {
+  const first = await tier.acquire(checkpoint(1));
   expect(first.was_present).toBe(false);
-  expect(tier.acquire(checkpoint(1)).was_present).toBe(false);
+  expect((await tier.acquire(checkpoint(1))).was_present).toBe(false);
   store.finish(1n);
   expect(first.status().state).toBe("ready");
-  expect(tier.acquire(checkpoint(1)).was_present).toBe(true);
+  expect((await tier.acquire(checkpoint(1))).was_present).toBe(true);
 });
 
-test("a read that ends at once was a read all the same", () => {
+test("a read that ends at once was a read all the same", async () => {
   store.endsAtOnce = true;
-  expect(tier.acquire(checkpoint(1)).was_present).toBe(false);
-  expect(tier.acquire(checkpoint(1)).was_present).toBe(true);
+  expect((await tier.acquire(checkpoint(1))).was_present).toBe(false);
+  expect((await tier.acquire(checkpoint(1))).was_present).toBe(true);
 });
 
-test("a copy whose failure nobody has seen yet is not shared", () => {
-  tier.acquire(checkpoint(1));
+test("a copy whose failure nobody has seen yet is not shared", async () => {
+  await tier.acquire(checkpoint(1));
   store.set(1n, { state: "failed", failure: { status_name: "SLLM_E_IO", message: "disk" } });
-  expect(tier.acquire(checkpoint(1)).status().state).toBe("loading");
+  expect((await tier.acquire(checkpoint(1))).status().state).toBe("loading");
   expect(store.loads).toHaveLength(2);
 });
 
 test("progress wakes the waiting, and the look-out ends with the last load", async () => {
-  const lease = tier.acquire(checkpoint(1));
+  const lease = await tier.acquire(checkpoint(1));
   let woken = 0;
   void lease.changed().then(() => woken++);
   await clock.advance(25);
@@ -138,20 +138,21 @@ test("progress wakes the waiting, and the look-out ends with the last load", asy
   expect(clock.sleeping).toBe(0);
 });
 
-test("an unused copy stays as far as the cache allows, the least recently used goes first", () => {
-  const loads = [1, 2, 3].map((fill) => useOnce(checkpoint(fill)));
+test("an unused copy stays as far as the cache allows, the least recently used goes first", async () => {
+  const loads: bigint[] = [];
+  for (const fill of [1, 2, 3]) loads.push(await useOnce(checkpoint(fill)));
   expect(store.released).toEqual([loads[0] ?? 0n]);
-  useOnce(checkpoint(2));
+  await useOnce(checkpoint(2));
   expect(store.loads).toHaveLength(3);
-  useOnce(checkpoint(4));
+  await useOnce(checkpoint(4));
   expect(store.released).toEqual([1n, 3n]);
 });
 
-test("copies in use or loading are never evicted, whatever the cache allows", () => {
+test("copies in use or loading are never evicted, whatever the cache allows", async () => {
   cacheBytes = 0;
-  const used = tier.acquire(checkpoint(1));
+  const used = await tier.acquire(checkpoint(1));
   store.finish(1n);
-  const loading = tier.acquire(checkpoint(2));
+  const loading = await tier.acquire(checkpoint(2));
   tier.trim();
   expect(store.released).toEqual([]);
   used.release();
@@ -160,42 +161,42 @@ test("copies in use or loading are never evicted, whatever the cache allows", ()
   expect(store.released).toEqual([1n, 2n]);
 });
 
-test("less room for the cache evicts at the next trim", () => {
-  useOnce(checkpoint(1));
+test("less room for the cache evicts at the next trim", async () => {
+  await useOnce(checkpoint(1));
   expect(store.released).toEqual([]);
   cacheBytes = copyBytes - 1;
   tier.trim();
   expect(store.released).toEqual([1n]);
 });
 
-test("a load that finds the arena full evicts as many idle copies as it needs, the least recently used", () => {
+test("a load that finds the arena full evicts as many idle copies as it needs, the least recently used", async () => {
   cacheBytes = 100 * copyBytes;
   store.arenaChunks = 3;
-  const inUse = tier.acquire(checkpoint(1));
+  const inUse = await tier.acquire(checkpoint(1));
   store.finish(1n);
-  for (const fill of [2, 3]) useOnce(checkpoint(fill));
-  tier.acquire(checkpoint(4));
+  for (const fill of [2, 3]) await useOnce(checkpoint(fill));
+  await tier.acquire(checkpoint(4));
   expect(store.released).toEqual([2n]);
   expect(inUse.status().state).toBe("ready");
 });
 
-test("nothing is evicted for a load that would not fit all the same", () => {
+test("nothing is evicted for a load that would not fit all the same", async () => {
   cacheBytes = 100 * copyBytes;
   store.arenaChunks = 2;
-  tier.acquire(checkpoint(1));
-  useOnce(checkpoint(2));
+  await tier.acquire(checkpoint(1));
+  await useOnce(checkpoint(2));
   store.arenaChunks = 1;
-  tier.acquire(checkpoint(3));
+  await tier.acquire(checkpoint(3));
   expect(store.released).toEqual([]);
 });
 
-test("a failed copy is seen by its users, freed with the last one and read anew for the next", () => {
-  const first = tier.acquire(checkpoint(1));
-  const second = tier.acquire(checkpoint(1));
+test("a failed copy is seen by its users, freed with the last one and read anew for the next", async () => {
+  const first = await tier.acquire(checkpoint(1));
+  const second = await tier.acquire(checkpoint(1));
   const failure = { status_name: "SLLM_E_CORRUPT", message: "weights.bin: bad chunk" } as const;
   store.set(1n, { state: "failed", failure });
   expect(first.status().failure).toEqual(failure);
-  const third = tier.acquire(checkpoint(1));
+  const third = await tier.acquire(checkpoint(1));
   expect(store.loads).toHaveLength(2);
   first.release();
   expect(store.released).toEqual([]);
@@ -204,8 +205,83 @@ test("a failed copy is seen by its users, freed with the last one and read anew 
   expect(third.status().state).toBe("loading");
 });
 
-test("a lease that is released twice is a defect", () => {
-  const lease = tier.acquire(checkpoint(1));
+test("a lease that is released twice is a defect", async () => {
+  const lease = await tier.acquire(checkpoint(1));
   lease.release();
   expect(() => lease.release()).toThrow("twice");
+});
+
+/** An engine that keeps a copy: counts how often it was asked to let go, and does so when told. */
+function keeper() {
+  const gone = Promise.withResolvers<void>();
+  const state = { asked: 0, letGo: gone.resolve };
+  const onEvict = () => {
+    state.asked++;
+    return gone.promise;
+  };
+  return { state, onEvict };
+}
+
+test("a kept copy is cache: it stays as far as the cache allows and comes back without a read", async () => {
+  const lease = await tier.acquire(checkpoint(1));
+  store.finish(1n);
+  const { state, onEvict } = keeper();
+  lease.keep(onEvict);
+  tier.trim();
+  expect(lease.use()).toBe(true);
+  cacheBytes = 0;
+  tier.trim();
+  expect(state.asked).toBe(0);
+  expect((await tier.acquire(checkpoint(1))).was_present).toBe(true);
+  expect(store.released).toEqual([]);
+});
+
+test("a kept copy is released only when every engine has let it go, and is not shared meanwhile", async () => {
+  const leases = [await tier.acquire(checkpoint(1)), await tier.acquire(checkpoint(1))];
+  store.finish(1n);
+  const [one, other] = [keeper(), keeper()];
+  leases[0]?.keep(one.onEvict);
+  leases[1]?.keep(other.onEvict);
+  cacheBytes = 0;
+  tier.trim();
+  tier.trim();
+  expect([one.state.asked, other.state.asked]).toEqual([1, 1]);
+  expect(leases[0]?.use()).toBe(false);
+  await tier.acquire(checkpoint(1));
+  expect(store.loads).toHaveLength(2);
+  one.state.letGo();
+  await settle();
+  expect(store.released).toEqual([]);
+  other.state.letGo();
+  await settle();
+  expect(store.released).toEqual([1n]);
+});
+
+test("a load that needs the room of a kept copy waits until it is free", async () => {
+  cacheBytes = 100 * copyBytes;
+  store.arenaChunks = 1;
+  const lease = await tier.acquire(checkpoint(1));
+  store.finish(1n);
+  const { state, onEvict } = keeper();
+  lease.keep(onEvict);
+  const waiting = [tier.acquire(checkpoint(2)), tier.acquire(checkpoint(2))];
+  await settle();
+  expect([state.asked, store.loads.length]).toEqual([1, 1]);
+  state.letGo();
+  const [first] = await Promise.all(waiting);
+  expect(store.released).toEqual([1n]);
+  expect(store.loads).toHaveLength(2);
+  expect(first?.was_present).toBe(false);
+});
+
+test("an engine that ends while its copy is kept gives it up as any lease does", async () => {
+  const lease = await tier.acquire(checkpoint(1));
+  store.finish(1n);
+  const { state, onEvict } = keeper();
+  lease.keep(onEvict);
+  lease.release();
+  cacheBytes = 0;
+  tier.trim();
+  expect(state.asked).toBe(0);
+  expect(store.released).toEqual([1n]);
 });

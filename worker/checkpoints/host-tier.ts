@@ -3,7 +3,8 @@
  * reference counts, and kept after use as far as the cache allows. Copies in use or loading are never evicted.
  *
  * A copy's memory is used again as soon as the native store is told to release it, and an engine that still mapped it
- * would compute on other bytes. So a lease ends only when the engine process it was taken for is gone.
+ * would compute on other bytes. So a lease ends only when the engine process it was taken for is gone, or has said that
+ * it maps the copy no longer: a parked engine keeps its mapping until the tier wants the memory.
  */
 import type {
   NativeArenaStatus,
@@ -16,6 +17,7 @@ import { limits } from "../../schema/limits.ts";
 import { Changes } from "../changes.ts";
 import type { Clock } from "../ports.ts";
 import type { StoredCheckpoint } from "./disk-tier.ts";
+import { type HostLease, Lease, type LentCopy, type LetGo } from "./host-lease.ts";
 
 /** What is used of the native store. */
 export interface CopyStore {
@@ -28,26 +30,13 @@ export interface CopyStore {
 /** How often loads in progress are looked at: for reports only, engines follow the copy by themselves. */
 const pollMs = 20;
 
-interface HostCopy {
+interface HostCopy extends LentCopy {
   readonly checkpoint: StoredCheckpoint;
   readonly load: bigint;
   status: NativeLoadStatus;
   references: number;
   /** Order of last use among the copies. */
   used: number;
-}
-
-/** A share in a host copy. Release it exactly once, when the engine process that was given the path is gone. */
-export interface HostLease {
-  /** Where engine processes of the same user open the copy. */
-  readonly weights_path: string;
-  /** True when the weights were in host memory already. */
-  readonly was_present: boolean;
-  /** State of the read as last seen. */
-  status(): NativeLoadStatus;
-  /** Resolves when the state may have changed. */
-  changed(): Promise<void>;
-  release(): void;
 }
 
 export interface HostTierOptions {
@@ -63,6 +52,10 @@ export class HostTier {
   readonly #options: HostTierOptions;
   readonly #copies = new Map<CheckpointDigest, HostCopy>();
   readonly #changes = new Changes();
+  /** Copies whose engines are asked to let them go. */
+  readonly #leaving = new Map<HostCopy, Promise<void>>();
+  /** Loads make room one after the other: what one has made free must not go to the next. */
+  #lastBegin: Promise<unknown> = Promise.resolve();
   #uses = 0;
   #polling = false;
 
@@ -70,28 +63,47 @@ export class HostTier {
     this.#options = options;
   }
 
-  /** Shares the copy of a checkpoint and begins to read it if nobody has. Throws what the store refuses with. */
-  acquire(checkpoint: StoredCheckpoint): HostLease {
-    const kept = this.#copies.get(checkpoint.digest);
-    const was_present = kept !== undefined && this.#look(kept).state === "ready";
-    // A copy that the look has just found failed is not shared any more.
-    const copy = this.#copies.get(checkpoint.digest) ?? this.#begin(checkpoint);
-    copy.references++;
-    copy.used = ++this.#uses;
-    let released = false;
-    return {
-      weights_path: `/proc/${this.#options.process_id}/fd/${copy.status.fd}`,
-      was_present,
-      status: () => this.#look(copy),
+  /**
+   * Shares the copy of a checkpoint and begins to read it if nobody has; that may wait for parked engines to let other
+   * copies go. Throws what the store refuses with.
+   */
+  acquire(checkpoint: StoredCheckpoint): Promise<HostLease> {
+    const here = this.#share(checkpoint);
+    if (here) return Promise.resolve(here);
+    const begun = this.#lastBegin.then(async () => {
+      // Somebody else may have begun it in the turns before.
+      const shared = this.#share(checkpoint);
+      if (shared) return shared;
+      await this.#makeRoom(checkpoint.manifest.weights.bytes);
+      return this.#lend(this.#begin(checkpoint), false);
+    });
+    this.#lastBegin = begun.catch(() => {});
+    return begun;
+  }
+
+  /** null when there is no copy; one that a look finds failed is not shared any more. */
+  #share(checkpoint: StoredCheckpoint): HostLease | null {
+    const copy = this.#copies.get(checkpoint.digest);
+    if (copy === undefined) return null;
+    const { state } = this.#look(copy);
+    return state === "failed" ? null : this.#lend(copy, state === "ready");
+  }
+
+  #lend(copy: HostCopy, was_present: boolean): HostLease {
+    this.#use(copy, 1);
+    return new Lease(copy, was_present, {
+      path: `/proc/${this.#options.process_id}/fd/${copy.status.fd}`,
+      look: () => this.#look(copy),
       changed: () => this.#changes.wait(),
-      release: () => {
-        if (released) throw new Error("a host lease was released twice");
-        released = true;
-        copy.references--;
-        copy.used = ++this.#uses;
-        this.#afterRelease(copy);
-      },
-    };
+      isLeaving: () => this.#leaving.has(copy),
+      use: (change) => this.#use(copy, change),
+      released: () => this.#afterRelease(copy),
+    });
+  }
+
+  #use(copy: HostCopy, change: 1 | -1): void {
+    copy.references += change;
+    copy.used = ++this.#uses;
   }
 
   /** Evicts copies without users, least recently used first, until those that are left fit the cache. */
@@ -102,7 +114,7 @@ export class HostTier {
     for (const copy of idle) {
       if (left <= bytes) return;
       left -= bytesOf(copy);
-      this.#forget(copy);
+      void this.#evict(copy);
     }
   }
 
@@ -128,9 +140,13 @@ export class HostTier {
    * Makes room in the arena for a load that begins in the same turn, so that no other can take it. Evicts as little as
    * suffices, and nothing when all idle copies together would not: the store then refuses with its numbers.
    */
-  #makeRoom(bytes: number): void {
+  async #makeRoom(bytes: number): Promise<void> {
     const { arena_bytes, used_bytes } = this.#options.store.arena();
     let missing = arenaBytesOf(bytes) - (arena_bytes - used_bytes);
+    if (missing > 0 && this.#leaving.size > 0) {
+      await Promise.all(this.#leaving.values());
+      return await this.#makeRoom(bytes);
+    }
     const victims: HostCopy[] = [];
     for (const copy of this.#idle()) {
       if (missing <= 0) break;
@@ -138,20 +154,42 @@ export class HostTier {
       missing -= arenaBytesOf(bytesOf(copy));
     }
     if (missing > 0) return;
-    for (const copy of victims) this.#forget(copy);
+    await Promise.all(victims.map((copy) => this.#evict(copy)));
+  }
+
+  /** Resolves when the copy's memory is free. Nobody shares it from the first moment on. */
+  #evict(copy: HostCopy): Promise<void> {
+    if (this.#copies.get(copy.checkpoint.digest) === copy) this.#copies.delete(copy.checkpoint.digest);
+    if (copy.keepers.size === 0) {
+      this.#forget(copy);
+      return Promise.resolve();
+    }
+    const keepers = [...copy.keepers];
+    const gone = Promise.all(keepers.map((letGo) => letGo())).then(() => {
+      this.#leaving.delete(copy);
+      this.#forget(copy);
+    });
+    this.#leaving.set(copy, gone);
+    return gone;
   }
 
   #begin(checkpoint: StoredCheckpoint): HostCopy {
     const { bytes, chunk_bytes, chunks } = checkpoint.manifest.weights;
     const { store } = this.#options;
-    this.#makeRoom(bytes);
     const load = store.load({
       weights_path: checkpoint.weights_path,
       weights_bytes: bytes,
       chunk_bytes,
       chunk_digests: BigUint64Array.from(chunks, (chunk) => BigInt(`0x${chunk.xxh3}`)),
     });
-    const copy = { checkpoint, load, status: store.status(load), references: 0, used: 0 };
+    const copy = {
+      checkpoint,
+      load,
+      status: store.status(load),
+      references: 0,
+      keepers: new Set<LetGo>(),
+      used: 0,
+    };
     this.#copies.set(checkpoint.digest, copy);
     void this.#poll();
     return copy;
@@ -180,7 +218,8 @@ export class HostTier {
   }
 
   #afterRelease(copy: HostCopy): void {
-    if (copy.references > 0) return;
+    // One that is leaving is forgotten when its last engine has let it go.
+    if (copy.references > 0 || this.#leaving.has(copy)) return;
     if (this.#look(copy).state === "ready") this.trim();
     else this.#forget(copy);
   }

@@ -5,8 +5,8 @@ import type { WireError } from "../../schema/error.ts";
 
 /** Shared words: the pump cannot receive messages while it waits inside the library. */
 export const controlWord = {
-  /** Set to 1 by the main thread: end the engine and say `closed`. */
-  stop: 0,
+  /** Messages posted to the pump and not yet taken: it leaves its loop for them. */
+  messages: 0,
   /** Batches posted and not yet written; the pump pauses above `maxUnwrittenBatches`. */
   unwritten: 1,
 } as const;
@@ -15,32 +15,32 @@ export const controlWords = 2;
 /** Bounds what lies between the threads when the reader of our standard output is slow. */
 export const maxUnwrittenBatches = 64;
 
-/** Main thread to pump, before the engine is made: load the engine libraries ahead. */
-export interface WarmCommand {
-  readonly op: "warm";
-  readonly library: string;
-  readonly engine_libraries: string;
-}
-
-/** Main thread to pump, once. */
-export interface CreateCommand {
-  readonly op: "create";
-  readonly library: string;
-  readonly params: NativeEngineParams;
-  readonly control: SharedArrayBuffer;
-}
+/** Main thread to pump. */
+export type PumpCommand =
+  /** First of all, and once: where the library and the shared words are. */
+  | { readonly op: "open"; readonly library: string; readonly control: SharedArrayBuffer }
+  /** Load the engine libraries ahead. */
+  | { readonly op: "warm"; readonly engine_libraries: string }
+  /** Build the engine, once. */
+  | { readonly op: "build"; readonly params: NativeEngineParams }
+  /** Give the engine weights and drain its events until the next message; null for the echo engine. */
+  | { readonly op: "attach"; readonly weights_path: string | null }
+  | { readonly op: "park"; readonly keep_weights: boolean }
+  /** Destroy the engine and say `closed`. */
+  | { readonly op: "close" };
 
 /** Pump to main thread. */
 export type PumpMessage =
   | { readonly type: "warm" }
   | {
-      readonly type: "created";
+      readonly type: "built";
       readonly handle: NativeHandle;
       readonly context_tokens: number;
       readonly model_build_ms: number;
-      readonly weights_wait_ms: number;
     }
-  /** The engine could not be made or has failed; only `closed` follows. */
+  | { readonly type: "attached"; readonly model_build_ms: number; readonly weights_wait_ms: number }
+  | { readonly type: "parked"; readonly weights_kept: boolean }
+  /** The engine could not do what it was told, or has failed; only `closed` follows. */
   | { readonly type: "failed"; readonly error: WireError }
   | { readonly type: "batch"; readonly messages: EngineMessage[] }
   /** The engine is destroyed. */

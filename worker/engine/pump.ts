@@ -1,6 +1,6 @@
 /**
- * Thread of an engine process that owns the native engine: makes it, then waits, drains and posts batches until it
- * is told to stop. It blocks inside the library, so the main thread never has to.
+ * Thread of an engine process that owns the native engine: builds it, gives it weights and takes them, and while it
+ * has them waits, drains and posts batches. It blocks inside the library, so the main thread never has to.
  */
 
 import { runtimeLoader } from "../../native/bun-ffi-helpers/load.ts";
@@ -14,19 +14,15 @@ import {
 import type { WireError } from "../../schema/error.ts";
 import { loadErrorCode } from "../status-codes.ts";
 import { isFatal, toMessages } from "./events.ts";
-import {
-  type CreateCommand,
-  controlWord,
-  maxUnwrittenBatches,
-  type PumpMessage,
-  type WarmCommand,
-} from "./pump-messages.ts";
+import { controlWord, maxUnwrittenBatches, type PumpCommand, type PumpMessage } from "./pump-messages.ts";
 
-/** How long the pump stays inside one wait: the time after which it sees that it shall stop. */
+/** How long the pump stays inside one wait: the time after which it sees that there is a message for it. */
 const waitUs = 20_000;
 /** Pause while the main thread is behind with writing. */
 const behindMs = 5;
 const eventsPerDrain = 256;
+
+type OpenCommand = Extract<PumpCommand, { op: "open" }>;
 
 /** A promise, not awaited here: the first message could come while the module still waits. */
 const loader = runtimeLoader();
@@ -35,59 +31,101 @@ function post(message: PumpMessage): void {
   postMessage(message);
 }
 
-addEventListener("message", ({ data }: MessageEvent<WarmCommand | CreateCommand>) => {
-  void (data.op === "warm" ? warm(data) : run(data));
-});
+/** The engine of this process and what is done with it. Ends with `closed` after the first failure. */
+class Pump {
+  readonly #library: NativeLibrary;
+  readonly #control: Int32Array;
+  #engine: NativeEngine | null = null;
+  #closed = false;
 
-async function warm(command: WarmCommand): Promise<void> {
-  try {
-    NativeLibrary.open(command.library, await loader).warmEngine(command.engine_libraries);
-    post({ type: "warm" });
-  } catch (error) {
-    post({ type: "failed", error: describe(error) });
+  constructor(library: NativeLibrary, control: SharedArrayBuffer) {
+    this.#library = library;
+    this.#control = new Int32Array(control);
+  }
+
+  /** Carries one command out. Draining, which ends with the next message, is part of `attach`. */
+  handle(command: Exclude<PumpCommand, OpenCommand>): void {
+    Atomics.sub(this.#control, controlWord.messages, 1);
+    if (this.#closed) return;
+    try {
+      if (command.op === "close" || !this.#carryOut(command)) this.#close();
+    } catch (error) {
+      post({ type: "failed", error: describe(error) });
+      this.#close();
+    }
+  }
+
+  /** False when the engine has failed. */
+  #carryOut(command: Exclude<PumpCommand, OpenCommand | { op: "close" }>): boolean {
+    switch (command.op) {
+      case "warm":
+        this.#library.warmEngine(command.engine_libraries);
+        post({ type: "warm" });
+        return true;
+      case "build":
+        this.#build(command);
+        return true;
+      case "attach":
+        return this.#attach(command.weights_path);
+      case "park":
+        this.#park(command.keep_weights);
+        return true;
+    }
+  }
+
+  #build({ params }: Extract<PumpCommand, { op: "build" }>): void {
+    this.#engine = this.#library.buildEngine(params);
+    const { handle } = this.#engine;
+    const { context_tokens, model_build_ms } = this.#engine.info();
+    post({ type: "built", handle, context_tokens, model_build_ms });
+  }
+
+  #attach(weights_path: string | null): boolean {
+    const engine = this.#open();
+    engine.attach(weights_path);
+    const { model_build_ms, weights_wait_ms } = engine.info();
+    post({ type: "attached", model_build_ms, weights_wait_ms });
+    return this.#drainUntilMessage(engine);
+  }
+
+  #park(keep_weights: boolean): void {
+    this.#open().park({ keep_weights });
+    post({ type: "parked", weights_kept: keep_weights });
+  }
+
+  #close(): void {
+    this.#closed = true;
+    this.#engine?.[Symbol.dispose]();
     post({ type: "closed" });
   }
-}
 
-async function run(command: CreateCommand): Promise<void> {
-  try {
-    using engine = await create(command);
-    pump(engine, new Int32Array(command.control));
-  } catch (error) {
-    post({ type: "failed", error: describe(error) });
+  #open(): NativeEngine {
+    if (this.#engine === null) throw new Error("there is no engine yet");
+    return this.#engine;
   }
-  post({ type: "closed" });
-}
 
-async function create(command: CreateCommand): Promise<NativeEngine> {
-  const library = NativeLibrary.open(command.library, await loader);
-  const engine = library.createEngine(command.params);
-  const { context_tokens, model_build_ms, weights_wait_ms } = engine.info();
-  post({ type: "created", handle: engine.handle, context_tokens, model_build_ms, weights_wait_ms });
-  return engine;
-}
-
-function pump(engine: NativeEngine, control: Int32Array): void {
-  const buffers = newDrainBuffers(eventsPerDrain);
-  while (Atomics.load(control, controlWord.stop) === 0) {
-    if (Atomics.load(control, controlWord.unwritten) >= maxUnwrittenBatches) {
-      Atomics.wait(control, controlWord.unwritten, maxUnwrittenBatches, behindMs);
-      continue;
+  #drainUntilMessage(engine: NativeEngine): boolean {
+    const buffers = newDrainBuffers(eventsPerDrain);
+    while (Atomics.load(this.#control, controlWord.messages) === 0) {
+      if (Atomics.load(this.#control, controlWord.unwritten) >= maxUnwrittenBatches) {
+        Atomics.wait(this.#control, controlWord.unwritten, maxUnwrittenBatches, behindMs);
+        continue;
+      }
+      engine.wait(waitUs);
+      if (!this.#drainOnce(engine, buffers)) return false;
     }
-    engine.wait(waitUs);
-    if (!drainOnce(engine, buffers, control)) return;
+    return true;
   }
-}
 
-/** False when the engine has failed. */
-function drainOnce(engine: NativeEngine, buffers: DrainBuffers, control: Int32Array): boolean {
-  const events = engine.drain(buffers);
-  if (events.length === 0) return true;
-  Atomics.add(control, controlWord.unwritten, 1);
-  post({ type: "batch", messages: toMessages(events) });
-  const fatal = events.find(isFatal);
-  if (fatal) post({ type: "failed", error: { code: "engine_failed", message: fatal.text } });
-  return !fatal;
+  #drainOnce(engine: NativeEngine, buffers: DrainBuffers): boolean {
+    const events = engine.drain(buffers);
+    if (events.length === 0) return true;
+    Atomics.add(this.#control, controlWord.unwritten, 1);
+    post({ type: "batch", messages: toMessages(events) });
+    const fatal = events.find(isFatal);
+    if (fatal) post({ type: "failed", error: { code: "engine_failed", message: fatal.text } });
+    return !fatal;
+  }
 }
 
 function describe(error: unknown): WireError {
@@ -96,3 +134,20 @@ function describe(error: unknown): WireError {
   }
   return { code: "internal", message: error instanceof Error ? error.message : String(error) };
 }
+
+async function open(command: OpenCommand): Promise<Pump | null> {
+  try {
+    return new Pump(NativeLibrary.open(command.library, await loader), command.control);
+  } catch (error) {
+    post({ type: "failed", error: describe(error) });
+    post({ type: "closed" });
+    return null;
+  }
+}
+
+let pump: Promise<Pump | null> = Promise.resolve(null);
+
+addEventListener("message", ({ data }: MessageEvent<PumpCommand>) => {
+  if (data.op === "open") pump = open(data);
+  else void pump.then((opened) => opened?.handle(data));
+});

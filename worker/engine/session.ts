@@ -12,16 +12,10 @@ import type { PromptInput } from "../../schema/cluster/generate.ts";
 import type { WireError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import { toWireError } from "../status-codes.ts";
-import {
-  type CreateCommand,
-  controlWord,
-  controlWords,
-  type PumpMessage,
-  type WarmCommand,
-} from "./pump-messages.ts";
+import { controlWord, controlWords, type PumpCommand, type PumpMessage } from "./pump-messages.ts";
 
 type EngineWarmCommand = Extract<EngineCommand, { op: "warm" }>;
-type LoadCommand = Extract<EngineCommand, { op: "load" }>;
+type BuildCommand = Extract<EngineCommand, { op: "build" | "load" }>;
 type GenerateCommand = Extract<EngineCommand, { op: "generate" }>;
 
 export interface SessionOptions {
@@ -43,9 +37,12 @@ export class Session {
   readonly #control = new Int32Array(new SharedArrayBuffer(controlWords * Int32Array.BYTES_PER_ELEMENT));
   #engine: NativeEngine | null = null;
   #contextTokens = 0;
-  /** The pump is inside the library and cannot be told anything. */
-  #warming = false;
-  #loading = false;
+  /** Long calls that the pump is inside of or was told to make: until they end it cannot be told anything. */
+  #longCalls = 0;
+  #kind: BuildCommand["engine"] | null = null;
+  /** A `load` has asked for both, so nobody waits for the answer to its build. */
+  #attachFollows = false;
+  #takesRequests = false;
   /** Resolves when the failure has been reported; null while all is well. */
   #failure: Promise<void> | null = null;
 
@@ -57,6 +54,8 @@ export class Session {
       this.#fail({ code: "internal", message: `the engine's thread has failed: ${event.message}` });
       void this.#end();
     };
+    const control = this.#control.buffer as SharedArrayBuffer;
+    options.pump.postMessage({ op: "open", library: options.library.path, control } satisfies PumpCommand);
   }
 
   /** Carries out a command of the supervisor. `exit` is the caller's business. */
@@ -65,8 +64,20 @@ export class Session {
       case "warm":
         this.#warm(command);
         break;
+      case "build":
+        this.#build(command);
+        break;
       case "load":
-        this.#load(command);
+        this.#attachFollows = true;
+        this.#build(command);
+        this.#attach(command.weights_path);
+        break;
+      case "attach":
+        this.#attach(command.weights_path);
+        break;
+      case "park":
+        this.#takesRequests = false;
+        this.#tell({ op: "park", keep_weights: command.keep_weights });
         break;
       case "generate":
         this.#generate(command);
@@ -82,10 +93,20 @@ export class Session {
    * caller ends the process instead.
    */
   close(): boolean {
-    if (this.#warming || this.#loading) return false;
+    if (this.#longCalls > 0) return false;
     if (this.#engine === null) void this.#end();
-    Atomics.store(this.#control, controlWord.stop, 1);
+    else this.#tell({ op: "close" });
     return true;
+  }
+
+  #tell(command: Exclude<PumpCommand, { op: "open" }>): void {
+    Atomics.add(this.#control, controlWord.messages, 1);
+    this.#options.pump.postMessage(command);
+  }
+
+  #tellLong(command: Extract<PumpCommand, { op: "warm" | "build" | "attach" }>): void {
+    this.#longCalls++;
+    this.#tell(command);
   }
 
   #warm(command: EngineWarmCommand): void {
@@ -93,24 +114,19 @@ export class Session {
       void this.#options.write([{ type: "warm" }]);
       return;
     }
-    this.#warming = true;
-    const { library, engine_libraries, pump } = this.#options;
-    const warm: WarmCommand = { op: "warm", library: library.path, engine_libraries };
-    pump.postMessage(warm);
+    this.#tellLong({ op: "warm", engine_libraries: this.#options.engine_libraries });
   }
 
-  #load(command: LoadCommand): void {
-    if (this.#loading || this.#engine !== null) throw new Error("an engine process loads one model only");
-    this.#loading = true;
-    const create: CreateCommand = {
-      op: "create",
-      library: this.#options.library.path,
-      control: this.#control.buffer as SharedArrayBuffer,
+  #build(command: BuildCommand): void {
+    if (this.#kind !== null) throw new Error("an engine process builds one model only");
+    this.#kind = command.engine;
+    this.#tellLong({
+      op: "build",
       params: {
         kind: command.engine === "echo" ? "SLLM_ENGINE_ECHO" : "SLLM_ENGINE_LLAMA",
         library_dir: this.#options.engine_libraries,
         header_path: command.header_path,
-        weights_path: command.weights_path,
+        weights_path: "",
         weights_bytes: BigInt(command.weights_bytes),
         context_tokens: command.context_tokens,
         slots: command.slots,
@@ -119,14 +135,17 @@ export class Session {
         queue: limits.engine_queue,
         echo_token_us: this.#options.echo_token_us,
       },
-    };
-    this.#options.pump.postMessage(create);
+    });
+  }
+
+  #attach(weights_path: string): void {
+    this.#tellLong({ op: "attach", weights_path: this.#kind === "echo" ? null : weights_path });
   }
 
   #generate(command: GenerateCommand): void {
     const refuse = (error: WireError) =>
       void this.#options.write([{ type: "error", request: command.request, error }]);
-    if (this.#engine === null) {
+    if (this.#engine === null || !this.#takesRequests) {
       refuse({ code: "model_loading", message: "The model is not ready yet." });
       return;
     }
@@ -154,17 +173,27 @@ export class Session {
   #onPump(message: PumpMessage): void {
     switch (message.type) {
       case "warm":
-        this.#warming = false;
+        this.#longCalls--;
         void this.#options.write([{ type: "warm" }]);
         break;
-      case "created": {
-        this.#loading = false;
+      case "built":
+        this.#longCalls--;
         this.#engine = this.#options.library.borrowEngine(message.handle);
         this.#contextTokens = message.context_tokens;
+        if (!this.#attachFollows) {
+          void this.#options.write([{ type: "built", model_build_ms: message.model_build_ms }]);
+        }
+        break;
+      case "attached": {
+        this.#longCalls--;
+        this.#takesRequests = true;
         const { model_build_ms, weights_wait_ms } = message;
         void this.#options.write([{ type: "ready", model_build_ms, weights_wait_ms }]);
         break;
       }
+      case "parked":
+        void this.#options.write([message]);
+        break;
       case "batch":
         void this.#options.write(message.messages).then(() => {
           Atomics.sub(this.#control, controlWord.unwritten, 1);

@@ -2,7 +2,8 @@
 import type { GenerateRequest } from "../../schema/cluster/generate.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { GenerationId, InstanceId } from "../../schema/ids.ts";
-import type { GenerateSettings, Instance } from "../instances/instance.ts";
+import type { Instance } from "../instances/instance.ts";
+import type { GenerateSettings } from "../instances/request-table.ts";
 import type { Clock } from "../ports.ts";
 import { Generation } from "./generation.ts";
 
@@ -85,7 +86,8 @@ function readyInstance(instance: GenerationTarget): GenerationTarget {
     case "ready":
       return instance;
     case "loading":
-      throw new SllmError("model_loading", "The instance is still loading.");
+    case "parked":
+      throw new SllmError("model_loading", `The instance is ${instance.state}.`);
     case "failed":
       throw new SllmError(
         instance.error?.code ?? "engine_failed",

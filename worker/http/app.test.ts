@@ -40,6 +40,7 @@ beforeEach(() => {
     log,
     onChange: () => {},
     onLoading: () => {},
+    onLikely: () => {},
   });
   app = createWorkerApp({
     cluster_token,

@@ -3,7 +3,7 @@ import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import type { z } from "zod";
 import { type CancelResponse, generateRequest } from "../../schema/cluster/generate.ts";
-import { loadRequest, type UnloadResponse } from "../../schema/cluster/instances.ts";
+import { loadRequest, type ParkResponse, type UnloadResponse } from "../../schema/cluster/instances.ts";
 import { protocolVersion, workerPaths } from "../../schema/cluster/protocol.ts";
 import type { WorkerStatus } from "../../schema/cluster/status.ts";
 import { parseOrThrow, SllmError, toErrorBody, toSllmError } from "../../schema/error.ts";
@@ -45,6 +45,11 @@ export function createWorkerApp(options: WorkerAppOptions): Hono {
   app.post(workerPaths.instances, async (c) => {
     const instance = await supervisor.load(await readBody(c, loadRequest));
     return eventStream(new LoadReader(instance, clock), clock, c.req.raw.signal);
+  });
+  app.post(`${workerPaths.instances}/:id/park`, async (c) => {
+    const instance_id = parseOrThrow(instanceId, c.req.param("id"), "id");
+    await supervisor.park(instance_id);
+    return c.json({ instance_id, state: "parked" } satisfies ParkResponse);
   });
   app.delete(`${workerPaths.instances}/:id`, async (c) => {
     const instance_id = parseOrThrow(instanceId, c.req.param("id"), "id");

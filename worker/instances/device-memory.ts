@@ -33,6 +33,19 @@ export class DeviceMemory {
     this.#booked.set(instance_id, bytes);
   }
 
+  /** Changes what an instance has booked. Errors: `insufficient_memory`, and then nothing has changed. */
+  rebook(instance_id: InstanceId, bytes: number): void {
+    const before = this.#booked.get(instance_id);
+    if (before === undefined) throw new Error(`${instance_id} has booked no memory`);
+    this.#booked.delete(instance_id);
+    try {
+      this.book(instance_id, bytes);
+    } catch (error) {
+      this.#booked.set(instance_id, before);
+      throw error;
+    }
+  }
+
   /** Gives an instance's memory back; does nothing when it has none. */
   release(instance_id: InstanceId): void {
     this.#booked.delete(instance_id);

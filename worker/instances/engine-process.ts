@@ -24,6 +24,8 @@ export interface EngineObserver {
 export interface EngineHandle {
   /** null when the process could not be started. */
   readonly pid: number | null;
+  /** Whether the skeleton that was wanted is built, or being built, and only weights are missing. */
+  readonly hasSkeleton: boolean;
   /** Whether the system still runs it, asked now: news of an end may still be on its way to the observer. */
   isRunning(): boolean;
   send(command: EngineCommand): void;
@@ -33,8 +35,11 @@ export interface EngineHandle {
   kill(): void;
 }
 
-/** Starts an engine process; failures come through the observer. */
-export type LaunchEngine = (observer: EngineObserver) => EngineHandle;
+/** Everything of a model but its weights: what an engine process can build ahead. */
+export type Skeleton = Extract<EngineCommand, { op: "build" }>;
+
+/** Starts an engine process; failures come through the observer. `wanted` is what it will be asked to build. */
+export type LaunchEngine = (observer: EngineObserver, wanted?: Skeleton) => EngineHandle;
 
 export interface EngineCommandLine {
   readonly command: string;
@@ -48,6 +53,7 @@ export function engineLauncher(line: EngineCommandLine): LaunchEngine {
 }
 
 class EngineProcess implements EngineHandle {
+  readonly hasSkeleton = false;
   readonly #child: ChildProcess;
   readonly #observer: EngineObserver;
   readonly #ended = Promise.withResolvers<void>();

@@ -1,124 +1,13 @@
 import { beforeEach, expect, test } from "bun:test";
-import type { NativeLoadStatus } from "../../native/bun-ffi-helpers/native.ts";
-import type { EngineCommand } from "../../schema/cluster/engine.ts";
 import type { GenerationEvent } from "../../schema/cluster/generate.ts";
 import type { LoadEvent } from "../../schema/cluster/instances.ts";
-import { ManualClock, settle } from "../../test/support/manual-clock.ts";
-import { tinyContent } from "../../test/support/tiny-checkpoint.ts";
-import { Changes } from "../changes.ts";
-import type { EngineObserver } from "./engine-process.ts";
-import { type GenerateSettings, Instance } from "./instance.ts";
+import { directory, InstanceScene, manifest, settings } from "../../test/support/instance-scene.ts";
+import { settle } from "../../test/support/manual-clock.ts";
 import { LoadReader } from "./load-reader.ts";
 
-const { manifest } = tinyContent();
-const directory = "/data/tiny";
-const checkpoint = {
-  digest: manifest.digest,
-  directory,
-  manifest,
-  header_path: `${directory}/header.gguf`,
-  weights_path: `${directory}/weights.bin`,
-};
-const settings: GenerateSettings = {
-  prompt: { kind: "text", text: "x" },
-  sampling: { temperature: 0, top_k: 0, top_p: 1, min_p: 0, seed: "1" },
-  stop: [],
-  max_tokens: 4,
-  ignore_eos: false,
-};
-
-/** Everything around one instance, led by hand. */
-class Scene {
-  readonly clock = new ManualClock();
-  readonly sent: EngineCommand[] = [];
-  readonly reads = new Changes();
-  readonly header = Promise.withResolvers<void>();
-  observer: EngineObserver | null = null;
-  read: NativeLoadStatus = {
-    state: "loading",
-    failure: null,
-    fd: 9,
-    direct_io: true,
-    bytes_done: 0,
-    bytes_total: manifest.weights.bytes,
-    read_ms: 0,
-  };
-  wasPresent = false;
-  wasStandby = false;
-  killed = 0;
-  leaseReleases = 0;
-  memoryReleases = 0;
-  readonly instance: Instance;
-
-  constructor() {
-    this.instance = new Instance({
-      request: {
-        protocol_version: 1,
-        instance_id: "i-00000000000000aa",
-        model_id: "m",
-        checkpoint: manifest.digest,
-        device_id: "cpu",
-        context_tokens: 64,
-        slots: 2,
-      },
-      checkpoint,
-      engine: "llama",
-      threads: 3,
-      clock: this.clock,
-      launch: (observer) => {
-        this.observer = observer;
-        if (this.wasStandby) observer.onMessage({ type: "hello", pid: 4711, abi_version: 1 });
-        return {
-          pid: 4711,
-          isRunning: () => true,
-          send: (command) => this.sent.push(command),
-          stop: async () => this.end("status 0"),
-          kill: () => void this.killed++,
-        };
-      },
-      acquire: () => ({
-        weights_path: "/proc/1/fd/9",
-        was_present: this.wasPresent,
-        status: () => this.read,
-        changed: () => this.reads.wait(),
-        release: () => {
-          this.leaseReleases++;
-        },
-      }),
-      verifyHeader: () => this.header.promise,
-      onChange: () => {},
-      onReleased: () => {
-        this.memoryReleases++;
-      },
-    });
-  }
-
-  setRead(change: Partial<NativeLoadStatus>): Promise<void> {
-    this.read = { ...this.read, ...change };
-    this.reads.notify();
-    return settle();
-  }
-
-  end(reason: string, last_lines: string[] = []): void {
-    const observer = this.observer;
-    this.observer = null;
-    observer?.onEnd({ reason, last_lines });
-  }
-
-  /** Brings it to `ready` in the usual order. */
-  async makeReady(): Promise<void> {
-    void this.instance.load();
-    this.header.resolve();
-    await settle();
-    if (!this.wasStandby) this.observer?.onMessage({ type: "hello", pid: 4711, abi_version: 1 });
-    await this.setRead({ state: "ready", bytes_done: manifest.weights.bytes, read_ms: 12 });
-    this.observer?.onMessage({ type: "ready", model_build_ms: 7, weights_wait_ms: 0 });
-  }
-}
-
-let scene: Scene;
+let scene: InstanceScene;
 beforeEach(() => {
-  scene = new Scene();
+  scene = new InstanceScene();
 });
 
 test("process and read start together; the engine sees the checkpoint only when its header is good", async () => {
@@ -163,7 +52,14 @@ test("the timings tell where the start's time went, and that memory needed no re
   scene.observer?.onMessage({ type: "ready", model_build_ms: 7, weights_wait_ms: 0 });
   expect(scene.instance.loadEvent()).toEqual({
     type: "ready",
-    timings: { process_start_ms: 30, disk_read_ms: 0, disk_read_bytes: 0, model_build_ms: 7, total_ms: 50 },
+    timings: {
+      process_start_ms: 30,
+      disk_read_ms: 0,
+      disk_read_bytes: 0,
+      model_build_ms: 7,
+      resume_ms: 0,
+      total_ms: 50,
+    },
   });
 });
 

@@ -1,66 +1,56 @@
 /**
  * One model instance: its state, its engine process, its share of the host tier and the requests that run on it.
- * `loading -> ready -> draining -> gone`, or `failed` with a reason; the worker's README shows the whole machine.
+ * `loading -> ready -> draining -> gone`, `parked` in between, or `failed` with a reason; the worker's README shows
+ * the whole machine.
  */
-import type { EngineCommand, EngineMessage, engineKinds } from "../../schema/cluster/engine.ts";
-import type { LoadEvent, LoadRequest, LoadTimings } from "../../schema/cluster/instances.ts";
+import type { EngineMessage } from "../../schema/cluster/engine.ts";
+import type { LoadEvent, LoadRequest } from "../../schema/cluster/instances.ts";
 import type { InstanceReport } from "../../schema/cluster/membership.ts";
-import type { WireError } from "../../schema/error.ts";
+import { SllmError, type WireError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import { type InstanceState, instanceMoves } from "../../schema/vocab.ts";
 import { Changes } from "../changes.ts";
-import type { StoredCheckpoint } from "../checkpoints/disk-tier.ts";
-import type { HostLease } from "../checkpoints/host-tier.ts";
-import type { Clock } from "../ports.ts";
-import type { EngineEnd, EngineHandle, LaunchEngine } from "./engine-process.ts";
+import type { HostLease } from "../checkpoints/host-lease.ts";
+import { settlesInTime } from "../within-time.ts";
+import type { EngineEnd, EngineHandle, EngineObserver, Skeleton } from "./engine-process.ts";
+import { type InstanceOptions, skeletonOf } from "./instance-options.ts";
 import { engineEndError, engineError, readError } from "./load-errors.ts";
-import { type GenerationListener, RequestTable } from "./request-table.ts";
-
-/** What a request asks of the engine. */
-export type GenerateSettings = Omit<Extract<EngineCommand, { op: "generate" }>, "op" | "request">;
-
-export interface InstanceOptions {
-  readonly request: LoadRequest;
-  readonly checkpoint: StoredCheckpoint;
-  readonly engine: (typeof engineKinds)[number];
-  readonly threads: number;
-  readonly launch: LaunchEngine;
-  /** Takes a share of the checkpoint's host copy. */
-  readonly acquire: () => HostLease;
-  /** Resolves when the checkpoint's header is known to be good. */
-  readonly verifyHeader: () => Promise<void>;
-  readonly clock: Clock;
-  /** Called after every change of state. */
-  readonly onChange: () => void;
-  /** Called once, when the process is gone. */
-  readonly onReleased: () => void;
-}
+import { LoadRecord, loadProgress } from "./load-record.ts";
+import { Parking } from "./parking.ts";
+import { type GenerateSettings, type GenerationListener, RequestTable } from "./request-table.ts";
 
 export class Instance {
   readonly request: LoadRequest;
+  readonly skeleton: Skeleton;
   /** Wakes readers of the load; they look at the state themselves. */
   readonly changes = new Changes();
   readonly #options: InstanceOptions;
-  readonly #startedMs: number;
+  /** The load under way, or the last one. */
+  #load: LoadRecord;
   readonly #requests = new RequestTable();
-  readonly #hello = Promise.withResolvers<"hello">();
+  readonly #hello = Promise.withResolvers<void>();
+  readonly #observer: EngineObserver = {
+    onMessage: (message) => this.#onMessage(message),
+    onEnd: (end) => this.#onEnd(end),
+  };
   #state: InstanceState = "loading";
   #error: WireError | null = null;
-  #timings: LoadTimings | null = null;
   #engine: EngineHandle | null = null;
   #engineEnded = false;
   #lease: HostLease | null = null;
-  #processStartMs = 0;
-  /** Set when the engine has built its model. */
-  #modelBuildMs: number | null = null;
+  #parking: Parking | null = null;
+  /** Resolves when the last park has ended, in whatever way. */
+  #parkEnd = Promise.resolve(false);
   /** Set when somebody wants it gone: what happens from then on is no failure. */
   #stopping = false;
+  #released = false;
   #gone: Promise<void> | null = null;
 
   constructor(options: InstanceOptions) {
     this.request = options.request;
     this.#options = options;
-    this.#startedMs = options.clock.monotonicMs();
+    this.skeleton = skeletonOf(options);
+    this.#load = new LoadRecord(options.clock, { isResume: false });
   }
 
   get state(): InstanceState {
@@ -91,11 +81,8 @@ export class Instance {
   /** Where the load stands: its end, or the last known progress. */
   loadEvent(): LoadEvent {
     if (this.#error) return { type: "failed", error: this.#error };
-    if (this.#timings) return { type: "ready", timings: this.#timings };
-    const bytes_total = this.#options.checkpoint.manifest.weights.bytes;
-    const { bytes_done, read_ms } = this.#lease?.status() ?? { bytes_done: 0, read_ms: 0 };
-    const eta_ms = bytes_done === 0 ? null : Math.round((read_ms * (bytes_total - bytes_done)) / bytes_done);
-    return { type: "progress", bytes_done, bytes_total, eta_ms };
+    if (this.#load.timings) return { type: "ready", timings: this.#load.timings };
+    return loadProgress(this.#options.checkpoint.manifest.weights.bytes, this.#lease?.status());
   }
 
   /**
@@ -104,20 +91,82 @@ export class Instance {
    */
   async load(): Promise<void> {
     try {
-      const engine = this.#options.launch({
-        onMessage: (message) => this.#onMessage(message),
-        onEnd: (end) => this.#onEnd(end),
-      });
+      const engine = this.#options.launch(this.#observer, this.skeleton);
       this.#engine = engine;
+      this.#parking = new Parking(engine, this.#options.clock);
       void this.#expectHello();
-      const lease = this.#options.acquire();
-      this.#lease = lease;
-      void this.#followRead(lease);
+      const weights_path = await this.#takeWeights();
       await this.#options.verifyHeader();
-      if (this.#state === "loading" && !this.#stopping) engine.send(this.#loadCommand(lease));
+      if (weights_path === null || !this.#isLoading) return;
+      if (engine.hasSkeleton) engine.send({ op: "attach", weights_path });
+      else engine.send({ ...this.skeleton, op: "load", weights_path });
     } catch (error) {
       this.#fail(readError(error, this.#options.checkpoint.directory));
     }
+  }
+
+  /**
+   * Lets weights and KV cache go and keeps the engine process with its model. The host copy stays mapped until the host
+   * tier wants its memory. Errors: `instance_busy`, `state_conflict`, `engine_failed` when the engine ended instead.
+   */
+  async park(): Promise<void> {
+    if (this.#state === "parked") return void (await this.#parkEnd);
+    if (this.#state !== "ready") throw new SllmError("state_conflict", `The instance is ${this.#state}.`);
+    if (this.isBusy) throw new SllmError("instance_busy", "The instance is serving requests.");
+    this.#move("parked"); // From here on it takes no requests.
+    if (this.#parking) this.#parkEnd = this.#parking.park(true);
+    if (!(await this.#parkEnd))
+      throw new SllmError("engine_failed", "The engine process ended when it was parked.");
+    if (this.#stopping) return;
+    this.#options.onParked();
+    this.#lease?.keep(() => this.#letGo());
+  }
+
+  /** The host tier evicts the copy: nothing of it may be mapped when this resolves. The lease ends with it. */
+  async #letGo(): Promise<void> {
+    this.#lease = null;
+    await this.#parking?.park(false);
+  }
+
+  /**
+   * Brings a parked instance back by a new load, which begins before this resolves; nothing happens to one that is not
+   * parked. Errors: `insufficient_memory`; the instance is still parked then.
+   */
+  async resume(): Promise<void> {
+    await this.#parkEnd;
+    if (this.#state !== "parked" || this.#stopping) return;
+    this.#options.onResuming();
+    this.#load = new LoadRecord(this.#options.clock, { isResume: true });
+    this.#move("loading");
+    void this.#attach();
+  }
+
+  async #attach(): Promise<void> {
+    try {
+      const weights_path = await this.#takeWeights();
+      if (weights_path !== null) this.#engine?.send({ op: "attach", weights_path });
+    } catch (error) {
+      this.#fail(readError(error, this.#options.checkpoint.directory));
+    }
+  }
+
+  /** Path of the host copy, being read or there; null when the instance has ended while room was made for it. */
+  async #takeWeights(): Promise<string | null> {
+    const kept = this.#lease?.use() === true ? this.#lease : null;
+    const lease = kept ?? (await this.#options.acquire());
+    if (!this.#isLoading) {
+      // The engine was never told its path.
+      if (kept === null) lease.release();
+      return null;
+    }
+    this.#load.wasPresent = kept !== null || lease.was_present;
+    this.#lease = lease;
+    void this.#followRead(lease);
+    return lease.weights_path;
+  }
+
+  get #isLoading(): boolean {
+    return this.#state === "loading" && !this.#stopping;
   }
 
   /** Runs a request; exactly one `done` or `error` event ends it. The instance must be ready. Returns its number. */
@@ -164,7 +213,7 @@ export class Instance {
 
   /** `requestError` is what clients hear, if that is less than what operators do. */
   #fail(error: WireError, requestError = error): void {
-    if (this.#stopping || (this.#state !== "loading" && this.#state !== "ready")) return;
+    if (this.#stopping || !["loading", "ready", "parked"].includes(this.#state)) return;
     this.#error = error;
     this.#requests.endAll(requestError);
     if (this.#engineEnded || !this.#engine) this.#release();
@@ -181,17 +230,11 @@ export class Instance {
     this.#options.onReleased();
     lease?.release();
   }
-  #released = false;
 
   async #expectHello(): Promise<void> {
-    const timeout = new AbortController();
-    const late = this.#options.clock.sleep(limits.engine_hello_ms, timeout.signal);
-    const first = await Promise.race([late, this.#hello.promise]);
-    timeout.abort();
-    if (first !== "hello" && this.#state === "loading") {
-      const message = `The engine process did not start within ${limits.engine_hello_ms} ms.`;
-      this.#fail({ code: "model_load_failed", message });
-    }
+    if (await settlesInTime(this.#hello.promise, this.#options.clock, limits.engine_hello_ms)) return;
+    const message = `The engine process did not start within ${limits.engine_hello_ms} ms.`;
+    this.#fail({ code: "model_load_failed", message });
   }
 
   /** Passes the progress of the read on and fails with the store's own words, which name file and offset. */
@@ -206,35 +249,25 @@ export class Instance {
     }
   }
 
-  #loadCommand(lease: HostLease): EngineCommand {
-    const { request, checkpoint, engine, threads } = this.#options;
-    return {
-      op: "load",
-      engine,
-      header_path: checkpoint.header_path,
-      weights_path: lease.weights_path,
-      weights_bytes: checkpoint.manifest.weights.bytes,
-      context_tokens: request.context_tokens,
-      slots: request.slots,
-      threads,
-    };
-  }
-
   #onMessage(message: EngineMessage): void {
     switch (message.type) {
       case "hello":
-        this.#processStartMs = this.#sinceStart();
-        this.#hello.resolve("hello");
+        this.#load.helloAfterMs = this.#load.elapsedMs();
+        this.#hello.resolve();
         break;
       case "warm":
+      case "built":
         // The answer to whoever kept the process in reserve; it came after the load began.
         break;
       case "ready":
-        this.#modelBuildMs = message.model_build_ms;
+        this.#load.modelBuildMs = this.#engine?.hasSkeleton ? 0 : message.model_build_ms;
         this.#readyWhenComplete();
         break;
+      case "parked":
+        this.#parking?.onParked();
+        break;
       case "failed":
-        this.#fail(this.#lease?.status().failure ? this.#readFailure() : this.#engineFailure(message.error));
+        this.#fail(this.#loadFailure(message.error));
         break;
       default:
         this.#requests.deliver(message);
@@ -243,38 +276,25 @@ export class Instance {
 
   /** Ready is an engine with a model and a host copy with all its bytes checked. */
   #readyWhenComplete(): void {
-    const lease = this.#lease;
-    if (this.#state !== "loading" || this.#stopping || this.#modelBuildMs === null || !lease) return;
-    const status = lease.status();
-    if (status.state !== "ready") return;
-    this.#timings = {
-      process_start_ms: this.#processStartMs,
-      disk_read_ms: lease.was_present ? 0 : status.read_ms,
-      disk_read_bytes: lease.was_present ? 0 : status.bytes_total,
-      model_build_ms: this.#modelBuildMs,
-      total_ms: this.#sinceStart(),
-    };
+    const status = this.#lease?.status();
+    if (!this.#isLoading || this.#load.modelBuildMs === null || status?.state !== "ready") return;
+    this.#load.finish(status);
     this.#move("ready");
   }
 
   /** The store knows better than the engine why weights did not come. */
-  #readFailure(): WireError {
-    return readError(this.#lease?.status().failure, this.#options.checkpoint.directory);
-  }
-
-  #engineFailure(error: WireError): WireError {
-    return engineError(error, this.#options.checkpoint.directory);
+  #loadFailure(error: WireError): WireError {
+    const { directory } = this.#options.checkpoint;
+    const failure = this.#lease?.status().failure;
+    return failure ? readError(failure, directory) : engineError(error, directory);
   }
 
   #onEnd(end: EngineEnd): void {
     this.#engineEnded = true;
-    this.#hello.resolve("hello");
+    this.#parking?.onEnd();
+    this.#hello.resolve();
     const wasLoading = this.#state === "loading";
     this.#fail(engineEndError(end, wasLoading), engineEndError({ ...end, last_lines: [] }, wasLoading));
     if (this.#state === "failed") this.#release();
-  }
-
-  #sinceStart(): number {
-    return this.#options.clock.monotonicMs() - this.#startedMs;
   }
 }

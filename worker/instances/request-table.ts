@@ -1,10 +1,13 @@
 /** The unfinished requests of one engine: numbers on the private channel, and whom their events concern. */
-import type { EngineMessage } from "../../schema/cluster/engine.ts";
+import type { EngineCommand, EngineMessage } from "../../schema/cluster/engine.ts";
 import type { GenerationEvent } from "../../schema/cluster/generate.ts";
 import type { WireError } from "../../schema/error.ts";
 
+/** What a request asks of the engine. */
+export type GenerateSettings = Omit<Extract<EngineCommand, { op: "generate" }>, "op" | "request">;
+
 /** Messages of the engine that belong to a request. */
-export type RequestMessage = Exclude<EngineMessage, { type: "hello" | "warm" | "ready" | "failed" }>;
+export type RequestMessage = Extract<EngineMessage, { type: "started" | "tokens" | "done" | "error" }>;
 
 export type GenerationListener = (event: GenerationEvent) => void;
 

@@ -1,8 +1,9 @@
+/** The reserve of engine processes, led by hand. Longer than most files because all tests share the led processes. */
 import { beforeEach, expect, test } from "bun:test";
 import type { EngineCommand, EngineMessage } from "../../schema/cluster/engine.ts";
 import { limits } from "../../schema/limits.ts";
 import { ManualClock, settle } from "../../test/support/manual-clock.ts";
-import type { EngineEnd, EngineObserver } from "./engine-process.ts";
+import type { EngineEnd, EngineObserver, Skeleton } from "./engine-process.ts";
 import { StandbyPool } from "./standby-pool.ts";
 
 const killed: EngineEnd = { reason: "signal SIGKILL", last_lines: ["last words"] };
@@ -10,6 +11,7 @@ const killed: EngineEnd = { reason: "signal SIGKILL", last_lines: ["last words"]
 /** One process as the pool's launcher made it, led by hand. */
 class Process {
   readonly pid: number;
+  readonly hasSkeleton = false;
   readonly observer: EngineObserver;
   readonly sent: EngineCommand[] = [];
   isAlive = true;
@@ -73,9 +75,10 @@ beforeEach(() => {
   warnings = [];
 });
 
-async function startPool(size: number): Promise<StandbyPool> {
+async function startPool(size: number, skeletons = 0): Promise<StandbyPool> {
   const pool = new StandbyPool({
     size,
+    skeletons,
     engine: "llama",
     clock,
     log: {
@@ -229,4 +232,81 @@ test("stopping ends the reserve, what was taken lives on, and nothing starts any
   await clock.advance(60_000);
   expect(processes).toHaveLength(2);
   expect(clock.sleeping).toBe(0);
+});
+
+const skeleton = (name: string): Skeleton => ({
+  op: "build",
+  engine: "llama",
+  header_path: `/data/${name}/header.gguf`,
+  weights_bytes: 4096,
+  context_tokens: 64,
+  slots: 1,
+  threads: 1,
+});
+
+test("the likeliest model is built ahead in a process of its own, after the general reserve", async () => {
+  const pool = await startPool(1, 1);
+  pool.setLikely([skeleton("a"), skeleton("b")]);
+  await settle();
+  expect(processes).toHaveLength(1);
+  await processes[0]?.warm();
+  expect(processes[1]?.sent).toEqual([skeleton("a")]);
+  await processes[1]?.say({ type: "built", model_build_ms: 3 });
+  expect([pool.warm, pool.built]).toEqual([1, 1]);
+  const engine = pool.launch(new Taker(), skeleton("a"));
+  expect([engine.pid, engine.hasSkeleton]).toEqual([2, true]);
+  expect(pool.built).toBe(0);
+});
+
+test("a skeleton is for its own model: another one takes a general process or its own", async () => {
+  const pool = await startPool(1, 1);
+  pool.setLikely([skeleton("a")]);
+  await processes[0]?.warm();
+  await processes[1]?.say({ type: "built", model_build_ms: 3 });
+  const other = { ...skeleton("a"), slots: 2 };
+  expect(pool.launch(new Taker(), other)).toMatchObject({ pid: 1, hasSkeleton: false });
+  pool.setLoading(true);
+  expect(pool.launch(new Taker(), other)).toMatchObject({ pid: 3, hasSkeleton: false });
+  expect(pool.built).toBe(1);
+});
+
+test("a skeleton that is still being built is taken by its model", async () => {
+  const pool = await startPool(0, 1);
+  pool.setLikely([skeleton("a")]);
+  await settle();
+  expect(pool.launch(new Taker(), skeleton("a"))).toMatchObject({ pid: 1, hasSkeleton: true });
+});
+
+test("another likely model takes the place of one that is likely no more", async () => {
+  const pool = await startPool(0, 1);
+  pool.setLikely([skeleton("a")]);
+  await settle();
+  await processes[0]?.say({ type: "built", model_build_ms: 3 });
+  pool.setLikely([skeleton("b"), skeleton("a")]);
+  await settle();
+  expect(processes[0]?.isAlive).toBe(false);
+  expect(processes[1]?.sent).toEqual([skeleton("b")]);
+  expect(warnings).toEqual([]);
+});
+
+test("a model that cannot be built is not tried again while it stays likely", async () => {
+  const pool = await startPool(0, 1);
+  pool.setLikely([skeleton("a")]);
+  await settle();
+  await processes[0]?.say({ type: "failed", error: { code: "model_load_failed", message: "no header" } });
+  processes[0]?.end();
+  await clock.advance(120_000);
+  expect(processes).toHaveLength(1);
+  expect(warnings).toMatchObject([{ event: "standby_ended", reason: "no header" }]);
+  pool.setLikely([]);
+  pool.setLikely([skeleton("a")]);
+  await settle();
+  expect(processes).toHaveLength(2);
+});
+
+test("without room for skeletons none is built", async () => {
+  const pool = await startPool(0, 0);
+  pool.setLikely([skeleton("a")]);
+  await clock.advance(60_000);
+  expect(processes).toEqual([]);
 });

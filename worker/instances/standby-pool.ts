@@ -1,16 +1,22 @@
 /**
- * Engine processes in reserve: started ahead, with everything loaded that no model decides. A load takes one, or
- * starts its own process when there is none; the reserve is filled again when no load wants the processor.
+ * Engine processes in reserve: started ahead, with everything loaded that no model decides, and some with the skeleton
+ * of a model that is likely to be wanted. A load takes one, or starts its own process when there is none; the reserve
+ * is filled again when no load wants the processor.
  */
-import type { EngineMessage, engineKinds } from "../../schema/cluster/engine.ts";
+import type { engineKinds } from "../../schema/cluster/engine.ts";
 import { limits } from "../../schema/limits.ts";
 import { Changes } from "../changes.ts";
 import type { Clock, Log } from "../ports.ts";
-import type { EngineEnd, EngineHandle, EngineObserver, LaunchEngine } from "./engine-process.ts";
+import { settlesInTime } from "../within-time.ts";
+import type { EngineEnd, LaunchEngine, Skeleton } from "./engine-process.ts";
+import { skeletonKey } from "./likely-models.ts";
+import { Standby } from "./standby.ts";
 
 export interface StandbyPoolOptions {
   /** How many wait at most; 0 turns the reserve off. */
   readonly size: number;
+  /** How many hold a skeleton beside these. */
+  readonly skeletons: number;
   readonly launch: LaunchEngine;
   readonly engine: (typeof engineKinds)[number];
   readonly clock: Clock;
@@ -22,6 +28,9 @@ export class StandbyPool {
   readonly #options: StandbyPoolOptions;
   readonly #standbys: Standby[] = [];
   readonly #changes = new Changes();
+  #likely: readonly Skeleton[] = [];
+  /** What could not be built, until it is likely no more: its header may be gone. */
+  readonly #refused = new Set<string>();
   #isLoading = false;
   /** Earliest time of the next start. */
   #notBeforeMs = 0;
@@ -35,7 +44,12 @@ export class StandbyPool {
 
   /** Processes that wait with everything loaded. */
   get warm(): number {
-    return this.#standbys.filter((standby) => standby.isWarm).length;
+    return this.#standbys.filter((standby) => standby.isReady && standby.skeleton === null).length;
+  }
+
+  /** Processes that wait with a skeleton. */
+  get built(): number {
+    return this.#standbys.filter((standby) => standby.isReady && standby.skeleton !== null).length;
   }
 
   /** Begins to fill the reserve and keeps it full. */
@@ -43,16 +57,31 @@ export class StandbyPool {
     this.#filling = this.#keepFull();
   }
 
-  /** Takes a process out of the reserve, the readiest first, or starts one. */
-  readonly launch: LaunchEngine = (observer) => {
+  /**
+   * Takes a process out of the reserve, one with the wanted skeleton before a general one and the readiest of each
+   * first, or starts one. What holds the skeleton of another model stays.
+   */
+  readonly launch: LaunchEngine = (observer, wanted) => {
     const usable = this.#standbys.filter((one) => one.failure === null && one.isRunning());
-    const standby = usable.find((one) => one.isWarm) ?? usable[0];
-    if (!standby) return this.#options.launch(observer);
+    const key = wanted && skeletonKey(wanted);
+    const built = usable.filter((one) => one.skeleton !== null && one.key === key);
+    const general = usable.filter((one) => one.skeleton === null);
+    const readiest = (some: readonly Standby[]) => some.find((one) => one.isReady) ?? some[0];
+    const standby = readiest(built) ?? readiest(general);
+    if (!standby) return this.#options.launch(observer, wanted);
     this.#remove(standby);
-    if (standby.isWarm) this.#failures = 0;
+    if (standby.isReady) this.#failures = 0;
     this.#changes.notify();
     return standby.handOver(observer);
   };
+
+  /** Models that are likely to be wanted, the likeliest first; the reserve of skeletons follows them. */
+  setLikely(skeletons: readonly Skeleton[]): void {
+    this.#likely = skeletons.slice(0, this.#options.skeletons);
+    const keys = new Set(this.#likely.map(skeletonKey));
+    for (const key of this.#refused) if (!keys.has(key)) this.#refused.delete(key);
+    this.#changes.notify();
+  }
 
   /** While instances load nothing is started: it would take the processor from them. */
   setLoading(isLoading: boolean): void {
@@ -72,11 +101,29 @@ export class StandbyPool {
   /** One start after the other: they share the processor with running instances. */
   async #keepFull(): Promise<void> {
     while (!this.#stopped) {
-      const { size, clock } = this.#options;
-      const wait_ms = this.#notBeforeMs - clock.monotonicMs();
-      if (this.#isLoading || this.#standbys.length >= size) await this.#changes.wait();
+      const wait_ms = this.#notBeforeMs - this.#options.clock.monotonicMs();
+      const missing = this.#missing();
+      if (this.#isLoading || missing === undefined) await this.#changes.wait();
       else if (wait_ms > 0) await this.#sleep(wait_ms);
-      else await this.#startOne();
+      else await this.#startOne(missing);
+    }
+  }
+
+  /** What to start next: a skeleton, null for a general process, undefined for nothing. */
+  #missing(): Skeleton | null | undefined {
+    if (this.#standbys.filter((one) => one.skeleton === null).length < this.#options.size) return null;
+    return this.#likely.find((wanted) => {
+      const key = skeletonKey(wanted);
+      return !this.#refused.has(key) && !this.#standbys.some((one) => one.key === key);
+    });
+  }
+
+  /** Makes room for a skeleton where there are too many: those of models that are likely no more go. */
+  #endUnlikely(): void {
+    const keys = new Set(this.#likely.map(skeletonKey));
+    for (const one of this.#standbys.filter((one) => one.skeleton !== null && !keys.has(one.key))) {
+      this.#remove(one);
+      void one.stop();
     }
   }
 
@@ -86,25 +133,31 @@ export class StandbyPool {
     enough.abort();
   }
 
-  /** Resolves when the process is warm, taken or gone. */
-  async #startOne(): Promise<void> {
+  /** Resolves when the process is ready to be taken, taken or gone. */
+  async #startOne(skeleton: Skeleton | null): Promise<void> {
     const { launch, engine, clock } = this.#options;
-    const standby = new Standby(engine, clock.monotonicMs(), (end) => this.#onEnd(standby, end));
+    if (skeleton !== null) this.#endUnlikely();
+    const standby = new Standby({
+      engine,
+      skeleton,
+      started_ms: clock.monotonicMs(),
+      onEnd: (end) => this.#onEnd(standby, end),
+    });
     this.#standbys.push(standby);
     standby.begin(launch);
-    const settled = new AbortController();
-    const late = clock.sleep(limits.engine_hello_ms, settled.signal).then(() => "late");
-    if ((await Promise.race([late, standby.settled])) === "late") standby.kill();
-    settled.abort();
-    if (standby.isWarm) this.#options.log.info("standby_warm", { pid: standby.pid });
+    if (!(await settlesInTime(standby.settled, clock, limits.engine_hello_ms))) standby.kill();
+    if (standby.isReady)
+      this.#options.log.info(skeleton ? "standby_built" : "standby_warm", { pid: standby.pid });
   }
 
   #onEnd(standby: Standby, end: EngineEnd): void {
-    this.#remove(standby);
-    if (this.#stopped) return;
+    // One that is not among them was ended because its model is likely no more.
+    if (!this.#remove(standby) || this.#stopped) return;
+    if (standby.skeleton !== null && !standby.isReady) this.#refused.add(standby.key);
     const longest_ms = limits.standby_back_off_longest_ms;
     // One that waited this long had started well: its end is a new story.
-    const waitedWell = standby.isWarm && this.#options.clock.monotonicMs() - standby.started_ms >= longest_ms;
+    const waitedWell =
+      standby.isReady && this.#options.clock.monotonicMs() - standby.started_ms >= longest_ms;
     this.#failures = waitedWell ? 1 : this.#failures + 1;
     const pause_ms = Math.min(longest_ms, limits.standby_back_off_ms * 2 ** (this.#failures - 1));
     this.#pause(pause_ms);
@@ -113,83 +166,14 @@ export class StandbyPool {
     this.#changes.notify();
   }
 
-  #remove(standby: Standby): void {
+  /** False when it had been removed before. */
+  #remove(standby: Standby): boolean {
     const at = this.#standbys.indexOf(standby);
     if (at !== -1) this.#standbys.splice(at, 1);
+    return at !== -1;
   }
 
   #pause(pause_ms: number): void {
     this.#notBeforeMs = Math.max(this.#notBeforeMs, this.#options.clock.monotonicMs() + pause_ms);
-  }
-}
-
-/** One process in reserve. From its hand-over on everything it says goes to its instance. */
-class Standby implements EngineObserver {
-  readonly started_ms: number;
-  readonly #engine: (typeof engineKinds)[number];
-  readonly #onEnd: (end: EngineEnd) => void;
-  readonly #settled = Promise.withResolvers<void>();
-  #handle: EngineHandle | null = null;
-  #hello: EngineMessage | null = null;
-  #taker: EngineObserver | null = null;
-  isWarm = false;
-  /** Why it could not be made ready, in its own words; it is about to end and of no use. */
-  failure: string | null = null;
-
-  constructor(engine: (typeof engineKinds)[number], started_ms: number, onEnd: (end: EngineEnd) => void) {
-    this.started_ms = started_ms;
-    this.#engine = engine;
-    this.#onEnd = onEnd;
-  }
-
-  get pid(): number | null {
-    return this.#handle?.pid ?? null;
-  }
-
-  isRunning(): boolean {
-    return this.#handle?.isRunning() ?? false;
-  }
-
-  /** Resolves when it is warm, handed over or gone. */
-  get settled(): Promise<void> {
-    return this.#settled.promise;
-  }
-
-  begin(launch: LaunchEngine): void {
-    this.#handle = launch(this);
-    this.#handle.send({ op: "warm", engine: this.#engine });
-  }
-
-  handOver(observer: EngineObserver): EngineHandle {
-    if (!this.#handle) throw new Error("a process that was not started cannot be handed over");
-    this.#taker = observer;
-    if (this.#hello) observer.onMessage(this.#hello);
-    this.#settled.resolve();
-    return this.#handle;
-  }
-
-  async stop(): Promise<void> {
-    await this.#handle?.stop();
-  }
-
-  kill(): void {
-    this.#handle?.kill();
-  }
-
-  onMessage(message: EngineMessage): void {
-    if (this.#taker) this.#taker.onMessage(message);
-    else if (message.type === "hello") this.#hello = message;
-    else if (message.type === "failed") this.failure = message.error.message;
-    else if (message.type === "warm") {
-      this.isWarm = true;
-      this.#settled.resolve();
-    }
-  }
-
-  onEnd(end: EngineEnd): void {
-    if (this.#taker) this.#taker.onEnd(end);
-    else this.#onEnd(end);
-    this.isWarm = false;
-    this.#settled.resolve();
   }
 }

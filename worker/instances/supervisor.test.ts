@@ -21,6 +21,8 @@ let checkpoint: TinyCheckpoint;
 let memory: DeviceMemory;
 let engines: EngineObserver[];
 let supervisor: Supervisor;
+/** Slots of the models that are likely to be wanted. */
+let likely: number[];
 
 beforeEach(() => {
   folder = mkdtempSync(path.join(tmpdir(), "sllm-supervisor-"));
@@ -60,6 +62,7 @@ beforeEach(() => {
       engines.push(observer);
       return {
         pid: engines.length,
+        hasSkeleton: false,
         isRunning: () => true,
         send: () => {},
         stop: async () => {},
@@ -72,6 +75,9 @@ beforeEach(() => {
     log,
     onChange: () => {},
     onLoading: () => {},
+    onLikely: (skeletons) => {
+      likely = skeletons.map((skeleton) => skeleton.slots);
+    },
   });
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
@@ -184,4 +190,39 @@ test("shutting down ends everything and starts nothing any more", async () => {
   await supervisor.stopAll();
   expect(supervisor.status()).toEqual([]);
   await expect(supervisor.load(request(2))).rejects.toMatchObject({ code: "state_conflict" });
+});
+
+test("a parked instance leaves its memory to others and needs it again to come back", async () => {
+  await loadReady(1);
+  await loadReady(2);
+  const parking = supervisor.park(request(1).instance_id);
+  engines[0]?.onMessage({ type: "parked", weights_kept: true });
+  await parking;
+  expect(memory.free_bytes).toBeGreaterThan(0);
+  await expect(supervisor.load(request(1, { slots: 2 }))).rejects.toMatchObject({ code: "state_conflict" });
+  const resumed = await supervisor.load(request(1));
+  expect(resumed.state).toBe("loading");
+  expect(memory.free_bytes).toBe(0);
+});
+
+test("without room a parked instance is told so and stays as it is", async () => {
+  await loadReady(1);
+  await loadReady(2);
+  const parking = supervisor.park(request(1).instance_id);
+  engines[0]?.onMessage({ type: "parked", weights_kept: true });
+  await parking;
+  memory.book("i-other", memory.free_bytes);
+  await expect(supervisor.load(request(1))).rejects.toMatchObject({ code: "insufficient_memory" });
+  expect(supervisor.get(request(1).instance_id).state).toBe("parked");
+});
+
+test("what ran and runs no more is likely to be wanted; a parked instance counts as running", async () => {
+  await loadReady(1);
+  expect(likely).toEqual([]);
+  const parking = supervisor.park(request(1).instance_id);
+  engines[0]?.onMessage({ type: "parked", weights_kept: true });
+  await parking;
+  expect(likely).toEqual([]);
+  await supervisor.unload(request(1).instance_id, { if_idle: true });
+  expect(likely).toEqual([1]);
 });

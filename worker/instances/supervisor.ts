@@ -6,13 +6,14 @@ import type { WorkerStatus } from "../../schema/cluster/status.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { InstanceId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
-import { instanceMemoryBytes } from "../../schema/memory.ts";
+import { instanceMemoryBytes, parkedMemoryBytes } from "../../schema/memory.ts";
 import type { DiskTier, StoredCheckpoint } from "../checkpoints/disk-tier.ts";
 import type { HostTier } from "../checkpoints/host-tier.ts";
 import type { Clock, Log } from "../ports.ts";
 import type { DeviceMemory } from "./device-memory.ts";
-import type { LaunchEngine } from "./engine-process.ts";
+import type { LaunchEngine, Skeleton } from "./engine-process.ts";
 import { Instance } from "./instance.ts";
+import { LikelyModels } from "./likely-models.ts";
 
 export interface SupervisorOptions {
   readonly disk: DiskTier;
@@ -28,11 +29,14 @@ export interface SupervisorOptions {
   readonly onChange: () => void;
   /** Told after each such change whether any instance is loading, and before its process is started. */
   readonly onLoading: (isLoading: boolean) => void;
+  /** Told after each such change which models that do not run are likely to be wanted, the likeliest first. */
+  readonly onLikely: (skeletons: readonly Skeleton[]) => void;
 }
 
 export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #instances = new Map<InstanceId, Instance>();
+  readonly #likely = new LikelyModels();
   /** Loads whose checkpoint is being looked up: the same id must not begin twice meanwhile. */
   readonly #beginning = new Map<InstanceId, Promise<Instance>>();
   #draining = false;
@@ -42,7 +46,8 @@ export class Supervisor {
   }
 
   /**
-   * Starts an instance, or finds the one that already has this id. Resolves as soon as the load has begun. Errors:
+   * Starts an instance, or finds the one that already has this id: a parked one is resumed. Resolves as soon as the load
+   * has begun. Errors:
    * `checkpoint_unavailable`, `checkpoint_invalid`, `insufficient_memory`, `overloaded`, `state_conflict`,
    * `not_found` for a device that is not here.
    */
@@ -50,10 +55,24 @@ export class Supervisor {
     const { instance_id } = request;
     const known = this.#instances.get(instance_id) ?? this.#beginning.get(instance_id);
     // Without a wait in between, so that nobody else begins meanwhile.
-    if (known) return sameLoad(await known, request);
+    if (known) return await this.#again(sameLoad(await known, request));
     const begun = this.#begin(request).finally(() => this.#beginning.delete(instance_id));
     this.#beginning.set(instance_id, begun);
     return begun;
+  }
+
+  async #again(instance: Instance): Promise<Instance> {
+    if (instance.state !== "parked") return instance;
+    this.#admit();
+    await instance.resume();
+    // What is booked leaves less for copies that nobody uses.
+    this.#options.host.trim();
+    return instance;
+  }
+
+  /** Parks an idle instance. Errors: `not_found`, `instance_busy`, `state_conflict`, `engine_failed`. */
+  async park(instance_id: InstanceId): Promise<void> {
+    await this.get(instance_id).park();
   }
 
   /** The instance of an id. Errors: `not_found` when there is none or it is gone. */
@@ -124,6 +143,8 @@ export class Supervisor {
 
   #create(request: LoadRequest, checkpoint: StoredCheckpoint): Instance {
     const { host, disk, memory, launch, engine, threads, clock, onChange } = this.#options;
+    const { instance_id, context_tokens, slots } = request;
+    const { model, weights } = checkpoint.manifest;
     const instance = new Instance({
       request,
       checkpoint,
@@ -131,14 +152,17 @@ export class Supervisor {
       threads,
       launch,
       clock,
-      acquire: () => {
-        const lease = host.acquire(checkpoint);
+      acquire: async () => {
+        const lease = await host.acquire(checkpoint);
         // What is booked leaves less for copies that nobody uses.
         host.trim();
         return lease;
       },
       verifyHeader: () => disk.verifyHeader(checkpoint),
-      onReleased: () => memory.release(request.instance_id),
+      onParked: () => memory.rebook(instance_id, parkedMemoryBytes()),
+      onResuming: () =>
+        memory.rebook(instance_id, instanceMemoryBytes(model, weights.bytes, context_tokens, slots)),
+      onReleased: () => memory.release(instance_id),
       onChange: () => {
         this.#note(instance);
         onChange();
@@ -159,7 +183,11 @@ export class Supervisor {
 
   /** One log line per change of state. */
   #note(instance: Instance): void {
-    this.#options.onLoading([...this.#instances.values()].some((one) => one.state === "loading"));
+    const all = [...this.#instances.values()];
+    this.#options.onLoading(all.some((one) => one.state === "loading"));
+    if (instance.state === "ready") this.#likely.used(instance.skeleton, this.#options.clock.monotonicMs());
+    const live = all.filter((one) => one.state !== "gone" && one.state !== "failed");
+    this.#options.onLikely(this.#likely.without(live.map((one) => one.skeleton)));
     const { state, error, request } = instance;
     const fields = { instance_id: request.instance_id, model_id: request.model_id };
     if (state === "failed") {

@@ -60,7 +60,14 @@ export class Worker {
     this.#devices = [{ device_id: cpuDeviceId, kind: "cpu", memory_bytes: memory.capacity_bytes }];
     this.#disk = new DiskTier({ directory: path.join(config.data_dir, "checkpoints"), log });
     this.#host = newHostTier(parts, memory);
-    this.#standbys = new StandbyPool({ size: config.worker.standby_engines, launch, engine, clock, log });
+    this.#standbys = new StandbyPool({
+      size: config.worker.standby_engines,
+      skeletons: config.worker.standby_skeletons,
+      launch,
+      engine,
+      clock,
+      log,
+    });
     this.#supervisor = new Supervisor({
       disk: this.#disk,
       host: this.#host,
@@ -73,6 +80,7 @@ export class Worker {
       log,
       onChange: () => this.#link?.notify(),
       onLoading: (isLoading) => this.#standbys.setLoading(isLoading),
+      onLikely: (skeletons) => this.#standbys.setLikely(skeletons),
     });
     this.#app = createWorkerApp({
       cluster_token: parts.cluster_token,
@@ -151,6 +159,7 @@ export class Worker {
       devices: this.#devices,
       placements: await this.#placements(),
       standby_engines: this.#standbys.warm,
+      standby_skeletons: this.#standbys.built,
       instances: this.#supervisor.status(),
     };
   }

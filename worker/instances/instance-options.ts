@@ -1,0 +1,42 @@
+/** What an instance needs of the worker around it. */
+import type { engineKinds } from "../../schema/cluster/engine.ts";
+import type { LoadRequest } from "../../schema/cluster/instances.ts";
+import type { StoredCheckpoint } from "../checkpoints/disk-tier.ts";
+import type { HostLease } from "../checkpoints/host-lease.ts";
+import type { Clock } from "../ports.ts";
+import type { LaunchEngine, Skeleton } from "./engine-process.ts";
+
+export interface InstanceOptions {
+  readonly request: LoadRequest;
+  readonly checkpoint: StoredCheckpoint;
+  readonly engine: (typeof engineKinds)[number];
+  readonly threads: number;
+  readonly launch: LaunchEngine;
+  /** Takes a share of the checkpoint's host copy. */
+  readonly acquire: () => Promise<HostLease>;
+  /** Resolves when the checkpoint's header is known to be good. */
+  readonly verifyHeader: () => Promise<void>;
+  readonly clock: Clock;
+  /** Called after every change of state. */
+  readonly onChange: () => void;
+  /** Called when a parked instance has let its memory go, so that less is booked. */
+  readonly onParked: () => void;
+  /** Books the memory of a parked instance that is to run again. Errors: `insufficient_memory`. */
+  readonly onResuming: () => void;
+  /** Called once, when the process is gone. */
+  readonly onReleased: () => void;
+}
+
+/** What an engine builds for the instance before it has weights. */
+export function skeletonOf(options: InstanceOptions): Skeleton {
+  const { request, checkpoint, engine, threads } = options;
+  return {
+    op: "build",
+    engine,
+    header_path: checkpoint.header_path,
+    weights_bytes: checkpoint.manifest.weights.bytes,
+    context_tokens: request.context_tokens,
+    slots: request.slots,
+    threads,
+  };
+}
