@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "abi/guard.h"
+#include "abi/read_request.h"
 #include "core/limits.h"
 #include "engine/echo_backend.h"
 #include "engine/engine.h"
@@ -70,34 +71,6 @@ Status build(const sllm_engine_params &p, sllm_engine **out, std::unique_ptr<sll
     std::unique_ptr<sllm::Backend> backend;
     if (Status s = build_backend(p, &backend); !s.ok()) return s;
     *engine = std::make_unique<sllm_engine>(std::move(backend), p.queue == 0 ? limits::engine_queue : p.queue);
-    return {};
-}
-
-Status read_request(const sllm_request &r, sllm::Request *out) {
-    if (r.n_prompt > limits::context_tokens) {
-        return {Code::context_overflow, "the prompt has " + std::to_string(r.n_prompt) + " tokens"};
-    }
-    if ((r.prompt == nullptr && r.n_prompt > 0) || (r.stop == nullptr && r.n_stop > 0)) {
-        return {Code::invalid_argument, "prompt or stop is NULL"};
-    }
-    if (r.n_stop > limits::stop_strings) {
-        return {Code::invalid_argument, "at most " + std::to_string(limits::stop_strings) + " stop strings"};
-    }
-    out->number = r.request;
-    if (r.n_prompt > 0) out->prompt.assign(r.prompt, r.prompt + r.n_prompt);
-    out->max_tokens = r.max_tokens;
-    out->ignore_eos = r.ignore_eos != 0;
-    out->sampling.temperature = r.temperature;
-    out->sampling.top_p = r.top_p == 0 ? 1 : r.top_p;
-    out->sampling.min_p = r.min_p;
-    out->sampling.top_k = r.top_k;
-    out->sampling.seed = r.seed;
-    for (std::uint32_t i = 0; i < r.n_stop; i++) {
-        if (r.stop[i].data == nullptr || r.stop[i].bytes == 0 || r.stop[i].bytes > limits::stop_bytes) {
-            return {Code::invalid_argument, "a stop string has 1 to " + std::to_string(limits::stop_bytes) + " bytes"};
-        }
-        out->stops.emplace_back(r.stop[i].data, r.stop[i].bytes);
-    }
     return {};
 }
 

@@ -17,7 +17,10 @@ static_assert(sizeof(sllm_engine_params) == 72 && offsetof(sllm_engine_params, l
 static_assert(sizeof(sllm_engine_info) == 56 && offsetof(sllm_engine_info, model_build_ms) == 16 &&
               offsetof(sllm_engine_info, uploaded_bytes) == 32);
 static_assert(sizeof(sllm_text) == 16);
-static_assert(sizeof(sllm_request) == 88 && offsetof(sllm_request, request) == 8 &&
+static_assert(sizeof(sllm_logit_bias) == 8 && sizeof(sllm_logprob) == 16);
+static_assert(sizeof(sllm_request) == 160 && offsetof(sllm_request, typical_p) == 88 &&
+              offsetof(sllm_request, logit_bias) == 128 && offsetof(sllm_request, constraint_bytes) == 152);
+static_assert(offsetof(sllm_request, request) == 8 &&
               offsetof(sllm_request, max_tokens) == 32 && offsetof(sllm_request, temperature) == 48 &&
               offsetof(sllm_request, top_k) == 72 && offsetof(sllm_request, stop) == 80);
 static_assert(sizeof(sllm_event) == 64 && offsetof(sllm_event, text_offset) == 24 &&

@@ -2,11 +2,11 @@
 import { CallMemory, cString } from "./call-memory.ts";
 import { checkStatus, fillText } from "./checked-calls.ts";
 import { toSafeNumber } from "./errors.ts";
+import { type DrainBuffers, decodeEvents, type NativeEvent } from "./native-events.ts";
 import {
   engineInfo,
   type engineKind,
-  event,
-  type eventKind,
+  logitBias,
   request as requestStruct,
   statuses,
   textSpan,
@@ -14,7 +14,6 @@ import {
 import type { NativeBinding, NativeHandle } from "./symbols.ts";
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder();
 
 export interface NativeEngineParams {
   readonly kind: keyof typeof engineKind;
@@ -56,43 +55,21 @@ export interface NativeRequest {
   readonly top_p: number;
   readonly min_p: number;
   readonly stop: readonly string[];
+  readonly typical_p?: number;
+  readonly repeat_penalty?: number;
+  readonly repeat_last_n?: number;
+  readonly presence_penalty?: number;
+  readonly frequency_penalty?: number;
+  readonly logit_bias?: readonly NativeLogitBias[];
+  /** So many likeliest alternatives are told with each token; left out: no log-probabilities at all. */
+  readonly top_logprobs?: number;
+  /** JSON of what the answer must look like, see sllm_request; left out: anything. */
+  readonly constraint?: string;
 }
 
-/** sllm_event with its text; see the header for which members a kind fills. */
-export interface NativeEvent {
-  readonly request: number;
-  readonly kind: (typeof eventKind)[keyof typeof eventKind];
-  readonly status: number;
+export interface NativeLogitBias {
   readonly token: number;
-  readonly index: number;
-  readonly text: string;
-  readonly prompt_tokens: number;
-  readonly queue_ms: number;
-  readonly prefill_ms: number;
-  readonly decode_ms: number;
-}
-
-/** Buffers of a drain loop, used again and again; `text` grows when one event's text does not fit. */
-export interface DrainBuffers {
-  readonly events: Uint8Array;
-  readonly view: DataView;
-  readonly capacity: number;
-  text: Uint8Array;
-  readonly count: BigUint64Array;
-  readonly text_bytes: BigUint64Array;
-}
-
-/** Buffers for up to `capacity` events per drain. */
-export function newDrainBuffers(capacity: number): DrainBuffers {
-  const events = new Uint8Array(new ArrayBuffer(capacity * event.bytes));
-  return {
-    events,
-    view: new DataView(events.buffer),
-    capacity,
-    text: new Uint8Array(capacity * 64),
-    count: new BigUint64Array(1),
-    text_bytes: new BigUint64Array(1),
-  };
+  readonly bias: number;
 }
 
 /** Dispose of it only where it was created (a borrowed engine never); calls afterwards throw. */
@@ -184,6 +161,7 @@ export class NativeEngine implements Disposable {
         i * textSpan.bytes,
       );
     }
+    const constraint = encoder.encode(request.constraint ?? "");
     const encoded = requestStruct.encode({
       ignore_eos: request.ignore_eos ? 1 : 0,
       request: BigInt(request.request),
@@ -197,6 +175,16 @@ export class NativeEngine implements Disposable {
       top_k: request.top_k,
       n_stop: request.stop.length,
       stop: memory.address(stop),
+      typical_p: request.typical_p ?? 1,
+      repeat_penalty: request.repeat_penalty ?? 1,
+      repeat_last_n: request.repeat_last_n ?? 0,
+      presence_penalty: request.presence_penalty ?? 0,
+      frequency_penalty: request.frequency_penalty ?? 0,
+      logprobs: request.top_logprobs === undefined ? 0 : request.top_logprobs + 1,
+      logit_bias: memory.address(encodeBias(request.logit_bias ?? [])),
+      n_logit_bias: BigInt(request.logit_bias?.length ?? 0),
+      constraint: memory.address(constraint),
+      constraint_bytes: BigInt(constraint.length),
     });
     const status = this.#binding.calls.sllm_engine_submit(this.#open(), encoded);
     checkStatus("sllm_engine_submit", this.#binding, status);
@@ -251,25 +239,9 @@ export class NativeEngine implements Disposable {
   }
 }
 
-function decodeEvents(buffers: DrainBuffers): NativeEvent[] {
-  const events: NativeEvent[] = [];
-  const count = toSafeNumber(buffers.count[0] ?? 0n, "number of events");
-  for (let i = 0; i < count; i++) {
-    const found = event.decode(buffers.view, i * event.bytes);
-    const text = buffers.text.subarray(found.text_offset, found.text_offset + found.text_bytes);
-    events.push({
-      request: toSafeNumber(found.request, "request number"),
-      // The header defines no other kinds; one that came later would be of another ABI version.
-      kind: found.kind as NativeEvent["kind"],
-      status: found.status,
-      token: found.token,
-      index: found.index,
-      text: text.length === 0 ? "" : decoder.decode(text),
-      prompt_tokens: found.prompt_tokens,
-      queue_ms: found.queue_ms,
-      prefill_ms: found.prefill_ms,
-      decode_ms: found.decode_ms,
-    });
-  }
-  return events;
+function encodeBias(entries: readonly NativeLogitBias[]): Uint8Array {
+  const encoded = new Uint8Array(new ArrayBuffer(entries.length * logitBias.bytes));
+  for (const [i, entry] of entries.entries())
+    encoded.set(logitBias.encode({ ...entry }), i * logitBias.bytes);
+  return encoded;
 }

@@ -11,8 +11,10 @@ import { abiVersion, engineKind, engineParams, storeParams } from "./sllm-struct
 import type { NativeBinding, NativeHandle, NativeLoader } from "./symbols.ts";
 
 export { NativeLoadError, SllmNativeError, toSafeNumber } from "./errors.ts";
-export type { DrainBuffers, NativeEngineParams, NativeEvent, NativeRequest } from "./native-engine.ts";
-export { NativeEngine, newDrainBuffers } from "./native-engine.ts";
+export type { NativeEngineParams, NativeLogitBias, NativeRequest } from "./native-engine.ts";
+export { NativeEngine } from "./native-engine.ts";
+export type { DrainBuffers, NativeEvent, NativeLogprob } from "./native-events.ts";
+export { newDrainBuffers } from "./native-events.ts";
 export type {
   NativeArenaStatus,
   NativeLoadParams,

@@ -113,6 +113,10 @@ export const engineInfo = struct("sllm_engine_info", {
 
 export const textSpan = struct("sllm_text", { data: "pointer", bytes: "u64" });
 
+export const logitBias = struct("sllm_logit_bias", { token: "i32", bias: "f32" });
+
+export const logprob = struct("sllm_logprob", { token: "i32", piece_bytes: "u32", logprob: "f64" });
+
 export const request = struct("sllm_request", {
   struct_size: "u32",
   ignore_eos: "u32",
@@ -127,6 +131,16 @@ export const request = struct("sllm_request", {
   top_k: "u32",
   n_stop: "u32",
   stop: "pointer",
+  typical_p: "f64",
+  repeat_penalty: "f64",
+  presence_penalty: "f64",
+  frequency_penalty: "f64",
+  repeat_last_n: "u32",
+  logprobs: "u32",
+  logit_bias: "pointer",
+  n_logit_bias: "u64",
+  constraint: "pointer",
+  constraint_bytes: "u64",
 });
 
 export const event = struct("sllm_event", {
@@ -138,7 +152,7 @@ export const event = struct("sllm_event", {
   text_offset: "u32",
   text_bytes: "u32",
   prompt_tokens: "u32",
-  reserved: "u32",
+  logprob_bytes: "u32",
   queue_ms: "f64",
   prefill_ms: "f64",
   decode_ms: "f64",
@@ -153,6 +167,8 @@ export const structs = [
   engineParams,
   engineInfo,
   textSpan,
+  logitBias,
+  logprob,
   request,
   event,
 ] as const;

@@ -4,9 +4,9 @@
  */
 
 /** A kind of member: numbers of a width, an address, or a fixed array of characters. */
-export type FieldKind = "u32" | "i32" | "u64" | "f64" | "pointer" | `char[${number}]`;
+export type FieldKind = "u32" | "i32" | "u64" | "f32" | "f64" | "pointer" | `char[${number}]`;
 
-type ValueOf<K extends FieldKind> = K extends "u32" | "i32" | "f64"
+type ValueOf<K extends FieldKind> = K extends "u32" | "i32" | "f32" | "f64"
   ? number
   : K extends "u64" | "pointer"
     ? bigint
@@ -33,7 +33,7 @@ export interface Struct<F extends Record<string, FieldKind>> {
   decode(view: DataView, offset?: number): StructValues<F>;
 }
 
-const numberBytes = { u32: 4, i32: 4, u64: 8, f64: 8, pointer: 8 } as const;
+const numberBytes = { u32: 4, i32: 4, u64: 8, f32: 4, f64: 8, pointer: 8 } as const;
 const decoder = new TextDecoder();
 
 function isNumberKind(kind: FieldKind): kind is keyof typeof numberBytes {
@@ -61,6 +61,7 @@ function write(view: DataView, field: StructField, value: unknown): void {
     view.setBigUint64(offset, value, true);
   } else if (kind === "u32" && typeof value === "number") view.setUint32(offset, value, true);
   else if (kind === "i32" && typeof value === "number") view.setInt32(offset, value, true);
+  else if (kind === "f32" && typeof value === "number") view.setFloat32(offset, value, true);
   else if (kind === "f64" && typeof value === "number") view.setFloat64(offset, value, true);
   else throw new TypeError(`${field.name} is a ${kind} and cannot hold a ${typeof value}`);
 }
@@ -72,6 +73,8 @@ function read(view: DataView, field: StructField, base: number): number | bigint
       return view.getUint32(at, true);
     case "i32":
       return view.getInt32(at, true);
+    case "f32":
+      return view.getFloat32(at, true);
     case "f64":
       return view.getFloat64(at, true);
     case "u64":

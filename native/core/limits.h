@@ -10,6 +10,13 @@ namespace sllm::limits {
 inline constexpr std::uint32_t stop_strings = 16;
 inline constexpr std::uint64_t stop_bytes = 256;
 
+// Tokens that one request may favour or avoid, and alternatives that are told with each token.
+inline constexpr std::size_t logit_bias = 1'024;
+inline constexpr std::uint32_t top_logprobs = 20;
+
+// What one answer must look like: JSON around a grammar. A schema of 64 KiB becomes a grammar several times as long.
+inline constexpr std::uint64_t constraint_bytes = std::uint64_t{4} << 20;
+
 // Parallel sequences of one instance; libllama's own bound is the same.
 inline constexpr std::uint32_t slots = 256;
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/status.h"
+#include "engine/sampling_params.h"
 
 namespace sllm {
 
@@ -34,14 +35,6 @@ struct UploadReport {
     std::uint64_t bytes = 0;
     double upload_ms = 0;
     double wait_ms = 0;  // of it, waiting for bytes of the host copy
-};
-
-struct SamplingParams {
-    double temperature = 0;  // 0: greedy
-    double top_p = 1;
-    double min_p = 0;
-    std::uint32_t top_k = 0;  // 0: all
-    std::uint64_t seed = 0;
 };
 
 // One token of a batch: it takes `position` of the slot's sequence.
@@ -79,17 +72,24 @@ public:
 
     // The rest: compute thread only.
 
-    // A slot begins an empty sequence.
-    virtual Status begin(std::uint32_t slot, const SamplingParams &sampling) = 0;
+    // A slot begins an empty sequence, which will first be filled with the history's tokens: what sampling remembers of
+    // them is rebuilt here. INVALID_ARGUMENT when the constraint cannot be read or does not allow the output.
+    virtual Status begin(std::uint32_t slot, const SamplingParams &sampling, const TokenHistory &history) = 0;
     // A slot's sequence is forgotten.
     virtual void end(std::uint32_t slot) = 0;
     // Computes a batch. After an error the backend is unusable.
     virtual Status decode(std::span<const BatchToken> batch) = 0;
-    // The token at `position` of the slot's sequence, drawn from the output of batch[index] of the last decode.
+    // The token at `position` of the slot's sequence, drawn from the output of batch[index] of the last decode; -1 when
+    // the constraint leaves none. Changes nothing: the same call gives the same token.
     virtual std::int32_t sample(std::uint32_t slot, std::size_t index, std::uint32_t position) = 0;
+    // The token is now part of the slot's output: the next draw knows of it.
+    virtual Status accept(std::uint32_t slot, std::int32_t token) = 0;
+    // Log-probabilities of the output of batch[index], before anything changed the logits, as drain tells them: the
+    // token's first, then those of the `alternatives` likeliest.
+    virtual std::string logprobs(std::size_t index, std::int32_t token, std::uint32_t alternatives) const = 0;
     virtual bool ends_generation(std::int32_t token) const = 0;
-    // Appends the bytes of a token, which may be part of a UTF-8 character.
-    virtual void append_piece(std::int32_t token, std::string *out) const = 0;
+    // Appends the bytes of a token in the slot's answer, which may be part of a UTF-8 character.
+    virtual void append_piece(std::uint32_t slot, std::int32_t token, std::string *out) const = 0;
 };
 
 }  // namespace sllm

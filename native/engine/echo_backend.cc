@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "engine/logprob_record.h"
 #include "engine/messages.h"
 
 namespace sllm {
@@ -43,7 +44,8 @@ Status EchoBackend::park(bool) {
     return {};
 }
 
-Status EchoBackend::begin(std::uint32_t slot, const SamplingParams &) {
+Status EchoBackend::begin(std::uint32_t slot, const SamplingParams &sampling, const TokenHistory &) {
+    if (!sampling.constraint.empty()) return {Code::invalid_argument, "the echo engine has no grammars"};
     slots_[slot] = Slot{};
     return {};
 }
@@ -76,7 +78,15 @@ std::int32_t EchoBackend::sample(std::uint32_t index, std::size_t, std::uint32_t
     return at < slot.prompt.size() ? slot.prompt[at] : end_token;
 }
 
-void EchoBackend::append_piece(std::int32_t token, std::string *out) const {
+std::string EchoBackend::logprobs(std::size_t, std::int32_t token, std::uint32_t alternatives) const {
+    std::string piece;
+    append_piece(0, token, &piece);
+    std::string out;
+    for (std::uint32_t i = 0; i < 1 + std::min(alternatives, 1u); i++) append_logprob(token, 0, piece, &out);
+    return out;
+}
+
+void EchoBackend::append_piece(std::uint32_t, std::int32_t token, std::string *out) const {
     if (token != end_token) out->push_back(static_cast<char>(token));
 }
 

@@ -29,12 +29,16 @@ public:
     Status attach(const std::string &) override { return {}; }
     Status park(bool keep_weights) override;
 
-    Status begin(std::uint32_t slot, const SamplingParams &sampling) override;
+    // Refuses constraints: it says what it was told, whatever that looks like. Other parameters change nothing.
+    Status begin(std::uint32_t slot, const SamplingParams &sampling, const TokenHistory &history) override;
     void end(std::uint32_t slot) override;
     Status decode(std::span<const BatchToken> batch) override;
     std::int32_t sample(std::uint32_t slot, std::size_t index, std::uint32_t position) override;
+    Status accept(std::uint32_t, std::int32_t) override { return {}; }
+    // Every token was certain.
+    std::string logprobs(std::size_t index, std::int32_t token, std::uint32_t alternatives) const override;
     bool ends_generation(std::int32_t token) const override { return token == end_token; }
-    void append_piece(std::int32_t token, std::string *out) const override;
+    void append_piece(std::uint32_t slot, std::int32_t token, std::string *out) const override;
 
 private:
     struct Slot {

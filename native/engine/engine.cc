@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "core/limits.h"
-#include "core/utf8.h"
 #include "engine/batch_plan.h"
+#include "engine/request_check.h"
 
 namespace sllm {
 
@@ -19,9 +19,6 @@ sllm_event event_of(const Session &session, std::uint32_t kind) {
     event.kind = kind;
     return event;
 }
-
-// Unlike a range check by comparison alone, this refuses NaN.
-bool within(double value, double low, double high) { return value >= low && value <= high; }
 
 Status has_failed() { return {Code::engine, "the engine has failed and must be destroyed"}; }
 
@@ -44,36 +41,8 @@ Engine::~Engine() {
     thread_.join();
 }
 
-Status Engine::check(const Request &request) const {
-    const BackendFacts &facts = backend_->facts();
-    if (request.prompt.empty()) return {Code::invalid_argument, "the prompt has no tokens"};
-    if (request.prompt.size() >= facts.context_tokens) {
-        return {Code::context_overflow, "the prompt has " + std::to_string(request.prompt.size()) +
-                                            " tokens, the context " + std::to_string(facts.context_tokens)};
-    }
-    for (const std::int32_t token : request.prompt) {
-        if (token < 0 || static_cast<std::uint32_t>(token) >= facts.vocabulary_tokens) {
-            return {Code::invalid_argument, "token " + std::to_string(token) + " is not in the vocabulary"};
-        }
-    }
-    const SamplingParams &sampling = request.sampling;
-    if (!within(sampling.temperature, 0, 100)) return {Code::invalid_argument, "temperature must be 0 to 100"};
-    if (!within(sampling.top_p, 0, 1)) return {Code::invalid_argument, "top_p must be 0 to 1"};
-    if (!within(sampling.min_p, 0, 1)) return {Code::invalid_argument, "min_p must be 0 to 1"};
-    if (request.stops.size() > limits::stop_strings) {
-        return {Code::invalid_argument, "at most " + std::to_string(limits::stop_strings) + " stop strings"};
-    }
-    for (const std::string &stop : request.stops) {
-        if (stop.empty() || stop.size() > limits::stop_bytes) {
-            return {Code::invalid_argument, "a stop string has 1 to " + std::to_string(limits::stop_bytes) + " bytes"};
-        }
-        if (!is_utf8(stop)) return {Code::invalid_argument, "a stop string is not UTF-8"};
-    }
-    return {};
-}
-
 Status Engine::submit(Request request) {
-    if (Status s = check(request); !s.ok()) return s;
+    if (Status s = check_request(request, backend_->facts()); !s.ok()) return s;
     const std::uint64_t number = request.number;
     auto session = std::make_unique<Session>(std::move(request), env_.now_ms());
     {
@@ -199,7 +168,8 @@ void Engine::admit() {
         const std::uint32_t room = facts.context_tokens - session->prompt_tokens();
         const std::uint64_t asked = session->request.max_tokens;
         session->output_limit = asked == 0 ? room : static_cast<std::uint32_t>(std::min<std::uint64_t>(asked, room));
-        if (Status s = backend_->begin(session->slot, session->request.sampling); !s.ok()) {
+        const TokenHistory history{session->request.prompt, {}};
+        if (Status s = backend_->begin(session->slot, session->request.sampling, history); !s.ok()) {
             if (forget(session->request.number)) push_error(session->request.number, s);
             continue;
         }
@@ -216,12 +186,18 @@ Status Engine::step() {
     if (Status s = backend_->decode(plan.tokens); !s.ok()) return s;
     for (const auto &[session, index] : plan.outputs) {
         const std::uint32_t position = session->prompt_tokens() + session->output_tokens;
-        take_token(*session, backend_->sample(session->slot, index, position));
+        const std::int32_t token = backend_->sample(session->slot, index, position);
+        if (token < 0) {
+            give_up(*session, {Code::invalid_argument, "the constraint leaves no token of the vocabulary"});
+            continue;
+        }
+        const std::uint32_t told = session->request.sampling.logprobs;
+        take_token(*session, token, told == 0 ? std::string() : backend_->logprobs(index, token, told - 1));
     }
     return {};
 }
 
-void Engine::take_token(Session &session, std::int32_t token) {
+void Engine::take_token(Session &session, std::int32_t token, std::string logprobs) {
     const double now = env_.now_ms();
     if (session.output_tokens == 0) session.first_token_ms = now;
     session.last_token_ms = now;
@@ -229,13 +205,14 @@ void Engine::take_token(Session &session, std::int32_t token) {
         finish(session, SLLM_FINISH_STOP, session.text.finish());
         return;
     }
+    if (Status s = backend_->accept(session.slot, token); !s.ok()) return give_up(session, s);
     session.last_token = token;
     std::string piece;
-    backend_->append_piece(token, &piece);
+    backend_->append_piece(session.slot, token, &piece);
     sllm_event event = event_of(session, SLLM_EVENT_TOKEN);
     event.token = token;
     event.index = session.output_tokens++;
-    events_.push(event, session.text.push(piece));
+    events_.push(event, session.text.push(piece), std::move(logprobs));
     if (session.text.stopped()) {
         finish(session, SLLM_FINISH_STOP, {});
     } else if (session.output_tokens == session.output_limit) {
@@ -251,9 +228,18 @@ void Engine::finish(Session &session, std::int32_t reason, std::string text) {
     event.queue_ms = session.started_ms - session.submitted_ms;
     event.prefill_ms = session.first_token_ms - session.started_ms;
     event.decode_ms = session.last_token_ms - session.first_token_ms;
+    if (forget(event.request)) events_.push(event, std::move(text));
+    leave(session);
+}
+
+void Engine::give_up(Session &session, const Status &why) {
+    if (forget(session.request.number)) push_error(session.request.number, why);
+    leave(session);
+}
+
+void Engine::leave(Session &session) {
     backend_->end(session.slot);
     free_slots_.push_back(session.slot);
-    if (forget(event.request)) events_.push(event, std::move(text));
     std::find_if(sessions_.begin(), sessions_.end(), [&](auto &owned) { return owned.get() == &session; })->reset();
 }
 

@@ -42,15 +42,17 @@ public:
 private:
     enum class Weights { absent, moving, present };
 
-    Status check(const Request &request) const;
     void run();
     // The compute thread's; sessions_ is touched by no other.
     bool wait_for_work();
     void drop_cancelled();
     void admit();
     Status step();
-    void take_token(Session &session, std::int32_t token);
+    void take_token(Session &session, std::int32_t token, std::string logprobs);
+    // Each of the first two ends a request, with its event; leave gives its slot back and destroys the session.
     void finish(Session &session, std::int32_t reason, std::string text);
+    void give_up(Session &session, const Status &why);
+    void leave(Session &session);
     void fail_all(const Status &why);
     void push_error(std::uint64_t request, const Status &why);
     bool forget(std::uint64_t request);

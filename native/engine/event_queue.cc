@@ -10,10 +10,10 @@
 
 namespace sllm {
 
-void EventQueue::push(const sllm_event &event, std::string text) {
+void EventQueue::push(const sllm_event &event, std::string text, std::string logprobs) {
     {
         const std::lock_guard lock(mutex_);
-        entries_.push_back({event, std::move(text)});
+        entries_.push_back({event, std::move(text), std::move(logprobs)});
     }
     filled_.notify_one();
 }
@@ -37,15 +37,18 @@ Status EventQueue::drain(sllm_event *out, std::uint64_t cap, std::uint64_t *n, c
     const std::lock_guard lock(mutex_);
     while (*n < cap && !entries_.empty()) {
         Entry &entry = entries_.front();
-        if (entry.text.size() > text_cap - *text_n) {
+        const std::size_t bytes = entry.text.size() + entry.logprobs.size();
+        if (bytes > text_cap - *text_n) {
             if (*n > 0) break;
-            return {Code::buffer_too_small,
-                    "the first event has " + std::to_string(entry.text.size()) + " bytes of text"};
+            return {Code::buffer_too_small, "the first event has " + std::to_string(bytes) + " bytes of text"};
         }
         entry.event.text_offset = static_cast<std::uint32_t>(*text_n);
         entry.event.text_bytes = static_cast<std::uint32_t>(entry.text.size());
-        if (!entry.text.empty()) std::memcpy(text + *text_n, entry.text.data(), entry.text.size());
-        *text_n += entry.text.size();
+        entry.event.logprob_bytes = static_cast<std::uint32_t>(entry.logprobs.size());
+        for (const std::string *part : {&entry.text, &entry.logprobs}) {
+            if (!part->empty()) std::memcpy(text + *text_n, part->data(), part->size());
+            *text_n += part->size();
+        }
         out[(*n)++] = entry.event;
         entries_.pop_front();
     }

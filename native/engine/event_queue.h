@@ -15,8 +15,8 @@ namespace sllm {
 // All [any].
 class EventQueue {
 public:
-    // event.text_offset and text_bytes are filled when the event is drained.
-    void push(const sllm_event &event, std::string text);
+    // event.text_offset and text_bytes are filled when the event is drained; logprobs follow the text there.
+    void push(const sllm_event &event, std::string text, std::string logprobs = {});
 
     // Waits until there is an event, the queue is closed, or for timeout_us. [blocks]
     void wait(std::uint64_t timeout_us);
@@ -35,6 +35,7 @@ private:
     struct Entry {
         sllm_event event;
         std::string text;
+        std::string logprobs;
     };
 
     std::mutex mutex_;

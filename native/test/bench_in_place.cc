@@ -94,7 +94,7 @@ int bench(const std::string &folder) {
     for (std::uint32_t slot = 0; slot < 2; slot++) {
         std::vector<sllm::BatchToken> batch;
         for (std::uint32_t i = 0; i < 8; i++) batch.push_back({static_cast<std::int32_t>(i + 3), i, slot, i == 7});
-        if (sllm::Status s = backend->begin(slot, {}); !s.ok()) return fail(s.message());
+        if (sllm::Status s = backend->begin(slot, {}, {}); !s.ok()) return fail(s.message());
         if (sllm::Status s = backend->decode(batch); !s.ok()) return fail(s.message());
         backend->sample(slot, 7, 8);
         (slot == 0 ? first : again) = env.now_ms();

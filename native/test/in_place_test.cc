@@ -135,7 +135,7 @@ TEST("in place: a slot that was used before answers as a fresh one") {
         for (std::uint32_t i = 0; i < 40; i++) {
             batch.push_back({static_cast<std::int32_t>(i + 7 + slot), i, slot, i == 39});
         }
-        CHECK_OK(engine->begin(slot, {}));
+        CHECK_OK(engine->begin(slot, {}, {}));
         CHECK_OK(engine->decode(batch));
     }
     engine->end(1);

@@ -15,7 +15,7 @@ Trace trace_engine(sllm::llama::LlamaBackend &engine) {
     Trace trace;
     std::vector<std::int32_t> prompt;
     CHECK_OK(engine.tokenize(prompt_text, true, false, &prompt));
-    CHECK_OK(engine.begin(0, {}));
+    CHECK_OK(engine.begin(0, {}, {}));
     std::vector<BatchToken> batch;
     for (const std::int32_t token : prompt) {
         batch.push_back({token, static_cast<std::uint32_t>(batch.size()), 0, batch.size() + 1 == prompt.size()});

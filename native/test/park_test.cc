@@ -168,7 +168,7 @@ TEST("park: the KV cache gives its memory back, and the weights where they are n
     const auto engine = test::open_backend(options, copied.path);
     const test::Trace before = test::trace_engine(*engine);
     // 1 KiB a token, so 4 MiB.
-    CHECK_OK(engine->begin(1, {}));
+    CHECK_OK(engine->begin(1, {}, {}));
     for (std::uint32_t position = 0; position < 1 << 12; position += 64) {
         std::vector<sllm::BatchToken> batch;
         for (std::uint32_t i = 0; i < 64; i++) {

@@ -10,6 +10,7 @@ const blank: NativeEvent = {
   token: 0,
   index: 0,
   text: "",
+  logprobs: [],
   prompt_tokens: 0,
   queue_ms: 0,
   prefill_ms: 0,

@@ -8,6 +8,7 @@
 #include "engine/llama/buffer_hook.h"
 #include "engine/llama/libraries.h"
 #include "engine/llama/log.h"
+#include "engine/llama/logprobs.h"
 
 // Exported by libllama, declared in its src/llama-ext.h, which is no part of its public headers.
 struct llama_memory_breakdown_data {
@@ -170,9 +171,8 @@ Status LlamaBackend::render_chat(std::string_view messages, std::string *out) co
     return chat_->render(messages, out);
 }
 
-Status LlamaBackend::begin(std::uint32_t slot, const SamplingParams &sampling) {
-    samplers_[slot] = std::make_unique<Sampler>(sampling);
-    return {};
+Status LlamaBackend::begin(std::uint32_t slot, const SamplingParams &sampling, const TokenHistory &history) {
+    return Sampler::create(vocab_, sampling, history, &samplers_[slot]);
 }
 
 void LlamaBackend::end(std::uint32_t slot) {
@@ -205,18 +205,27 @@ std::int32_t LlamaBackend::sample(std::uint32_t slot, std::size_t index, std::ui
     return samplers_[slot]->sample(logits(index), vocabulary, position, &candidates_);
 }
 
+Status LlamaBackend::accept(std::uint32_t slot, std::int32_t token) { return samplers_[slot]->accept(token); }
+
+std::string LlamaBackend::logprobs(std::size_t index, std::int32_t token, std::uint32_t alternatives) const {
+    return logprobs_of(logits(index), static_cast<std::int32_t>(facts_.vocabulary_tokens), token, alternatives,
+                       [this](std::int32_t id) { return piece(id, true); });
+}
+
 bool LlamaBackend::ends_generation(std::int32_t token) const { return llama_vocab_is_eog(vocab_, token); }
 
-void LlamaBackend::append_piece(std::int32_t token, std::string *out) const {
-    char piece[256];
-    std::int32_t n = llama_token_to_piece(vocab_, token, piece, sizeof piece, 0, false);
-    if (n >= 0) {
-        out->append(piece, static_cast<std::size_t>(n));
-        return;
+void LlamaBackend::append_piece(std::uint32_t slot, std::int32_t token, std::string *out) const {
+    out->append(piece(token, samplers_[slot]->shows(token)));
+}
+
+std::string LlamaBackend::piece(std::int32_t token, bool special) const {
+    std::string text(64, '\0');
+    for (;;) {
+        const std::int32_t n = llama_token_to_piece(vocab_, token, text.data(), static_cast<std::int32_t>(text.size()),
+                                                    0, special);
+        text.resize(static_cast<std::size_t>(n < 0 ? -n : n));
+        if (n >= 0) return text;
     }
-    std::string longer(static_cast<std::size_t>(-n), '\0');
-    n = llama_token_to_piece(vocab_, token, longer.data(), -n, 0, false);
-    if (n > 0) out->append(longer, 0, static_cast<std::size_t>(n));
 }
 
 }  // namespace sllm::llama

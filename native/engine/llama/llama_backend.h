@@ -32,12 +32,14 @@ public:
     std::vector<DeviceMemoryFacts> device_memory() const override;
     UploadReport upload_report() const override;
 
-    Status begin(std::uint32_t slot, const SamplingParams &sampling) override;
+    Status begin(std::uint32_t slot, const SamplingParams &sampling, const TokenHistory &history) override;
     void end(std::uint32_t slot) override;
     Status decode(std::span<const BatchToken> batch) override;
     std::int32_t sample(std::uint32_t slot, std::size_t index, std::uint32_t position) override;
+    Status accept(std::uint32_t slot, std::int32_t token) override;
+    std::string logprobs(std::size_t index, std::int32_t token, std::uint32_t alternatives) const override;
     bool ends_generation(std::int32_t token) const override;
-    void append_piece(std::int32_t token, std::string *out) const override;
+    void append_piece(std::uint32_t slot, std::int32_t token, std::string *out) const override;
 
     // Whether the weights are the host copy's own pages.
     bool in_place() const { return skeleton_->in_place(); }
@@ -47,6 +49,8 @@ public:
 private:
     LlamaBackend() = default;
     Status open_context(const LlamaOptions &options);
+    // A token's bytes; special: also those of a control token.
+    std::string piece(std::int32_t token, bool special) const;
 
     struct FreeContext {
         void operator()(llama_context *context) const { llama_free(context); }

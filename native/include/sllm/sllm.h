@@ -260,6 +260,14 @@ typedef struct sllm_text {
     uint64_t bytes;
 } sllm_text;
 
+/* Added to the logit of a token before it is drawn. Since 1.2. */
+typedef struct sllm_logit_bias {
+    int32_t token;
+    float bias;              /* -1000 to 1000 */
+} sllm_logit_bias;
+
+/* A token is drawn from the model's logits after, in this order: logit_bias, the penalties, the constraint, top_k,
+ * typical_p, top_p, min_p, temperature. All of that is a function of this struct and the tokens so far. */
 typedef struct sllm_request {
     uint32_t struct_size;
     uint32_t ignore_eos;     /* 1: go on after an end-of-generation token */
@@ -274,6 +282,21 @@ typedef struct sllm_request {
     uint32_t top_k;          /* 0: all */
     uint32_t n_stop;
     const sllm_text *stop;   /* n_stop texts that end the answer and are not part of it */
+    /* All since 1.2. */
+    double typical_p;        /* 1 (or 0): all */
+    double repeat_penalty;   /* divides positive and multiplies negative logits of recent tokens; 1 (or 0): off */
+    double presence_penalty; /* taken from the logits of tokens that the output has */
+    double frequency_penalty;/* ... and this much more for each time it has them */
+    uint32_t repeat_last_n;  /* recent: so many last tokens, prompt included; 0: off */
+    uint32_t logprobs;       /* 0: none; 1 + n: log-probabilities of each token and of the n likeliest, n up to 20 */
+    const sllm_logit_bias *logit_bias;
+    uint64_t n_logit_bias;   /* 1024 at most */
+    /* What the answer must look like, as JSON; NULL: anything. {"grammar": GBNF text with the rule "root",
+     * "lazy": true when it applies only from a trigger on, "triggers": [{"type": "word" or "pattern", "value"}],
+     * "prefill": text at the prompt's end that the grammar describes too, "shown": control tokens that are part of the
+     * answer's text}; all but the grammar may be left out. Not together with ignore_eos. */
+    const char *constraint;
+    uint64_t constraint_bytes;
 } sllm_request;
 
 /* Queues a request. Exactly one DONE or ERROR event will come for it if and only if this succeeds.
@@ -294,8 +317,18 @@ enum {
 
 enum { SLLM_FINISH_STOP = 1, SLLM_FINISH_LENGTH = 2 };
 
+/* A log-probability: the softmax of the model's bare logits, before bias, penalties, constraint, filters and
+ * temperature. Entries lie one after the other without alignment, each followed by the piece_bytes bytes of its token,
+ * which may be part of a UTF-8 character. Since 1.2. */
+typedef struct sllm_logprob {
+    int32_t token;
+    uint32_t piece_bytes;
+    double logprob;
+} sllm_logprob;
+
 /* text_* address the text buffer of the same drain: for TOKEN the text that became certain with it (may be empty), for
- * DONE what was held back, for ERROR the message. Text is always whole UTF-8 characters. */
+ * DONE what was held back, for ERROR the message. Text is always whole UTF-8 characters. After the text of a TOKEN
+ * follow logprob_bytes bytes of log-probabilities if they were asked for: its own, then those of the likeliest. */
 typedef struct sllm_event {
     uint64_t request;
     uint32_t kind;            /* SLLM_EVENT_* */
@@ -305,7 +338,7 @@ typedef struct sllm_event {
     uint32_t text_offset;
     uint32_t text_bytes;
     uint32_t prompt_tokens;   /* STARTED, DONE */
-    uint32_t reserved;
+    uint32_t logprob_bytes;   /* TOKEN; reserved before 1.2 */
     double queue_ms;          /* DONE: submit to slot */
     double prefill_ms;        /* DONE: slot to first token */
     double decode_ms;         /* DONE: first token to last */
