@@ -27,6 +27,8 @@ export interface ClusterOptions {
   readonly workers?: number;
   readonly gateway?: Readonly<Record<string, string>>;
   readonly worker?: Readonly<Record<string, string>>;
+  /** Folder of checkpoints that outlives the cluster; one of its own if left out. */
+  readonly checkpoints?: string;
 }
 
 /** Folders outlive restarts of the processes; `close` removes them. */
@@ -56,7 +58,7 @@ export class TestCluster {
 
   /** All workers of one cluster share the checkpoints, as hosts with a common disk do. */
   get storeFolder(): string {
-    return path.join(this.folder, "checkpoints");
+    return this.#options.checkpoints ?? path.join(this.folder, "checkpoints");
   }
 
   get url(): string {
@@ -114,7 +116,15 @@ export class TestCluster {
 
   /** Converts and deploys; waits until a worker reports the checkpoint. */
   async deploy(id: string, source = sampleModelPath, settings: Partial<ModelSettings> = {}): Promise<void> {
-    const { manifest, digest } = await this.convert(source);
+    await this.deployCheckpoint(id, await this.convert(source), settings);
+  }
+
+  /** Deploys a checkpoint of the store; waits until a worker reports it. */
+  async deployCheckpoint(
+    id: string,
+    { manifest, digest }: { readonly manifest: Manifest; readonly digest: string },
+    settings: Partial<ModelSettings> = {},
+  ): Promise<void> {
     const response = await this.post("/admin/v1/models", { id, manifest, settings });
     if (response.status !== 201) throw new Error(`deploy: ${response.status} ${await response.text()}`);
     await eventually("the checkpoint is reported", async () =>

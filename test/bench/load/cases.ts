@@ -9,6 +9,9 @@ import { repositoryRoot } from "../../support/processes.ts";
 export interface Case {
   readonly name: string;
   readonly gguf: string;
+  /** The folder of all checkpoints. */
+  readonly store: string;
+  readonly digest: string;
   /** The checkpoint's folder. */
   readonly checkpoint: string;
   readonly weights: string;
@@ -33,6 +36,7 @@ const wishes: readonly CaseWish[] = [
 export const caseNames: readonly string[] = wishes.map(({ name }) => name);
 
 const folder = path.join(repositoryRoot, "test/.cache/load");
+const store = path.join(folder, "checkpoints");
 
 /** Makes what is missing of a case. */
 export async function prepareCase(name: string, say: (text: string) => void): Promise<Case> {
@@ -48,12 +52,12 @@ export async function prepareCase(name: string, say: (text: string) => void): Pr
     await makeModel({ ...model, out: draft, seed: 1 });
     renameSync(draft, gguf);
   }
-  const { manifest, header_path, weights_path, directory } = await readCheckpoint(
-    await checkpointOf(gguf, say),
-  );
+  const found = await readCheckpoint(await checkpointOf(gguf, say));
+  const { digest, manifest, header_path, weights_path, directory } = found;
   const plan = path.join(folder, `${name}.plan`);
   writeFileSync(plan, planText(manifest));
-  return { name, gguf, checkpoint: directory, weights: weights_path, header: header_path, manifest, plan };
+  const files = { gguf, checkpoint: directory, weights: weights_path, header: header_path, plan };
+  return { name, store, digest, manifest, ...files };
 }
 
 /** The checkpoint's folder; a note beside the model keeps a second run from reading gigabytes to find it again. */
@@ -65,7 +69,7 @@ async function checkpointOf(gguf: string, say: (text: string) => void): Promise<
     if (of === stamp && existsSync(directory)) return directory;
   }
   say(`converting ${path.basename(gguf)} ...`);
-  const { directory } = await convertGguf({ source: gguf, store_dir: path.join(folder, "checkpoints") });
+  const { directory } = await convertGguf({ source: gguf, store_dir: store });
   writeFileSync(note, `${directory}\n${stamp}`);
   return directory;
 }
