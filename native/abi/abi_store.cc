@@ -18,8 +18,6 @@ using namespace sllm::abi;
 
 Status no_handle() { return {Code::invalid_argument, "the store is NULL"}; }
 
-constexpr std::uint32_t default_reader_threads = 4;
-
 }  // namespace
 
 extern "C" {
@@ -32,10 +30,13 @@ sllm_status sllm_store_create(const sllm_store_params *params, sllm_store **out)
         if (p.reader_threads > sllm::limits::reader_threads) {
             return {Code::invalid_argument, "at most " + std::to_string(sllm::limits::reader_threads) + " readers"};
         }
-        const std::uint32_t readers = p.reader_threads == 0 ? default_reader_threads : p.reader_threads;
         auto store = std::make_unique<sllm_store>();
-        const sllm::ArenaOptions arena{p.arena_bytes, p.prefault_bytes};
-        if (Status s = sllm::Store::create(readers, arena, sllm::Env::posix(), &store->impl); !s.ok()) return s;
+        sllm::StoreOptions options;
+        if (p.huge_pages > 1 || p.read_method > 1) return {Code::invalid_argument, "huge_pages or read_method"};
+        options.arena = {p.arena_bytes, p.prefault_bytes, p.huge_pages == 0};
+        options.reads.method = static_cast<sllm::ReadMethod>(p.read_method);
+        if (p.reader_threads > 0) options.reads.in_flight_bytes = p.reader_threads * options.reads.block_bytes;
+        if (Status s = sllm::Store::create(options, sllm::Env::posix(), &store->impl); !s.ok()) return s;
         *out = store.release();
         return {};
     });
@@ -74,6 +75,19 @@ sllm_status sllm_store_status(sllm_store *store, uint64_t load, sllm_load_status
         result.bytes_done = status.bytes_done;
         result.bytes_total = status.bytes_total;
         result.read_ms = status.read_ms;
+        const sllm::LoadTrace &trace = status.trace;
+        result.first_read_ms = trace.first_read_ms;
+        result.first_verified_ms = trace.first_verified_ms;
+        result.last_read_ms = trace.last_read_ms;
+        result.ended_ms = trace.ended_ms;
+        result.memory_wait_ms = trace.memory_wait_ms;
+        result.fault_ms = trace.fault_ms;
+        result.digest_ms = trace.digest_ms;
+        result.direct_bytes = trace.direct_bytes;
+        result.cached_bytes = trace.cached_bytes;
+        result.buffered_bytes = trace.buffered_bytes;
+        result.retries = trace.retries;
+        result.rereads = trace.rereads;
         status.message.copy(result.message, sizeof result.message - 1);
         return write_result(result, out);
     });
@@ -105,6 +119,25 @@ sllm_status sllm_store_arena(sllm_store *store, sllm_arena_status *out) {
         result.faulted_bytes = status.faulted_bytes;
         result.prefault_bytes = status.prefault_bytes;
         result.prefault_ms = status.prefault_ms;
+        result.huge_bytes = status.huge_bytes;
+        return write_result(result, out);
+    });
+}
+
+sllm_status sllm_store_volume(sllm_store *store, const char *path, sllm_volume_status *out) {
+    return guarded([&]() -> Status {
+        if (store == nullptr) return no_handle();
+        std::string name;
+        if (Status s = read_path(path, "path", &name); !s.ok()) return s;
+        sllm::VolumeStatus status;
+        if (Status s = store->impl->volume_status(name, &status); !s.ok()) return s;
+        sllm_volume_status result{};
+        result.read_method = static_cast<std::uint32_t>(status.settings.method);
+        result.file_system = static_cast<std::uint64_t>(status.file_system);
+        result.block_bytes = status.settings.block_bytes;
+        result.in_flight_bytes = status.settings.in_flight_bytes;
+        result.queued_bytes = status.queued_bytes;
+        result.queued_loads = status.queued_loads;
         return write_result(result, out);
     });
 }

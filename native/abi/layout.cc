@@ -4,12 +4,16 @@
 #include "core/status.h"
 #include "sllm/sllm.h"
 
-static_assert(sizeof(sllm_store_params) == 24 && offsetof(sllm_store_params, arena_bytes) == 8);
-static_assert(sizeof(sllm_arena_status) == 48 && offsetof(sllm_arena_status, used_bytes) == 16 &&
-              offsetof(sllm_arena_status, prefault_ms) == 40);
+static_assert(sizeof(sllm_store_params) == 32 && offsetof(sllm_store_params, arena_bytes) == 8 &&
+              offsetof(sllm_store_params, huge_pages) == 24);
+static_assert(sizeof(sllm_arena_status) == 56 && offsetof(sllm_arena_status, used_bytes) == 16 &&
+              offsetof(sllm_arena_status, prefault_ms) == 40 && offsetof(sllm_arena_status, huge_bytes) == 48);
+static_assert(sizeof(sllm_volume_status) == 48 && offsetof(sllm_volume_status, queued_bytes) == 32);
 static_assert(sizeof(sllm_load_params) == 48 && offsetof(sllm_load_params, weights_path) == 8 &&
               offsetof(sllm_load_params, chunk_digests) == 32 && offsetof(sllm_load_params, n_chunks) == 40);
-static_assert(sizeof(sllm_load_status) == 552 && offsetof(sllm_load_status, bytes_done) == 16 &&
+static_assert(sizeof(sllm_load_status) == 640 && offsetof(sllm_load_status, first_read_ms) == 552 &&
+              offsetof(sllm_load_status, direct_bytes) == 608 && offsetof(sllm_load_status, retries) == 632 &&
+              offsetof(sllm_load_status, bytes_done) == 16 &&
               offsetof(sllm_load_status, read_ms) == 32 && offsetof(sllm_load_status, message) == 40);
 static_assert(sizeof(sllm_engine_params) == 72 && offsetof(sllm_engine_params, library_dir) == 8 &&
               offsetof(sllm_engine_params, weights_bytes) == 32 && offsetof(sllm_engine_params, slots) == 44 &&

@@ -1,8 +1,15 @@
 /** The store of the native library: reads checkpoints from disk into an arena of host memory that engines map. */
-import { CallMemory } from "./call-memory.ts";
+import { CallMemory, cString } from "./call-memory.ts";
 import { checkStatus } from "./checked-calls.ts";
 import { toSafeNumber } from "./errors.ts";
-import { arenaStatus, type FailureName, failureName, loadParams, loadStatus } from "./sllm-structs.ts";
+import {
+  arenaStatus,
+  type FailureName,
+  failureName,
+  loadParams,
+  loadStatus,
+  volumeStatus,
+} from "./sllm-structs.ts";
 import type { NativeBinding, NativeHandle } from "./symbols.ts";
 
 export interface NativeStoreParams {
@@ -11,6 +18,8 @@ export interface NativeStoreParams {
   readonly arena_bytes?: number;
   /** Of it, kept faulted in from the start, in the background. */
   readonly prefault_bytes?: number;
+  /** Whether to use huge pages where the system can; true if left out. */
+  readonly huge_pages?: boolean;
 }
 
 export interface NativeArenaStatus {
@@ -23,6 +32,44 @@ export interface NativeArenaStatus {
   /** That the first pre-fault took; so far, while it goes on. */
   readonly prefault_ms: number;
   readonly prefaulting: boolean;
+  /** Of faulted_bytes, in huge pages. */
+  readonly huge_bytes: number;
+}
+
+/** A file system that checkpoints are read from, as a link with a queue. */
+export interface NativeVolumeStatus {
+  readonly read_method: "io_uring" | "threads";
+  /** Number of the file system, the same as long as it is mounted. */
+  readonly file_system: bigint;
+  readonly block_bytes: number;
+  readonly in_flight_bytes: number;
+  /** Of loads in progress, not read yet. */
+  readonly queued_bytes: number;
+  readonly queued_loads: number;
+}
+
+/** When the stages of a load were reached, in milliseconds since its submission (0: not yet), and what they cost. */
+export interface NativeLoadTrace {
+  readonly first_read_ms: number;
+  readonly first_verified_ms: number;
+  readonly last_read_ms: number;
+  readonly ended_ms: number;
+  /** Nothing was being read because memory was not faulted in yet. */
+  readonly memory_wait_ms: number;
+  /** Processor time to fault memory in. */
+  readonly fault_ms: number;
+  /** Processor time of the digests. */
+  readonly digest_ms: number;
+  /** Read around the page cache. */
+  readonly direct_bytes: number;
+  /** Copied from the page cache, which had them. */
+  readonly cached_bytes: number;
+  /** Read through the page cache, which had not all of them. */
+  readonly buffered_bytes: number;
+  /** Reads that came back short or interrupted and were continued. */
+  readonly retries: number;
+  /** Chunks that were read twice because their digest differed. */
+  readonly rereads: number;
 }
 
 export interface NativeLoadParams {
@@ -43,6 +90,7 @@ export interface NativeLoadStatus {
   readonly bytes_done: number;
   readonly bytes_total: number;
   readonly read_ms: number;
+  readonly trace: NativeLoadTrace;
 }
 
 /** Owned: dispose of it once, from one thread; calls afterwards throw. Dispose blocks until its threads are joined. */
@@ -85,6 +133,20 @@ export class NativeStore implements Disposable {
       bytes_done: toSafeNumber(found.bytes_done, "bytes_done"),
       bytes_total: toSafeNumber(found.bytes_total, "bytes_total"),
       read_ms: found.read_ms,
+      trace: {
+        first_read_ms: found.first_read_ms,
+        first_verified_ms: found.first_verified_ms,
+        last_read_ms: found.last_read_ms,
+        ended_ms: found.ended_ms,
+        memory_wait_ms: found.memory_wait_ms,
+        fault_ms: found.fault_ms,
+        digest_ms: found.digest_ms,
+        direct_bytes: toSafeNumber(found.direct_bytes, "direct_bytes"),
+        cached_bytes: toSafeNumber(found.cached_bytes, "cached_bytes"),
+        buffered_bytes: toSafeNumber(found.buffered_bytes, "buffered_bytes"),
+        retries: found.retries,
+        rereads: found.rereads,
+      },
     };
   }
 
@@ -113,6 +175,23 @@ export class NativeStore implements Disposable {
       prefault_bytes: toSafeNumber(found.prefault_bytes, "prefault_bytes"),
       prefault_ms: found.prefault_ms,
       prefaulting: found.prefaulting !== 0,
+      huge_bytes: toSafeNumber(found.huge_bytes, "huge_bytes"),
+    };
+  }
+
+  /** sllm_store_volume: of the file or folder at `path`. */
+  volume(path: string): NativeVolumeStatus {
+    const out = volumeStatus.allocate();
+    const status = this.#binding.calls.sllm_store_volume(this.#open(), cString(path), out);
+    checkStatus("sllm_store_volume", this.#binding, status);
+    const found = volumeStatus.decode(new DataView(out.buffer));
+    return {
+      read_method: found.read_method === 0 ? "io_uring" : "threads",
+      file_system: found.file_system,
+      block_bytes: toSafeNumber(found.block_bytes, "block_bytes"),
+      in_flight_bytes: toSafeNumber(found.in_flight_bytes, "in_flight_bytes"),
+      queued_bytes: toSafeNumber(found.queued_bytes, "queued_bytes"),
+      queued_loads: found.queued_loads,
     };
   }
 

@@ -19,7 +19,9 @@ export type {
   NativeArenaStatus,
   NativeLoadParams,
   NativeLoadStatus,
+  NativeLoadTrace,
   NativeStoreParams,
+  NativeVolumeStatus,
 } from "./native-store.ts";
 export { NativeStore } from "./native-store.ts";
 export { type FailureName, failureName } from "./sllm-structs.ts";
@@ -78,11 +80,13 @@ export class NativeLibrary {
 
   /** sllm_store_create. The caller owns the store and disposes of it. */
   createStore(params: NativeStoreParams = {}): NativeStore {
-    const { reader_threads = 0, arena_bytes = 0, prefault_bytes = 0 } = params;
+    const { reader_threads = 0, arena_bytes = 0, prefault_bytes = 0, huge_pages = true } = params;
     const encoded = storeParams.encode({
       reader_threads,
       arena_bytes: BigInt(arena_bytes),
       prefault_bytes: BigInt(prefault_bytes),
+      huge_pages: huge_pages ? 0 : 1,
+      read_method: 0,
     });
     const out = new BigUint64Array(1);
     const status = this.binding.calls.sllm_store_create(encoded, out);

@@ -50,6 +50,8 @@ export const storeParams = struct("sllm_store_params", {
   reader_threads: "u32",
   arena_bytes: "u64",
   prefault_bytes: "u64",
+  huge_pages: "u32",
+  read_method: "u32",
 });
 
 export const arenaStatus = struct("sllm_arena_status", {
@@ -60,6 +62,18 @@ export const arenaStatus = struct("sllm_arena_status", {
   faulted_bytes: "u64",
   prefault_bytes: "u64",
   prefault_ms: "f64",
+  huge_bytes: "u64",
+});
+
+export const volumeStatus = struct("sllm_volume_status", {
+  struct_size: "u32",
+  read_method: "u32",
+  file_system: "u64",
+  block_bytes: "u64",
+  in_flight_bytes: "u64",
+  queued_bytes: "u64",
+  queued_loads: "u32",
+  reserved: "u32",
 });
 
 export const loadParams = struct("sllm_load_params", {
@@ -81,6 +95,18 @@ export const loadStatus = struct("sllm_load_status", {
   bytes_total: "u64",
   read_ms: "f64",
   message: "char[512]",
+  first_read_ms: "f64",
+  first_verified_ms: "f64",
+  last_read_ms: "f64",
+  ended_ms: "f64",
+  memory_wait_ms: "f64",
+  fault_ms: "f64",
+  digest_ms: "f64",
+  direct_bytes: "u64",
+  cached_bytes: "u64",
+  buffered_bytes: "u64",
+  retries: "u32",
+  rereads: "u32",
 });
 
 export const engineParams = struct("sllm_engine_params", {
@@ -162,6 +188,7 @@ export const event = struct("sllm_event", {
 export const structs = [
   storeParams,
   arenaStatus,
+  volumeStatus,
   loadParams,
   loadStatus,
   engineParams,

@@ -42,6 +42,8 @@ export const symbols = {
   sllm_store_release: { args: ["handle", "u64"], returns: "i32" },
   // sllm_status sllm_store_arena(sllm_store *store, sllm_arena_status *out)
   sllm_store_arena: { args: ["handle", "buffer"], returns: "i32" },
+  // sllm_status sllm_store_volume(sllm_store *store, const char *path, sllm_volume_status *out)
+  sllm_store_volume: { args: ["handle", "buffer", "buffer"], returns: "i32" },
 
   // sllm_status sllm_devices(const char *library_dir, char *out, uint64_t cap, uint64_t *needed)
   sllm_devices: { args: ["buffer", "buffer", "u64", "buffer"], returns: "i32" },

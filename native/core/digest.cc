@@ -8,12 +8,18 @@ namespace sllm {
 
 std::uint64_t xxh3(const void *data, std::size_t n) { return XXH3_64bits(n == 0 ? "" : data, n); }
 
-std::uint64_t xxh3(std::span<const std::span<std::uint8_t>> parts) {
-    if (parts.size() == 1) return xxh3(parts[0].data(), parts[0].size());
-    XXH3_state_t state;
-    XXH3_64bits_reset(&state);
-    for (const std::span<std::uint8_t> part : parts) XXH3_64bits_update(&state, part.data(), part.size());
-    return XXH3_64bits_digest(&state);
-}
+struct Xxh3::State {
+    XXH3_state_t xxh;
+};
+
+Xxh3::Xxh3() : state_(std::make_unique<State>()) { reset(); }
+
+Xxh3::~Xxh3() = default;
+
+void Xxh3::update(const void *data, std::size_t n) { XXH3_64bits_update(&state_->xxh, data, n); }
+
+std::uint64_t Xxh3::value() const { return XXH3_64bits_digest(&state_->xxh); }
+
+void Xxh3::reset() { XXH3_64bits_reset(&state_->xxh); }
 
 }  // namespace sllm

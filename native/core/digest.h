@@ -3,13 +3,26 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
+#include <memory>
 
 namespace sllm {
 
 // XXH3, 64 bits, seed 0. data may be null when n is 0. Some 10 GB/s and more on one core.
 std::uint64_t xxh3(const void *data, std::size_t n);
-// The same of several parts, one after the other.
-std::uint64_t xxh3(std::span<const std::span<std::uint8_t>> parts);
+
+// The same of bytes that come piece by piece.
+class Xxh3 {
+public:
+    Xxh3();
+    ~Xxh3();
+    void update(const void *data, std::size_t n);
+    // Of all bytes since the beginning or the last reset.
+    std::uint64_t value() const;
+    void reset();
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
 
 }  // namespace sllm

@@ -34,11 +34,14 @@ inline constexpr std::uint32_t batch_tokens_max = 16'384;
 // Events nobody drained: the compute thread pauses there instead of filling memory for a consumer that stopped.
 inline constexpr std::size_t undrained_events = 65'536;
 
-// Reader threads of a store: more only queue at the disk.
+// Reads of one volume in flight that a caller may ask for: more only queue at the disk.
 inline constexpr std::uint32_t reader_threads = 64;
 
 // Devices of one engine; the engine library has the same bound.
 inline constexpr std::size_t devices = 16;
+
+// Reads of one volume in flight whatever its settings: io_uring's queue, or the threads of the fallback.
+inline constexpr std::uint32_t reads_in_flight = 256;
 
 // Compute threads of an engine.
 inline constexpr std::uint32_t threads = 512;

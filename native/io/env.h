@@ -6,6 +6,9 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+
+#include "io/read_queue.h"
 
 namespace sllm {
 
@@ -21,6 +24,12 @@ public:
     // How many of the bytes [offset, offset + bytes) of a file are in the page cache, in whole pages. -ENOSYS before
     // Linux 6.5.
     virtual std::int64_t cached_bytes(int fd, std::uint64_t offset, std::uint64_t bytes);
+    // Many reads in flight. `depth`: the most of them; `buffers`: slots for registered memory. -ENOSYS or -EPERM where
+    // the method is missing or forbidden.
+    virtual int make_read_queue(ReadMethod method, std::uint32_t depth, std::uint32_t buffers,
+                                std::unique_ptr<ReadQueue> *out);
+    // Number of the file system that a file lies on, the same as long as it is mounted.
+    virtual std::int64_t file_system_of(int fd);
     // Size in bytes of a regular file or of anonymous memory; -EISDIR and the like are up to open.
     virtual std::int64_t file_size(int fd);
 
@@ -52,6 +61,11 @@ public:
 
     // Milliseconds of a clock that never goes back.
     virtual double now_ms();
+
+    // Processor time of the calling thread in milliseconds.
+    virtual double thread_cpu_ms();
+    // From now on the calling thread runs only when no other wants the processor.
+    virtual void make_thread_idle();
 
     // The real one.
     static Env &posix();

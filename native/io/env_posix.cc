@@ -1,6 +1,7 @@
 // The system calls themselves.
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -10,10 +11,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <ctime>
 #include <fstream>
 #include <thread>
 
 #include "io/env.h"
+#include "io/ring.h"
+#include "io/thread_reads.h"
 
 namespace sllm {
 
@@ -36,6 +40,18 @@ std::int64_t Env::cached_bytes(int fd, std::uint64_t offset, std::uint64_t bytes
     std::uint64_t pages[5] = {};  // the first: pages in the cache
     if (::syscall(cachestat, fd, range, pages, 0) < 0) return -errno;
     return static_cast<std::int64_t>(pages[0]) * ::sysconf(_SC_PAGESIZE);
+}
+
+int Env::make_read_queue(ReadMethod method, std::uint32_t depth, std::uint32_t buffers,
+                         std::unique_ptr<ReadQueue> *out) {
+    if (method == ReadMethod::ring) return Ring::create(*this, depth, buffers, out);
+    *out = std::make_unique<ThreadReads>(*this, depth);
+    return 0;
+}
+
+std::int64_t Env::file_system_of(int fd) {
+    struct stat facts {};
+    return ::fstat(fd, &facts) < 0 ? -errno : static_cast<std::int64_t>(facts.st_dev);
 }
 
 std::int64_t Env::file_size(int fd) {
@@ -105,6 +121,18 @@ bool Env::process_exists(std::int32_t pid) { return ::kill(pid, 0) == 0 || errno
 double Env::now_ms() {
     const auto now = std::chrono::steady_clock::now().time_since_epoch();
     return std::chrono::duration<double, std::milli>(now).count();
+}
+
+double Env::thread_cpu_ms() {
+    timespec used{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return static_cast<double>(used.tv_sec) * 1e3 + static_cast<double>(used.tv_nsec) / 1e6;
+}
+
+void Env::make_thread_idle() {
+    const sched_param none{};
+    // Refused only by unusual policies; the thread then runs like any other.
+    ::sched_setscheduler(0, SCHED_IDLE, &none);
 }
 
 Env &Env::posix() {

@@ -5,15 +5,23 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <utility>
+#include <cerrno>
 
 #include "core/limits.h"
+#include "io/address_space.h"
+
+// Of linux/mman.h since Linux 6.1: makes huge pages of a range at once, of memory that was never touched as well.
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 namespace sllm {
 
 namespace {
 
 constexpr std::uint64_t chunk_bytes = limits::arena_chunk_bytes;
+
+constexpr std::uint64_t small_page_bytes = 4096;
 
 std::string mebibytes(std::uint64_t chunks) { return std::to_string(chunks * (chunk_bytes >> 20)) + " MiB"; }
 
@@ -36,6 +44,27 @@ void ArenaChunks::reset() {
     chunks_.clear();
 }
 
+PrefaultPause::PrefaultPause(Arena &arena) : arena_(&arena) {
+    const std::lock_guard lock(arena.mutex_);
+    arena.pauses_++;
+}
+
+PrefaultPause &PrefaultPause::operator=(PrefaultPause &&other) noexcept {
+    if (this != &other) {
+        reset();
+        arena_ = std::exchange(other.arena_, nullptr);
+    }
+    return *this;
+}
+
+void PrefaultPause::reset() {
+    Arena *arena = std::exchange(arena_, nullptr);
+    if (arena == nullptr) return;
+    const std::lock_guard lock(arena->mutex_);
+    arena->pauses_--;
+    arena->changed_.notify_all();
+}
+
 Status Arena::create(Env &env, const ArenaOptions &options, std::unique_ptr<Arena> *out) {
     const std::uint64_t bytes = options.arena_bytes == 0 ? env.physical_memory() : options.arena_bytes;
     if (bytes > limits::arena_bytes) {
@@ -43,18 +72,20 @@ Status Arena::create(Env &env, const ArenaOptions &options, std::unique_ptr<Aren
     }
     const auto chunks = static_cast<std::uint32_t>((bytes + chunk_bytes - 1) / chunk_bytes);
     const auto keep = static_cast<std::uint32_t>(std::min<std::uint64_t>(options.prefault_bytes / chunk_bytes, chunks));
-    std::unique_ptr<Arena> arena(new Arena(env, chunks, keep));
+    std::unique_ptr<Arena> arena(new Arena(env, chunks, keep, options.huge_pages));
     if (Status s = arena->open(); !s.ok()) return s;
     arena->worker_ = std::thread([raw = arena.get()] { raw->work_loop(); });
     *out = std::move(arena);
     return {};
 }
 
-Arena::Arena(Env &env, std::uint32_t chunks, std::uint32_t keep_faulted)
+Arena::Arena(Env &env, std::uint32_t chunks, std::uint32_t keep_faulted, bool huge_pages)
     : env_(env),
       prefault_bytes_(keep_faulted * chunk_bytes),
       created_ms_(env.now_ms()),
-      chunks_(chunks, keep_faulted) {}
+      huge_pages_(huge_pages),
+      chunks_(chunks, keep_faulted),
+      huge_(chunks) {}
 
 Status Arena::open() {
     const std::uint64_t bytes = chunks_.size() * chunk_bytes;
@@ -65,13 +96,11 @@ Status Arena::open() {
     if (const int error = env_.seal(fd, F_SEAL_SHRINK | F_SEAL_GROW); error < 0) {
         return system_status("seal the size of the arena", -error);
     }
+    if (Status s = reserve_addresses(env_, bytes, &memory_); !s.ok()) return s;
     void *address = nullptr;
-    const int error = env_.map(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0, &address);
+    constexpr int flags = MAP_SHARED | MAP_FIXED;
+    const int error = env_.map(memory_.data(), bytes, PROT_READ | PROT_WRITE, flags, fd, 0, &address);
     if (error < 0) return system_status("map " + std::to_string(bytes) + " bytes of the arena", -error);
-    memory_ = Mapping(env_, address, bytes);
-    // Huge pages make the first touch cheaper where the system has them for shared memory; where it has not, nothing
-    // changes, so the answer does not matter.
-    env_.advise(memory_.data(), memory_.bytes(), MADV_HUGEPAGE);
     return {};
 }
 
@@ -118,16 +147,33 @@ ArenaStatus Arena::status() {
     status.arena_bytes = chunks_.size() * chunk_bytes;
     status.used_bytes = chunks_.used() * chunk_bytes;
     status.faulted_bytes = chunks_.faulted() * chunk_bytes;
+    status.huge_bytes = static_cast<std::uint64_t>(std::count(huge_.begin(), huge_.end(), true)) * chunk_bytes;
     status.prefault_bytes = prefault_bytes_;
     status.prefaulting = prefaulted_ms_ < 0;
     status.prefault_ms = (status.prefaulting ? env_.now_ms() : prefaulted_ms_) - created_ms_;
     return status;
 }
 
+bool Arena::has_memory(std::uint32_t chunk) {
+    const std::lock_guard lock(mutex_);
+    return chunks_.has_memory(chunk);
+}
+
+void Arena::fault_in(std::uint32_t chunk) {
+    const Faulted outcome = populate(chunk, [] { return true; });
+    const std::lock_guard lock(mutex_);
+    note(chunk, outcome);
+    // Where it cannot be done ahead, the first touch does it.
+    chunks_.got_memory(chunk);
+}
+
+void Arena::note(std::uint32_t chunk, Faulted outcome) { huge_[chunk] = outcome == Faulted::huge_pages; }
+
 void Arena::work_loop() {
+    env_.make_thread_idle();
     std::unique_lock lock(mutex_);
     for (;;) {
-        changed_.wait(lock, [this] { return stopping_ || waiting_ == 0; });
+        changed_.wait(lock, [this] { return stopping_ || (waiting_ == 0 && pauses_ == 0); });
         if (stopping_) return;
         const ChunkAllocator::Work work = chunks_.next_work();
         if (work.task == ChunkAllocator::Task::none) {
@@ -136,19 +182,53 @@ void Arena::work_loop() {
             continue;
         }
         lock.unlock();
-        const bool succeeded = perform(work);
+        const ChunkAllocator::Outcome outcome = perform(work);
         lock.lock();
-        chunks_.finish(work, succeeded);
+        chunks_.finish(work, outcome);
         changed_.notify_all();
     }
 }
 
-bool Arena::perform(ChunkAllocator::Work work) {
+ChunkAllocator::Outcome Arena::perform(ChunkAllocator::Work work) {
+    using Outcome = ChunkAllocator::Outcome;
     if (work.task == ChunkAllocator::Task::punch) {
-        return env_.punch_hole(fd_.get(), work.chunk * chunk_bytes, chunk_bytes) >= 0;
+        const bool punched = env_.punch_hole(fd_.get(), work.chunk * chunk_bytes, chunk_bytes) >= 0;
+        const std::lock_guard lock(mutex_);
+        if (punched) huge_[work.chunk] = false;
+        return punched ? Outcome::done : Outcome::failed;
     }
-    // Kernels before 5.14 cannot; readers then touch the pages themselves, as with any chunk that is cold.
-    return env_.advise(at(work.chunk), chunk_bytes, MADV_POPULATE_WRITE) >= 0;
+    const Faulted outcome = populate(work.chunk, [this] {
+        const std::lock_guard lock(mutex_);
+        return !stopping_ && waiting_ == 0 && pauses_ == 0;
+    });
+    const std::lock_guard lock(mutex_);
+    note(work.chunk, outcome);
+    return outcome == Faulted::put_off ? Outcome::put_off
+           : outcome == Faulted::failed ? Outcome::failed
+                                        : Outcome::done;
+}
+
+Arena::Faulted Arena::populate(std::uint32_t chunk, const std::function<bool()> &go_on) {
+    Faulted outcome = Faulted::huge_pages;
+    for (std::uint64_t offset = 0; offset < chunk_bytes; offset += huge_page_bytes) {
+        if (!go_on()) return Faulted::put_off;
+        std::uint8_t *memory = at(chunk) + offset;
+        if (populate_huge(memory)) continue;
+        // Kernels before 5.14 cannot; the pages are then touched by whoever comes first.
+        if (env_.advise(memory, huge_page_bytes, MADV_POPULATE_WRITE) < 0) return Faulted::failed;
+        outcome = Faulted::small_pages;
+    }
+    return outcome;
+}
+
+bool Arena::populate_huge(std::uint8_t *memory) {
+    if (!huge_pages_) return false;
+    // The kernel makes a huge page only where a first small one is there.
+    if (env_.advise(memory, small_page_bytes, MADV_POPULATE_WRITE) < 0) return false;
+    const int error = env_.advise(memory, huge_page_bytes, MADV_COLLAPSE);
+    // A kernel that does not know the advice says so each time; other failures are about this page alone.
+    if (error == -EINVAL) huge_pages_ = false;
+    return error >= 0;
 }
 
 }  // namespace sllm

@@ -1,6 +1,7 @@
 // The arena: all host memory for weights, one anonymous shared memory file cut into chunks of 16 MiB. It is sparse: a
 // chunk has memory from its first use, or ahead of it, when a background thread has faulted it in: first touch costs
-// most of a second per GB on virtual machines. Free chunks beyond the wanted number give their memory back.
+// seconds per GB on virtual machines. Free chunks beyond the wanted number give their memory back. Memory comes in huge
+// pages where the system can: the disk then writes in larger requests, and an engine fills its page tables at once.
 //
 // Other processes open the file read-only through /proc; its mode lets no one else open it for writing. It cannot be
 // sealed against writing, because the same seal would forbid to give memory back.
@@ -9,11 +10,14 @@
 // unmapped it, before: the arena cannot see them.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/status.h"
@@ -25,12 +29,14 @@ namespace sllm {
 struct ArenaOptions {
     std::uint64_t arena_bytes = 0;     // the most it may hold, rounded up to whole chunks; 0: the machine's memory
     std::uint64_t prefault_bytes = 0;  // kept faulted in, rounded down to whole chunks
+    bool huge_pages = true;            // where the system has them
 };
 
 struct ArenaStatus {
     std::uint64_t arena_bytes = 0;
     std::uint64_t used_bytes = 0;     // in chunks of host copies
     std::uint64_t faulted_bytes = 0;  // with memory behind them, used ones included
+    std::uint64_t huge_bytes = 0;     // of faulted_bytes, in huge pages
     std::uint64_t prefault_bytes = 0;
     double prefault_ms = 0;           // that the first pre-fault took; so far, while it goes on
     bool prefaulting = false;
@@ -55,6 +61,21 @@ private:
     std::vector<std::uint32_t> chunks_;
 };
 
+// Keeps the background thread of an arena from faulting in while it exists: loads have the memory bus and the processor
+// for themselves. The arena must outlive it.
+class PrefaultPause {
+public:
+    PrefaultPause() = default;
+    explicit PrefaultPause(Arena &arena);
+    PrefaultPause(PrefaultPause &&other) noexcept : arena_(std::exchange(other.arena_, nullptr)) {}
+    PrefaultPause &operator=(PrefaultPause &&other) noexcept;
+    ~PrefaultPause() { reset(); }
+
+private:
+    void reset();
+    Arena *arena_ = nullptr;
+};
+
 class Arena {
 public:
     // INVALID_ARGUMENT, OUT_OF_MEMORY, IO. Returns at once; faulting goes on in the background.
@@ -70,28 +91,41 @@ public:
 
     // Takes chunks for `bytes`, all or none. OUT_OF_MEMORY names the arena's size and what is in use. [any]
     Status take(std::uint64_t bytes, ArenaChunks *out);
+    // Whether a taken chunk has memory behind it. [any]
+    bool has_memory(std::uint32_t chunk);
+    // Gives a taken chunk its memory. Without it the first touch does, in small pages. [any] [blocks]
+    void fault_in(std::uint32_t chunk);
     ArenaStatus status();  // [any]
 
 private:
     friend class ArenaChunks;
-    Arena(Env &env, std::uint32_t chunks, std::uint32_t keep_faulted);
+    friend class PrefaultPause;
+    enum class Faulted { failed, put_off, small_pages, huge_pages };
+    Arena(Env &env, std::uint32_t chunks, std::uint32_t keep_faulted, bool huge_pages);
     Status open();
     void give_back(const std::vector<std::uint32_t> &chunks);
     void work_loop();
-    bool perform(ChunkAllocator::Work work);
+    ChunkAllocator::Outcome perform(ChunkAllocator::Work work);
+    // Faults a chunk in; asks `go_on` between its huge pages.
+    Faulted populate(std::uint32_t chunk, const std::function<bool()> &go_on);
+    bool populate_huge(std::uint8_t *memory);
+    void note(std::uint32_t chunk, Faulted outcome);
 
     Env &env_;
     OwnedFd fd_;
     Mapping memory_;
     const std::uint64_t prefault_bytes_;
     const double created_ms_;
+    std::atomic<bool> huge_pages_;  // false as soon as the system has said that it has none
 
     std::mutex mutex_;
     // All below is guarded by mutex_.
     std::condition_variable changed_;
     ChunkAllocator chunks_;
+    std::vector<bool> huge_;  // chunks whose memory is in huge pages
     bool stopping_ = false;
     std::uint32_t waiting_ = 0;  // takers that need the very chunk in work: no other is begun before they have looked
+    std::uint32_t pauses_ = 0;   // loads in progress: memory is not faulted in meanwhile
     double prefaulted_ms_ = -1;  // when the first pre-fault was done; negative before
     std::thread worker_;
 };

@@ -23,6 +23,7 @@ std::uint32_t &ChunkAllocator::count(State state) {
     switch (state) {
         case State::cold: return cold_;
         case State::warm: return warm_;
+        case State::used_cold: return used_cold_;
         case State::used: return used_;
         case State::in_work: break;
     }
@@ -39,13 +40,13 @@ bool ChunkAllocator::take(std::uint32_t n, std::vector<std::uint32_t> *out) {
     if (n > free()) return false;
     out->clear();
     const std::uint32_t warm = std::min(n, warm_);
-    take_from(State::warm, warm, out);
-    take_from(State::cold, n - warm, out);
+    take_from(State::warm, State::used, warm, out);
+    take_from(State::cold, State::used_cold, n - warm, out);
     std::sort(out->begin(), out->end());
     return true;
 }
 
-void ChunkAllocator::take_from(State state, std::uint32_t n, std::vector<std::uint32_t> *out) {
+void ChunkAllocator::take_from(State state, State to, std::uint32_t n, std::vector<std::uint32_t> *out) {
     if (n == 0) return;
     std::vector<Run> runs;
     for (std::uint32_t i = 0; i < size(); i++) {
@@ -62,7 +63,7 @@ void ChunkAllocator::take_from(State state, std::uint32_t n, std::vector<std::ui
         }
         const std::uint32_t length = std::min(n, runs[chosen].length);
         for (std::uint32_t chunk = runs[chosen].first; chunk < runs[chosen].first + length; chunk++) {
-            move(chunk, State::used);
+            move(chunk, to);
             out->push_back(chunk);
         }
         n -= length;
@@ -71,15 +72,21 @@ void ChunkAllocator::take_from(State state, std::uint32_t n, std::vector<std::ui
 
 void ChunkAllocator::give_back(std::span<const std::uint32_t> chunks) {
     for (const std::uint32_t chunk : chunks) {
-        if (chunk >= size() || states_[chunk] != State::used) {
+        const bool used = chunk < size() && (states_[chunk] == State::used || states_[chunk] == State::used_cold);
+        if (!used) {
             throw std::logic_error("chunk " + std::to_string(chunk) + " was given back but is not in use");
         }
-        move(chunk, State::warm);
+        move(chunk, states_[chunk] == State::used ? State::warm : State::cold);
     }
 }
 
+void ChunkAllocator::got_memory(std::uint32_t chunk) {
+    if (states_[chunk] == State::used_cold) move(chunk, State::used);
+}
+
 ChunkAllocator::Work ChunkAllocator::next_work() {
-    const std::uint32_t total = faulted() + in_work_;
+    // Chunks in use get their memory from whoever uses them.
+    const std::uint32_t total = faulted() + used_cold_ + in_work_;
     Work work;
     State wanted = State::cold;
     if (may_punch_ && total > keep_faulted_ && warm_ > 0) {
@@ -99,10 +106,10 @@ ChunkAllocator::Work ChunkAllocator::next_work() {
     return work;
 }
 
-void ChunkAllocator::finish(Work work, bool succeeded) {
-    const bool faulted_now = (work.task == Task::fault) == succeeded;
-    move(work.chunk, faulted_now ? State::warm : State::cold);
-    if (succeeded) return;
+void ChunkAllocator::finish(Work work, Outcome outcome) {
+    const bool has_memory = (work.task == Task::fault) == (outcome == Outcome::done);
+    move(work.chunk, has_memory ? State::warm : State::cold);
+    if (outcome != Outcome::failed) return;
     if (work.task == Task::fault) keep_faulted_ = std::min(keep_faulted_, faulted());
     else may_punch_ = false;
 }

@@ -2,7 +2,8 @@
 #include "store/load.h"
 
 #include <algorithm>
-#include <span>
+#include <cinttypes>
+#include <cstdio>
 #include <utility>
 
 #include "core/limits.h"
@@ -28,16 +29,28 @@ Status check(const LoadRequest &request) {
     return {};
 }
 
+std::string hex(std::uint64_t value) {
+    char text[17];
+    std::snprintf(text, sizeof text, "%016" PRIx64, value);
+    return text;
+}
+
 }  // namespace
 
 Status Load::open(Env &env, Arena &arena, LoadRequest request, Load *out) {
     if (Status s = check(request); !s.ok()) return s;
     Load load;
-    if (Status s = WeightsFile::open(env, request.weights_path, &load.file_); !s.ok()) return s;
+    load.env_ = &env;
     load.arena_ = &arena;
+    load.submitted_ms_ = env.now_ms();
+    if (Status s = WeightsFile::open(env, request.weights_path, &load.file_); !s.ok()) return s;
+    load.pause_ = PrefaultPause(arena);
     if (Status s = arena.take(request.weights_bytes, &load.chunks_); !s.ok()) return s;
     if (Status s = HostCopy::create(env, request.weights_bytes, arena, load.chunks_.numbers(), &load.copy_); !s.ok()) {
         return s;
+    }
+    for (const std::uint32_t chunk : load.chunks_.numbers()) {
+        load.memory_.push_back(arena.has_memory(chunk) ? Memory::ready : Memory::cold);
     }
     load.request_ = std::move(request);
     load.done_.resize(load.n_chunks());
@@ -45,8 +58,7 @@ Status Load::open(Env &env, Arena &arena, LoadRequest request, Load *out) {
     const auto size = static_cast<std::uint64_t>(out->file_.size());
     if (size != out->request_.weights_bytes) {
         out->fail({Code::corrupt, out->file_.path() + " has " + std::to_string(size) + " bytes, expected " +
-                                      std::to_string(out->request_.weights_bytes)},
-                  0);
+                                      std::to_string(out->request_.weights_bytes)});
     }
     return {};
 }
@@ -55,74 +67,163 @@ std::uint64_t Load::chunk_size(std::uint64_t chunk) const {
     return std::min(request_.chunk_bytes, request_.weights_bytes - chunk * request_.chunk_bytes);
 }
 
-std::uint64_t Load::take_chunk(double now_ms) {
-    if (next_chunk_ == 0) started_ms_ = now_ms;
-    reading_++;
-    return next_chunk_++;
-}
+bool Load::has_blocks() const { return loading() && (!open_chunks_.empty() || next_chunk_ < n_chunks()); }
 
-Status Load::read_chunk(std::uint64_t chunk) {
-    // A chunk of the checkpoint may lie across several of the arena's; with the usual sizes it is exactly one.
+// Cuts a chunk into blocks. A chunk of the checkpoint may lie across several of the arena's; with the usual sizes it is
+// exactly one.
+std::shared_ptr<ChunkRead> Load::begin_chunk(std::uint64_t chunk, std::uint32_t block_bytes) {
     const std::uint64_t offset = chunk * request_.chunk_bytes;
     const std::uint64_t end = offset + chunk_size(chunk);
-    std::vector<std::span<std::uint8_t>> parts;
+    std::vector<Block> blocks;
     for (std::uint64_t at = offset; at < end;) {
         const std::uint64_t inside = at % limits::arena_chunk_bytes;
-        const std::uint64_t bytes = std::min(end - at, limits::arena_chunk_bytes - inside);
-        parts.emplace_back(arena_->at(chunks_.numbers()[at / limits::arena_chunk_bytes]) + inside, bytes);
+        const std::uint64_t bytes =
+            std::min({end - at, limits::arena_chunk_bytes - inside, std::uint64_t{block_bytes}});
+        std::uint8_t *out = arena_->at(chunks_.numbers()[at / limits::arena_chunk_bytes]) + inside;
+        blocks.push_back({out, at, static_cast<std::uint32_t>(bytes)});
         at += bytes;
     }
-    return file_.read_chunk(parts, offset, request_.chunk_digests[chunk]);
+    const bool cached = file_.is_cached(end - offset, offset);
+    return std::make_shared<ChunkRead>(chunk, request_.chunk_digests[chunk], std::move(blocks), cached);
 }
 
-void Load::complete(std::uint64_t chunk, const Status &outcome, double now_ms) {
+bool Load::next_block(std::uint32_t block_bytes, BlockRead *out) {
+    if (!has_blocks()) return false;
+    if (open_chunks_.empty()) open_chunks_.push_back(begin_chunk(next_chunk_++, block_bytes));
+    const std::shared_ptr<ChunkRead> &chunk = open_chunks_.front();
+    const std::size_t index = chunk->block(chunk->next()).offset / limits::arena_chunk_bytes;
+    if (memory_[index] != Memory::ready) {
+        if (reading_ == 0 && waiting_since_ms_ < 0) waiting_since_ms_ = env_->now_ms();
+        return false;
+    }
+    if (waiting_since_ms_ >= 0) {
+        trace_.memory_wait_ms += env_->now_ms() - waiting_since_ms_;
+        waiting_since_ms_ = -1;
+    }
+    if (trace_.first_read_ms == 0) trace_.first_read_ms = since_submitted();
+    *out = {chunk, chunk->take(), chunks_.numbers()[index]};
+    if (chunk->all_taken()) open_chunks_.pop_front();
+    reading_++;
+    return true;
+}
+
+void Load::block_arrived(const BlockRead &read, Source source) {
     reading_--;
-    if (state_ == loading && !outcome.ok()) {
-        fail(outcome, now_ms);
-    } else if (state_ == loading) {
-        done_[chunk] = true;
-        bytes_done_ += chunk_size(chunk);
-        const std::uint64_t before = ready_chunks_;
-        while (ready_chunks_ < n_chunks() && done_[ready_chunks_]) ready_chunks_++;
-        if (ready_chunks_ != before) {
-            copy_.set_ready(std::min(ready_chunks_ * request_.chunk_bytes, request_.weights_bytes));
-        }
-        if (ready_chunks_ == n_chunks()) {
-            state_ = static_cast<std::int32_t>(LoadState::ready);
-            ended_ms_ = now_ms;
-            copy_.finish();
-        }
+    const std::uint64_t bytes = read.chunk->block(read.block).bytes;
+    (source == Source::direct   ? trace_.direct_bytes
+     : source == Source::cached ? trace_.cached_bytes
+                                : trace_.buffered_bytes) += bytes;
+    if (loading()) {
+        read.chunk->arrive(read.block);
+        bytes_arrived_ += bytes;
+        if (bytes_arrived_ == request_.weights_bytes) trace_.last_read_ms = since_submitted();
     }
     give_chunks_back_when_idle();
 }
 
-void Load::fail(const Status &why, double now_ms) {
-    if (state_ != loading) return;
-    state_ = static_cast<std::int32_t>(why.code());
+void Load::block_dropped(const Status &why) {
+    reading_--;
+    fail(why);
+    give_chunks_back_when_idle();
+}
+
+bool Load::needs_memory() const {
+    return std::find(memory_.begin(), memory_.end(), Memory::cold) != memory_.end();
+}
+
+bool Load::next_fault(std::size_t *index) {
+    if (!loading()) return false;
+    while (next_fault_ < memory_.size() && memory_[next_fault_] != Memory::cold) next_fault_++;
+    if (next_fault_ == memory_.size()) return false;
+    *index = next_fault_;
+    memory_[next_fault_] = Memory::faulting;
+    busy_++;
+    return true;
+}
+
+void Load::fault_done(std::size_t index, double cpu_ms) {
+    busy_--;
+    memory_[index] = Memory::ready;
+    trace_.fault_ms += cpu_ms;
+    give_chunks_back_when_idle();
+}
+
+void Load::digest_done(const std::shared_ptr<ChunkRead> &chunk, std::size_t blocks, double cpu_ms) {
+    busy_--;
+    trace_.digest_ms += cpu_ms;
+    chunk->end_claim(blocks);
+    if (loading() && chunk->complete()) chunk_digested(chunk);
+    give_chunks_back_when_idle();
+}
+
+void Load::chunk_digested(const std::shared_ptr<ChunkRead> &chunk) {
+    const std::uint64_t found = chunk->found();
+    if (found == chunk->expected()) {
+        chunk_verified(*chunk);
+    } else if (chunk->start_over()) {
+        // Memory and buses flip bits, and so may the page cache: a second read from the disk tells a bad transfer from
+        // bad bytes on it.
+        trace_.rereads++;
+        bytes_arrived_ -= chunk->bytes();
+        open_chunks_.push_front(chunk);
+    } else {
+        fail({Code::corrupt, file_.path() + ": the " + std::to_string(chunk->bytes()) + " bytes at offset " +
+                                 std::to_string(chunk->offset()) + " have digest " + hex(found) + ", expected " +
+                                 hex(chunk->expected())});
+    }
+}
+
+void Load::chunk_verified(const ChunkRead &chunk) {
+    if (bytes_done_ == 0) trace_.first_verified_ms = since_submitted();
+    done_[chunk.number()] = true;
+    bytes_done_ += chunk.bytes();
+    const std::uint64_t before = ready_chunks_;
+    while (ready_chunks_ < n_chunks() && done_[ready_chunks_]) ready_chunks_++;
+    if (ready_chunks_ != before) {
+        copy_.set_ready(std::min(ready_chunks_ * request_.chunk_bytes, request_.weights_bytes));
+    }
+    if (ready_chunks_ == n_chunks()) {
+        end(static_cast<std::int32_t>(LoadState::ready));
+        copy_.finish();
+    }
+}
+
+void Load::fail(const Status &why) {
+    if (!loading()) return;
+    end(static_cast<std::int32_t>(why.code()));
     message_ = why.message();
-    ended_ms_ = now_ms;
+    open_chunks_.clear();
     copy_.fail(why);
     give_chunks_back_when_idle();
 }
 
-void Load::release(double now_ms) {
+void Load::release() {
     released_ = true;
-    fail({Code::closed, "the host copy was released while it was loading"}, now_ms);
+    fail({Code::closed, "the host copy was released while it was loading"});
     give_chunks_back_when_idle();
 }
 
-void Load::give_chunks_back_when_idle() {
-    if (reading_ == 0 && (released_ || state_ < 0)) chunks_.reset();
+void Load::end(std::int32_t state) {
+    state_ = state;
+    trace_.ended_ms = since_submitted();
+    pause_ = {};
 }
 
-LoadStatus Load::status(double now_ms) const {
+void Load::give_chunks_back_when_idle() {
+    if (reading_ == 0 && busy_ == 0 && (released_ || state_ < 0)) chunks_.reset();
+}
+
+LoadStatus Load::status() const {
     LoadStatus status;
     status.state = state_;
     status.fd = copy_.fd();
-    status.direct_io = file_.mostly_direct();
+    status.direct_io = trace_.direct_bytes > trace_.buffered_bytes + trace_.cached_bytes;
     status.bytes_done = bytes_done_;
     status.bytes_total = request_.weights_bytes;
-    if (next_chunk_ > 0) status.read_ms = (state_ == loading ? now_ms : ended_ms_) - started_ms_;
+    if (trace_.first_read_ms > 0) {
+        status.read_ms = (loading() ? since_submitted() : trace_.ended_ms) - trace_.first_read_ms;
+    }
+    status.trace = trace_;
     status.message = message_;
     return status;
 }

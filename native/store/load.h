@@ -1,14 +1,17 @@
-// One load: a file on its way into chunks of the arena. Hands out chunks to reader threads and keeps what became of
-// them.
+// One load: a file on its way into chunks of the arena. Hands out what can be done next (fault memory in, read a block,
+// digest blocks) to the threads of the store and keeps what became of it. Reads nothing itself.
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "store/arena.h"
-#include "store/chunk_reader.h"
+#include "store/chunk_read.h"
 #include "store/host_copy.h"
+#include "store/weights_file.h"
 
 namespace sllm {
 
@@ -19,6 +22,22 @@ struct LoadRequest {
     std::vector<std::uint64_t> chunk_digests;
 };
 
+// When a load's stages were reached, in milliseconds since it was submitted, and what they cost. 0: not reached.
+struct LoadTrace {
+    double first_read_ms = 0;      // the first read was begun
+    double first_verified_ms = 0;  // the first chunk was there and its digest right
+    double last_read_ms = 0;       // the last block had arrived
+    double ended_ms = 0;           // the last digest was right, or the load failed
+    double memory_wait_ms = 0;     // nothing was being read because memory was not faulted in yet
+    double fault_ms = 0;           // processor time to fault memory in, of all threads
+    double digest_ms = 0;          // processor time of the digests
+    std::uint64_t direct_bytes = 0;    // read around the page cache
+    std::uint64_t cached_bytes = 0;    // copied from the page cache, which had them
+    std::uint64_t buffered_bytes = 0;  // read through the page cache, which had not all of them
+    std::uint32_t retries = 0;         // reads that came back short or interrupted and were continued
+    std::uint32_t rereads = 0;         // chunks that were read twice because their digest differed
+};
+
 struct LoadStatus {
     std::int32_t state = 0;  // LoadState or a negative Code
     int fd = -1;
@@ -26,54 +45,96 @@ struct LoadStatus {
     std::uint64_t bytes_done = 0;
     std::uint64_t bytes_total = 0;
     double read_ms = 0;
+    LoadTrace trace;
     std::string message;
 };
 
-// Guarded by the store's mutex, except read_chunk.
+// How a block was read.
+enum class Source { direct, cached, buffered };
+
+// A block that was handed out to be read.
+struct BlockRead {
+    std::shared_ptr<ChunkRead> chunk;
+    std::size_t block = 0;
+    std::uint32_t arena_chunk = 0;  // that it lies in
+};
+
+// Guarded by the store's mutex. Whatever is handed out must be reported back: memory stays with the load until then.
 class Load {
 public:
     // INVALID_ARGUMENT, NOT_FOUND, IO, OUT_OF_MEMORY; a file of another size makes a load that has failed as CORRUPT.
     static Status open(Env &env, Arena &arena, LoadRequest request, Load *out);
 
-    // Whether chunks are left that no reader has taken.
-    bool has_work() const { return state_ == loading && next_chunk_ < n_chunks(); }
-    // Takes the next chunk for a reader, who must report it with complete.
-    std::uint64_t take_chunk(double now_ms);
-    // Reads a taken chunk. Not guarded: it takes long, and chunks do not overlap.
-    Status read_chunk(std::uint64_t chunk);
-    void complete(std::uint64_t chunk, const Status &outcome, double now_ms);
-    // Ends a load in progress; readers that are at it find out when they report. A failed copy keeps no chunks: no
+    bool loading() const { return state_ == in_progress; }
+    WeightsFile &file() { return file_; }
+
+    // Whether blocks are left that were not handed out.
+    bool has_blocks() const;
+    // Hands out the next block, `block_bytes` long at most. False when none is left, or its memory is not there yet.
+    bool next_block(std::uint32_t block_bytes, BlockRead *out);
+    // A block has arrived; the chunk may have blocks to digest now.
+    void block_arrived(const BlockRead &read, Source source);
+    // A block will not arrive: reading failed, or the load had ended before.
+    void block_dropped(const Status &why);
+    void count_retry() { trace_.retries++; }
+
+    bool needs_memory() const;
+    // The next chunk of the arena that must be faulted in, as an index; false when there is none.
+    bool next_fault(std::size_t *index);
+    std::uint32_t arena_chunk(std::size_t index) const { return chunks_.numbers()[index]; }
+    void fault_done(std::size_t index, double cpu_ms);
+
+    // A thread begins and ends to digest blocks of a chunk. `blocks` of them are in the digest now.
+    void digest_begun() { busy_++; }
+    void digest_done(const std::shared_ptr<ChunkRead> &chunk, std::size_t blocks, double cpu_ms);
+
+    // Ends a load in progress; threads that are at it find out when they report. A failed copy keeps no chunks: no
     // engine computes on it.
-    void fail(const Status &why, double now_ms);
-
+    void fail(const Status &why);
     // Nobody wants the copy any more: a load in progress fails as CLOSED, and the chunks go back to the arena, at once
-    // or with the last reader's report.
-    void release(double now_ms);
+    // or with the last report.
+    void release();
 
-    LoadStatus status(double now_ms) const;
+    LoadStatus status() const;
+    std::uint64_t bytes_left() const { return loading() ? request_.weights_bytes - bytes_arrived_ : 0; }
 
 private:
-    static constexpr std::int32_t loading = static_cast<std::int32_t>(LoadState::loading);
+    static constexpr std::int32_t in_progress = static_cast<std::int32_t>(LoadState::loading);
+    enum class Memory : std::uint8_t { cold, faulting, ready };
 
     std::uint64_t n_chunks() const { return request_.chunk_digests.size(); }
     std::uint64_t chunk_size(std::uint64_t chunk) const;
+    std::shared_ptr<ChunkRead> begin_chunk(std::uint64_t chunk, std::uint32_t block_bytes);
+    void chunk_digested(const std::shared_ptr<ChunkRead> &chunk);
+    void chunk_verified(const ChunkRead &chunk);
+    void end(std::int32_t state);
     void give_chunks_back_when_idle();
+    double since_submitted() const { return env_->now_ms() - submitted_ms_; }
 
+    Env *env_ = nullptr;
+    Arena *arena_ = nullptr;
     LoadRequest request_;
     WeightsFile file_;
-    Arena *arena_ = nullptr;
     ArenaChunks chunks_;
+    std::vector<Memory> memory_;  // of each chunk in chunks_
+    std::size_t next_fault_ = 0;
+    PrefaultPause pause_;
     HostCopy copy_;
+
     bool released_ = false;
-    std::int32_t state_ = loading;
+    std::int32_t state_ = in_progress;
     std::string message_;
     std::uint64_t next_chunk_ = 0;
+    std::deque<std::shared_ptr<ChunkRead>> open_chunks_;  // with blocks that were not handed out, in reading order
     std::uint64_t ready_chunks_ = 0;  // all chunks before this one are done
     std::vector<bool> done_;
+    std::uint64_t bytes_arrived_ = 0;
     std::uint64_t bytes_done_ = 0;
-    std::uint32_t reading_ = 0;
-    double started_ms_ = 0;
-    double ended_ms_ = 0;
+    std::uint32_t reading_ = 0;  // blocks handed out
+    std::uint32_t busy_ = 0;     // whatever else was handed out
+    double submitted_ms_ = 0;
+    double waiting_since_ms_ = -1;  // that memory is waited for with nothing being read; negative: not now
+    LoadTrace trace_;
 };
 
 }  // namespace sllm

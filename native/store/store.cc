@@ -1,37 +1,40 @@
-// The reader pool and its queue.
+// Loads by number, and the worker threads.
 #include "store/store.h"
+
+#include <fcntl.h>
 
 #include <algorithm>
 #include <chrono>
 
 namespace sllm {
 
-Status Store::create(std::uint32_t reader_threads, const ArenaOptions &options, Env &env,
-                     std::unique_ptr<Store> *out) {
+Status Store::create(const StoreOptions &options, Env &env, std::unique_ptr<Store> *out) {
     std::unique_ptr<Arena> arena;
-    if (Status s = Arena::create(env, options, &arena); !s.ok()) return s;
-    out->reset(new Store(reader_threads, std::move(arena), env));
+    if (Status s = Arena::create(env, options.arena, &arena); !s.ok()) return s;
+    out->reset(new Store(options, std::move(arena), env));
     return {};
 }
 
-Store::Store(std::uint32_t reader_threads, std::unique_ptr<Arena> arena, Env &env)
-    : env_(env), arena_(std::move(arena)) {
-    readers_.reserve(reader_threads);
-    for (std::uint32_t i = 0; i < reader_threads; i++) readers_.emplace_back([this] { read_loop(); });
+Store::Store(const StoreOptions &options, std::unique_ptr<Arena> arena, Env &env)
+    : env_(env), reads_(options.reads), arena_(std::move(arena)) {
+    const std::uint32_t workers = options.workers > 0 ? options.workers : std::clamp(env.processors(), 2u, 8u);
+    workers_.reserve(workers);
+    for (std::uint32_t i = 0; i < workers; i++) workers_.emplace_back([this] { work_loop(); });
 }
 
 Store::~Store() {
     {
         const std::lock_guard lock(mutex_);
         stopping_ = true;
-        queue_.clear();
         for (auto &[number, load] : loads_) {
-            load->fail({Code::closed, "the store was closed while the checkpoint was loading"}, env_.now_ms());
+            load->fail({Code::closed, "the store was closed while the checkpoint was loading"});
         }
+        for (auto &[file_system, volume] : volumes_) volume->stop();
     }
     work_.notify_all();
     progress_.notify_all();
-    for (std::thread &reader : readers_) reader.join();
+    for (std::thread &worker : workers_) worker.join();
+    volumes_.clear();
 }
 
 Status Store::load(LoadRequest request, std::uint64_t *number) {
@@ -40,17 +43,27 @@ Status Store::load(LoadRequest request, std::uint64_t *number) {
     const std::lock_guard lock(mutex_);
     *number = ++last_number_;
     loads_.emplace(*number, load);
-    if (load->has_work()) queue_.push_back(load);
-    work_.notify_all();
+    if (load->loading()) {
+        if (load->needs_memory()) cold_.push_back(load);
+        volume_of(load->file().file_system()).add(load);
+        work_.notify_all();
+    }
     note_progress();
     return {};
+}
+
+Volume &Store::volume_of(std::int64_t file_system) {
+    std::unique_ptr<Volume> &volume = volumes_[file_system];
+    Volume::Listener &listener = *this;
+    if (volume == nullptr) volume = std::make_unique<Volume>(env_, file_system, reads_, mutex_, listener);
+    return *volume;
 }
 
 Status Store::status(std::uint64_t number, LoadStatus *out) {
     const std::lock_guard lock(mutex_);
     const auto found = loads_.find(number);
     if (found == loads_.end()) return {Code::not_found, "no load " + std::to_string(number)};
-    *out = found->second->status(env_.now_ms());
+    *out = found->second->status();
     return {};
 }
 
@@ -69,9 +82,19 @@ Status Store::release(std::uint64_t number) {
     if (found == loads_.end()) return {Code::not_found, "no load " + std::to_string(number)};
     load = std::move(found->second);
     loads_.erase(found);
-    load->release(env_.now_ms());
-    std::erase(queue_, load);
+    load->release();
+    wake_volume_of(*load);
     note_progress();
+    return {};
+}
+
+Status Store::volume_status(const std::string &path, VolumeStatus *out) {
+    const OwnedFd fd(env_, env_.open(path.c_str(), O_RDONLY));
+    if (!fd.valid()) return system_status("open " + path, -fd.get());
+    const std::int64_t file_system = env_.file_system_of(fd.get());
+    if (file_system < 0) return system_status("stat " + path, static_cast<int>(-file_system));
+    const std::lock_guard lock(mutex_);
+    *out = volume_of(file_system).status();
     return {};
 }
 
@@ -80,25 +103,68 @@ void Store::note_progress() {
     progress_.notify_all();
 }
 
-void Store::read_loop() {
+void Store::wake_volume_of(Load &load) {
+    const auto volume = volumes_.find(load.file().file_system());
+    if (volume != volumes_.end()) volume->second->wake();
+}
+
+void Store::on_blocks(const std::shared_ptr<Load> &load, const std::shared_ptr<ChunkRead> &chunk) {
+    if (!load->loading() || !chunk->can_claim()) return;
+    digests_.push_back({load, chunk});
+    work_.notify_one();
+}
+
+void Store::work_loop() {
     std::unique_lock lock(mutex_);
-    for (;;) {
-        work_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-        if (stopping_) return;
-        std::shared_ptr<Load> load = queue_.front();
-        const std::uint64_t chunk = load->take_chunk(env_.now_ms());
-        if (!load->has_work()) queue_.pop_front();
-        lock.unlock();
-        const Status outcome = load->read_chunk(chunk);
-        lock.lock();
-        load->complete(chunk, outcome, env_.now_ms());
-        if (!outcome.ok()) std::erase(queue_, load);
-        note_progress();
-        // The last owner's closing of the host copy takes its time.
-        lock.unlock();
-        load.reset();
-        lock.lock();
+    while (!stopping_) {
+        if (!digests_.empty()) {
+            DigestJob job = std::move(digests_.front());
+            digests_.pop_front();
+            digest(lock, std::move(job));
+        } else if (!fault_in(lock)) {
+            work_.wait(lock);
+        }
     }
+}
+
+void Store::digest(std::unique_lock<std::mutex> &lock, DigestJob job) {
+    Load &load = *job.load;
+    while (load.loading()) {
+        const std::span<const Block> blocks = job.chunk->claim();
+        if (blocks.empty()) break;
+        load.digest_begun();
+        lock.unlock();
+        const double before = env_.thread_cpu_ms();
+        job.chunk->digest(blocks);
+        const double cpu_ms = env_.thread_cpu_ms() - before;
+        lock.lock();
+        load.digest_done(job.chunk, blocks.size(), cpu_ms);
+        // A chunk with a wrong digest is read once more.
+        if (!load.loading() || load.has_blocks()) wake_volume_of(load);
+        note_progress();
+    }
+    // The last owner's closing of the host copy takes its time.
+    lock.unlock();
+    job = {};
+    lock.lock();
+}
+
+bool Store::fault_in(std::unique_lock<std::mutex> &lock) {
+    std::size_t index = 0;
+    while (!cold_.empty() && !cold_.front()->next_fault(&index)) cold_.pop_front();
+    if (cold_.empty()) return false;
+    std::shared_ptr<Load> load = cold_.front();
+    lock.unlock();
+    const double before = env_.thread_cpu_ms();
+    arena_->fault_in(load->arena_chunk(index));
+    const double cpu_ms = env_.thread_cpu_ms() - before;
+    lock.lock();
+    load->fault_done(index, cpu_ms);
+    wake_volume_of(*load);
+    lock.unlock();
+    load.reset();
+    lock.lock();
+    return true;
 }
 
 }  // namespace sllm

@@ -1,28 +1,36 @@
-// Store: reads checkpoints from disk into chunks of its arena with a pool of reader threads. Loads are served in the
-// order they came, each chunk by whichever reader is free.
+// Store: reads checkpoints from disk into chunks of its arena. A thread per volume keeps reads in flight; worker
+// threads fault memory in ahead of them and digest what has arrived, so that the disk waits for neither.
 #pragma once
 
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <unordered_map>
 #include <vector>
 
 #include "core/status.h"
 #include "store/load.h"
+#include "store/volume.h"
 
 namespace sllm {
 
-class Store {
+struct StoreOptions {
+    ArenaOptions arena;
+    ReadSettings reads;         // of volumes that nothing is known about
+    std::uint32_t workers = 0;  // 0: one per processor, 2 to 8
+};
+
+class Store : private Volume::Listener {
 public:
     // INVALID_ARGUMENT, OUT_OF_MEMORY, IO.
-    static Status create(std::uint32_t reader_threads, const ArenaOptions &arena, Env &env,
-                         std::unique_ptr<Store> *out);
+    static Status create(const StoreOptions &options, Env &env, std::unique_ptr<Store> *out);
     // Fails all loads as CLOSED, joins the threads, closes all host copies and the arena.
-    ~Store();
+    ~Store() override;
     Store(const Store &) = delete;
     Store &operator=(const Store &) = delete;
 
@@ -33,13 +41,28 @@ public:
     void wait(std::uint64_t timeout_us);
     Status release(std::uint64_t number);
     ArenaStatus arena_status() { return arena_->status(); }
+    // Of the volume that a file lies on. NOT_FOUND, IO.
+    Status volume_status(const std::string &path, VolumeStatus *out);
 
 private:
-    Store(std::uint32_t reader_threads, std::unique_ptr<Arena> arena, Env &env);
-    void read_loop();
+    struct DigestJob {
+        std::shared_ptr<Load> load;
+        std::shared_ptr<ChunkRead> chunk;
+    };
+
+    Store(const StoreOptions &options, std::unique_ptr<Arena> arena, Env &env);
+    void on_blocks(const std::shared_ptr<Load> &load, const std::shared_ptr<ChunkRead> &chunk) override;
+    void on_failure() override { note_progress(); }
+    Volume &volume_of(std::int64_t file_system);
     void note_progress();
+    void work_loop();
+    void digest(std::unique_lock<std::mutex> &lock, DigestJob job);
+    // Faults one chunk in for the oldest load that needs it; false when none does.
+    bool fault_in(std::unique_lock<std::mutex> &lock);
+    void wake_volume_of(Load &load);
 
     Env &env_;
+    const ReadSettings reads_;
     const std::unique_ptr<Arena> arena_;
     std::mutex mutex_;
     // All below is guarded by mutex_.
@@ -50,8 +73,10 @@ private:
     std::uint64_t progress_count_ = 0;
     std::uint64_t progress_seen_ = 0;
     std::unordered_map<std::uint64_t, std::shared_ptr<Load>> loads_;
-    std::deque<std::shared_ptr<Load>> queue_;  // loads with chunks to hand out, oldest first
-    std::vector<std::thread> readers_;
+    std::deque<std::shared_ptr<Load>> cold_;  // loads whose memory is not all there, oldest first
+    std::deque<DigestJob> digests_;
+    std::map<std::int64_t, std::unique_ptr<Volume>> volumes_;
+    std::vector<std::thread> workers_;
 };
 
 }  // namespace sllm

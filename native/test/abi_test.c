@@ -279,8 +279,9 @@ static void test_parked(sllm_engine_params *params, const char *weights) {
 }
 
 static void test_model(const char *folder, const char *libraries) {
-    sllm_store_params store_params = {sizeof(sllm_store_params), 2, (uint64_t)256 << 20, (uint64_t)16 << 20};
-    sllm_arena_status arena = {sizeof(sllm_arena_status), 0, 0, 0, 0, 0, 0};
+    sllm_store_params store_params = {sizeof(sllm_store_params), 2, (uint64_t)256 << 20, (uint64_t)16 << 20, 0, 0};
+    sllm_arena_status arena;
+    sllm_volume_status volume;
     sllm_engine_params params;
     sllm_store *store = NULL;
     sllm_engine *engine = NULL;
@@ -292,9 +293,17 @@ static void test_model(const char *folder, const char *libraries) {
     CHECK(sllm_engine_warm(libraries) == SLLM_OK);
     CHECK(sllm_engine_warm(libraries) == SLLM_OK);
     test_plan(folder, libraries, header);
+    memset(&arena, 0, sizeof arena);
+    memset(&volume, 0, sizeof volume);
+    arena.struct_size = sizeof arena;
+    volume.struct_size = sizeof volume;
     CHECK(sllm_store_create(&store_params, &store) == SLLM_OK);
     status = load_weights(store, folder, &load);
     snprintf(weights, sizeof weights, "/proc/self/fd/%d", status.fd);
+    CHECK(status.first_read_ms > 0 && status.first_verified_ms >= status.first_read_ms);
+    CHECK(status.ended_ms >= status.last_read_ms && status.last_read_ms >= status.first_read_ms);
+    CHECK(status.direct_bytes + status.cached_bytes + status.buffered_bytes == status.bytes_total);
+    CHECK(status.digest_ms > 0 && status.rereads == 0);
 
     memset(&params, 0, sizeof params);
     params.struct_size = sizeof params;
@@ -316,7 +325,10 @@ static void test_model(const char *folder, const char *libraries) {
     CHECK(sllm_store_release(store, load) == SLLM_E_NOT_FOUND);
     CHECK(sllm_store_arena(store, &arena) == SLLM_OK);
     CHECK(arena.arena_bytes == (uint64_t)256 << 20 && arena.prefault_bytes == (uint64_t)16 << 20);
-    CHECK(arena.used_bytes == 0);
+    CHECK(arena.used_bytes == 0 && arena.huge_bytes <= arena.faulted_bytes);
+    CHECK(sllm_store_volume(store, folder, &volume) == SLLM_OK);
+    CHECK(volume.block_bytes > 0 && volume.in_flight_bytes == 2 * volume.block_bytes && volume.queued_loads == 0);
+    CHECK(sllm_store_volume(store, join(2, folder, "no such file"), &volume) == SLLM_E_NOT_FOUND);
     sllm_store_destroy(store);
 }
 

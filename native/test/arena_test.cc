@@ -1,6 +1,7 @@
 // The arena: who owns which chunk, and which chunks have memory.
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -17,6 +18,7 @@ using sllm::ArenaChunks;
 using sllm::ChunkAllocator;
 using sllm::Code;
 using Task = ChunkAllocator::Task;
+using Outcome = ChunkAllocator::Outcome;
 
 constexpr std::uint64_t chunk = std::uint64_t{16} << 20;
 
@@ -62,16 +64,25 @@ struct Shadow {
     }
     void take(std::uint32_t n) {
         std::vector<std::uint32_t> taken;
-        const std::uint32_t faulted = chunks.faulted();
-        const std::uint32_t warm = faulted - chunks.used();
+        std::uint32_t warm = chunks.faulted();
+        for (const auto &[owner, numbers] : owned) warm -= with_memory(numbers);
         const bool fits = n <= chunks.free();
         CHECK_EQ(chunks.take(n, &taken), fits);
         if (!fits) return;
         CHECK_EQ(taken.size(), n);
         CHECK(std::is_sorted(taken.begin(), taken.end()));
         // Chunks with memory are used up before any other is touched.
-        CHECK_EQ(chunks.faulted(), faulted + (n > warm ? n - warm : 0));
+        CHECK_EQ(with_memory(taken), std::min(n, warm));
         owned[next_owner++] = taken;
+    }
+    std::uint32_t with_memory(const std::vector<std::uint32_t> &numbers) const {
+        return static_cast<std::uint32_t>(
+            std::count_if(numbers.begin(), numbers.end(), [this](std::uint32_t i) { return chunks.has_memory(i); }));
+    }
+    void touch(std::size_t which) {
+        const auto at = std::next(owned.begin(), static_cast<std::ptrdiff_t>(which % owned.size()));
+        for (const std::uint32_t number : at->second) chunks.got_memory(number);
+        CHECK_EQ(with_memory(at->second), at->second.size());
     }
     void give_back(std::size_t which) {
         const auto at = std::next(owned.begin(), static_cast<std::ptrdiff_t>(which % owned.size()));
@@ -83,9 +94,9 @@ struct Shadow {
         if (work.task != Task::none) working.push_back(work);
         return work.task != Task::none;
     }
-    void end_work(std::size_t which, bool succeeded) {
+    void end_work(std::size_t which, Outcome outcome) {
         const auto at = working.begin() + static_cast<std::ptrdiff_t>(which % working.size());
-        chunks.finish(*at, succeeded);
+        chunks.finish(*at, outcome);
         working.erase(at);
     }
 };
@@ -99,17 +110,20 @@ TEST("arena: whatever the order of events, no chunk has two owners and none is l
         const auto keep = static_cast<std::uint32_t>(random() % (size + 2));
         Shadow shadow{ChunkAllocator(size, keep), {}, {}, 0};
         for (int step = 0; step < 300; step++) {
-            switch (random() % 4) {
+            switch (random() % 5) {
                 case 0: shadow.take(static_cast<std::uint32_t>(random() % (size + 2))); break;
                 case 1: if (!shadow.owned.empty()) shadow.give_back(random()); break;
                 case 2: shadow.begin_work(); break;
-                default: if (!shadow.working.empty()) shadow.end_work(random(), true);
+                case 3: if (!shadow.owned.empty()) shadow.touch(random()); break;
+                default: if (!shadow.working.empty()) {
+                    shadow.end_work(random(), random() % 3 == 0 ? Outcome::put_off : Outcome::done);
+                }
             }
             shadow.check();
         }
-        while (!shadow.working.empty()) shadow.end_work(0, true);
+        while (!shadow.working.empty()) shadow.end_work(0, Outcome::done);
         while (!shadow.owned.empty()) shadow.give_back(0);
-        while (shadow.begin_work()) shadow.end_work(0, true);
+        while (shadow.begin_work()) shadow.end_work(0, Outcome::done);
         CHECK_EQ(shadow.chunks.free(), size);
         CHECK_EQ(shadow.chunks.faulted(), std::min(keep, size));
     }
@@ -117,16 +131,17 @@ TEST("arena: whatever the order of events, no chunk has two owners and none is l
 
 TEST("arena: work that fails is given up, and no chunk is lost by it") {
     ChunkAllocator chunks(4, 3);
-    chunks.finish(chunks.next_work(), true);
-    chunks.finish(chunks.next_work(), false);
+    chunks.finish(chunks.next_work(), Outcome::done);
+    chunks.finish(chunks.next_work(), Outcome::failed);
     CHECK(chunks.next_work().task == Task::none);
     CHECK_EQ(chunks.faulted(), 1u);
     std::vector<std::uint32_t> taken;
     CHECK(chunks.take(4, &taken));
+    for (const std::uint32_t number : taken) chunks.got_memory(number);
     chunks.give_back(taken);
     const auto punch = chunks.next_work();
     CHECK(punch.task == Task::punch);
-    chunks.finish(punch, false);
+    chunks.finish(punch, Outcome::failed);
     CHECK(chunks.next_work().task == Task::none);
     CHECK_EQ(chunks.free(), 4u);
 }
@@ -152,7 +167,7 @@ TEST("arena: chunks come in the shortest run that holds them, so that mappings s
     while (true) {
         const auto work = chunks.next_work();
         if (work.task == Task::none) break;
-        chunks.finish(work, true);
+        chunks.finish(work, Outcome::done);
     }
     std::vector<std::uint32_t> all;
     CHECK(chunks.take(10, &all));
@@ -172,7 +187,11 @@ TEST("arena: memory is faulted in ahead in the background, and given back beyond
     ArenaChunks chunks;
     CHECK_OK(arena->take(5 * chunk - 1, &chunks));
     CHECK_EQ(chunks.numbers().size(), 5u);
-    for (const std::uint32_t number : chunks.numbers()) std::memset(arena->at(number), 7, chunk);
+    for (const std::uint32_t number : chunks.numbers()) {
+        if (!arena->has_memory(number)) arena->fault_in(number);
+        CHECK(arena->has_memory(number));
+        std::memset(arena->at(number), 7, chunk);
+    }
     CHECK_EQ(resident_chunks(*arena), 5u);
     CHECK_EQ(arena->status().used_bytes, 5 * chunk);
     chunks.reset();
@@ -216,6 +235,7 @@ TEST("arena: kernels that can neither fault in ahead nor punch holes serve all t
     for (int i = 0; i < 3; i++) {
         ArenaChunks chunks;
         CHECK_OK(arena->take(3 * chunk, &chunks));
+        arena->fault_in(chunks.numbers()[2]);
         *arena->at(chunks.numbers()[2]) = 1;
     }
     CHECK_EQ(arena->status().used_bytes, 0u);

@@ -1,9 +1,8 @@
 // sllm_bench_in_place <folder> [<gguf>]: times a start from disk to the first token. With a GGUF file it first makes
 // the checkpoint in the folder. Prints one line of JSON: read_ms and gb_per_s of the store, build_ms and wait_ms of the
 // engine, first_token_ms from the start of the load, prefill_ms of 8 tokens once ready and once more. The page cache
-// plays no part where the file system has O_DIRECT. SLLM_BENCH_THREADS as in sllm_bench_plain; SLLM_BENCH_READERS sets
-// the store's threads, SLLM_BENCH_PREFAULT_MIB what the arena keeps
-// faulted in; cpu_ms is the time of all threads from there to ready.
+// plays no part where the file system has O_DIRECT. SLLM_BENCH_THREADS as in sllm_bench_plain; SLLM_BENCH_PREFAULT_MIB
+// sets what the arena keeps faulted in; cpu_ms is the time of all threads from there to ready.
 #include <sys/resource.h>
 
 #include <cstdio>
@@ -60,8 +59,9 @@ int bench(const std::string &folder) {
     const test::Checkpoint checkpoint = read_checkpoint(folder);
     if (sllm::Status s = sllm::llama::prepare_libraries(test::engine_libraries()); !s.ok()) return fail(s.message());
     const std::uint64_t prefault = std::uint64_t{number("SLLM_BENCH_PREFAULT_MIB", 0)} << 20;
-    const auto store_owner = test::open_store(number("SLLM_BENCH_READERS", 4), env,
-                                              {checkpoint.weights_bytes + prefault, prefault});
+    sllm::StoreOptions store_options;
+    store_options.arena = {checkpoint.weights_bytes + prefault, prefault};
+    const auto store_owner = test::open_store(store_options);
     sllm::Store &store = *store_owner;
     while (store.arena_status().prefaulting) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     const double cpu_before = cpu_ms();

@@ -11,13 +11,21 @@ namespace test {
 // 128 MiB in 8 chunks of which none is kept faulted.
 inline constexpr sllm::ArenaOptions small_arena{std::uint64_t{128} << 20, 0};
 
-inline std::unique_ptr<sllm::Store> open_store(std::uint32_t reader_threads, sllm::Env &env = sllm::Env::posix(),
-                                               const sllm::ArenaOptions &arena = small_arena) {
+inline std::unique_ptr<sllm::Store> open_store(const sllm::StoreOptions &options,
+                                               sllm::Env &env = sllm::Env::posix()) {
     std::unique_ptr<sllm::Store> store;
-    if (const sllm::Status s = sllm::Store::create(reader_threads, arena, env, &store); !s.ok()) {
+    if (const sllm::Status s = sllm::Store::create(options, env, &store); !s.ok()) {
         throw std::runtime_error("store: " + s.message());
     }
     return store;
+}
+
+// `reads` of up to 64 KiB in flight: a chunk of a small test is one read.
+inline std::unique_ptr<sllm::Store> open_store(std::uint32_t reads, sllm::Env &env = sllm::Env::posix(),
+                                               const sllm::ArenaOptions &arena = small_arena,
+                                               sllm::ReadMethod method = sllm::ReadMethod::ring) {
+    constexpr std::uint32_t block = 65'536;
+    return open_store({arena, {method, block, reads * block}, 2}, env);
 }
 
 }  // namespace test

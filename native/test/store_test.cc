@@ -75,6 +75,9 @@ std::vector<std::uint8_t> content(int fd, std::uint64_t bytes) {
     return {mapping.data(), mapping.data() + bytes};
 }
 
+// Both methods of reading must behave alike; the first is missing where io_uring is.
+const std::vector<sllm::ReadMethod> methods{sllm::ReadMethod::ring, sllm::ReadMethod::threads};
+
 bool mentions(const std::string &text, const std::string &part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
@@ -108,26 +111,28 @@ TEST("store: loads run at the same time and keep their numbers") {
 }
 
 TEST("store: where O_DIRECT is refused the page cache serves") {
-    const Weights weights(20, 4);
-    test::FaultyEnv at_open;
-    at_open.direct_open_error = -EINVAL;
-    const auto first_owner = test::open_store(2, at_open);
-    Store &first = *first_owner;
-    LoadStatus status = load_and_wait(first, weights.request);
-    CHECK_EQ(status.state, 1);
-    CHECK(!status.direct_io);
-    CHECK(content(status.fd, weights.bytes.size()) == weights.bytes);
+    for (const sllm::ReadMethod method : methods) {
+        const Weights weights(20, 4);
+        test::FaultyEnv at_open;
+        at_open.direct_open_error = -EINVAL;
+        const auto first_owner = test::open_store(2, at_open, test::small_arena, method);
+        Store &first = *first_owner;
+        LoadStatus status = load_and_wait(first, weights.request);
+        CHECK_EQ(status.state, 1);
+        CHECK(!status.direct_io);
+        CHECK(content(status.fd, weights.bytes.size()) == weights.bytes);
 
-    test::FaultyEnv at_read;
-    at_read.on_read = [](int fd, void *, std::size_t bytes, std::uint64_t, const auto &real) -> ssize_t {
-        return (::fcntl(fd, F_GETFL) & O_DIRECT) != 0 ? -EINVAL : real(bytes);
-    };
-    const auto second_owner = test::open_store(2, at_read);
-    Store &second = *second_owner;
-    status = load_and_wait(second, weights.request);
-    CHECK_EQ(status.state, 1);
-    CHECK(!status.direct_io);
-    CHECK(content(status.fd, weights.bytes.size()) == weights.bytes);
+        test::FaultyEnv at_read;
+        at_read.on_read = [](int fd, void *, std::size_t bytes, std::uint64_t, const auto &real) -> ssize_t {
+            return (::fcntl(fd, F_GETFL) & O_DIRECT) != 0 ? -EINVAL : real(bytes);
+        };
+        const auto second_owner = test::open_store(2, at_read, test::small_arena, method);
+        Store &second = *second_owner;
+        status = load_and_wait(second, weights.request);
+        CHECK_EQ(status.state, 1);
+        CHECK(!status.direct_io);
+        CHECK(content(status.fd, weights.bytes.size()) == weights.bytes);
+    }
 }
 
 TEST("store: chunks that are in the page cache are read from there, others around it") {
@@ -160,37 +165,41 @@ TEST("store: the system tells what of a file is in the page cache") {
 }
 
 TEST("store: short and interrupted reads are continued") {
-    const Weights weights(64, 16);
-    test::FaultyEnv env;
-    std::atomic<int> calls{0};
-    env.on_read = [&](int fd, void *, std::size_t bytes, std::uint64_t, const auto &real) -> ssize_t {
-        const int call = calls++;
-        if (call % 3 == 0) return -EINTR;
-        const bool direct = (::fcntl(fd, F_GETFL) & O_DIRECT) != 0;
-        // Not even a whole page: the rest is no longer aligned.
-        if (call % 3 == 1 && !direct) return real(std::min<std::size_t>(bytes, 1000));
-        return real(std::max<std::size_t>(page, bytes / 2 / page * page));
-    };
-    const auto store_owner = test::open_store(2, env);
-    Store &store = *store_owner;
-    const LoadStatus status = load_and_wait(store, weights.request);
-    CHECK_EQ(status.message, "");
-    CHECK(content(status.fd, weights.bytes.size()) == weights.bytes);
+    for (const sllm::ReadMethod method : methods) {
+        const Weights weights(64, 16);
+        test::FaultyEnv env;
+        std::atomic<int> calls{0};
+        env.on_read = [&](int fd, void *, std::size_t bytes, std::uint64_t, const auto &real) -> ssize_t {
+            const int call = calls++;
+            if (call % 3 == 0) return -EINTR;
+            const bool direct = (::fcntl(fd, F_GETFL) & O_DIRECT) != 0;
+            // Not even a whole page: the rest is no longer aligned.
+            if (call % 3 == 1 && !direct) return real(std::min<std::size_t>(bytes, 1000));
+            return real(std::max<std::size_t>(page, bytes / 2 / page * page));
+        };
+        const auto store_owner = test::open_store(2, env, test::small_arena, method);
+        Store &store = *store_owner;
+        const LoadStatus status = load_and_wait(store, weights.request);
+        CHECK_EQ(status.message, "");
+        CHECK(content(status.fd, weights.bytes.size()) == weights.bytes);
+    }
 }
 
 TEST("store: a read error fails the load as IO with path, offset and errno") {
-    const Weights weights(20, 4);
-    test::FaultyEnv env;
-    env.on_read = [](int, void *, std::size_t bytes, std::uint64_t offset, const auto &real) -> ssize_t {
-        return offset == 8 * page ? -EIO : real(bytes);
-    };
-    const auto store_owner = test::open_store(1, env);
-    Store &store = *store_owner;
-    const LoadStatus status = load_and_wait(store, weights.request);
-    CHECK_EQ(status.state, static_cast<int>(Code::io));
-    CHECK(mentions(status.message, weights.request.weights_path));
-    CHECK(mentions(status.message, std::to_string(8 * page)));
-    CHECK(mentions(status.message, sllm::errno_text(EIO)));
+    for (const sllm::ReadMethod method : methods) {
+        const Weights weights(20, 4);
+        test::FaultyEnv env;
+        env.on_read = [](int, void *, std::size_t bytes, std::uint64_t offset, const auto &real) -> ssize_t {
+            return offset == 8 * page ? -EIO : real(bytes);
+        };
+        const auto store_owner = test::open_store(1, env, test::small_arena, method);
+        Store &store = *store_owner;
+        const LoadStatus status = load_and_wait(store, weights.request);
+        CHECK_EQ(status.state, static_cast<int>(Code::io));
+        CHECK(mentions(status.message, weights.request.weights_path));
+        CHECK(mentions(status.message, std::to_string(8 * page)));
+        CHECK(mentions(status.message, sllm::errno_text(EIO)));
+    }
 }
 
 TEST("store: a file of another size fails the load as CORRUPT") {
@@ -206,16 +215,18 @@ TEST("store: a file of another size fails the load as CORRUPT") {
 }
 
 TEST("store: a file that shrinks while it is read fails the load as CORRUPT") {
-    const Weights weights(20, 4);
-    test::FaultyEnv env;
-    env.on_read = [](int, void *, std::size_t bytes, std::uint64_t offset, const auto &real) -> ssize_t {
-        return offset >= 12 * page ? 0 : real(bytes);
-    };
-    const auto store_owner = test::open_store(1, env);
-    Store &store = *store_owner;
-    const LoadStatus status = load_and_wait(store, weights.request);
-    CHECK_EQ(status.state, static_cast<int>(Code::corrupt));
-    CHECK(mentions(status.message, "ends at byte " + std::to_string(12 * page)));
+    for (const sllm::ReadMethod method : methods) {
+        const Weights weights(20, 4);
+        test::FaultyEnv env;
+        env.on_read = [](int, void *, std::size_t bytes, std::uint64_t offset, const auto &real) -> ssize_t {
+            return offset >= 12 * page ? 0 : real(bytes);
+        };
+        const auto store_owner = test::open_store(1, env, test::small_arena, method);
+        Store &store = *store_owner;
+        const LoadStatus status = load_and_wait(store, weights.request);
+        CHECK_EQ(status.state, static_cast<int>(Code::corrupt));
+        CHECK(mentions(status.message, "ends at byte " + std::to_string(12 * page)));
+    }
 }
 
 TEST("store: a flipped bit on disk fails the load as CORRUPT with offset and both digests") {
@@ -235,20 +246,22 @@ TEST("store: a flipped bit on disk fails the load as CORRUPT with offset and bot
 }
 
 TEST("store: a bit flipped on its way is read once more and the load goes on") {
-    const Weights weights(20, 4);
-    test::FaultyEnv env;
-    std::atomic<int> flips{0};
-    env.on_read = [&](int, void *out, std::size_t bytes, std::uint64_t offset, const auto &real) -> ssize_t {
-        const ssize_t n = real(bytes);
-        if (offset == 4 * page && flips++ == 0) static_cast<std::uint8_t *>(out)[5] ^= 1;
-        return n;
-    };
-    const auto store_owner = test::open_store(2, env);
-    Store &store = *store_owner;
-    const LoadStatus status = load_and_wait(store, weights.request);
-    CHECK_EQ(status.message, "");
-    CHECK_EQ(flips.load(), 2);
-    CHECK(content(status.fd, weights.bytes.size()) == weights.bytes);
+    for (const sllm::ReadMethod method : methods) {
+        const Weights weights(20, 4);
+        test::FaultyEnv env;
+        std::atomic<int> flips{0};
+        env.on_read = [&](int, void *out, std::size_t bytes, std::uint64_t offset, const auto &real) -> ssize_t {
+            const ssize_t n = real(bytes);
+            if (offset == 4 * page && flips++ == 0) static_cast<std::uint8_t *>(out)[5] ^= 1;
+            return n;
+        };
+        const auto store_owner = test::open_store(2, env, test::small_arena, method);
+        Store &store = *store_owner;
+        const LoadStatus status = load_and_wait(store, weights.request);
+        CHECK_EQ(status.message, "");
+        CHECK_EQ(flips.load(), 2);
+        CHECK(content(status.fd, weights.bytes.size()) == weights.bytes);
+    }
 }
 
 TEST("store: impossible requests are refused at once") {
@@ -275,9 +288,9 @@ TEST("store: memory that cannot be had is OUT_OF_MEMORY") {
     test::FaultyEnv env;
     env.memory_error = -ENOMEM;
     std::unique_ptr<Store> store;
-    CHECK_EQ(Store::create(1, test::small_arena, env, &store).code(), Code::out_of_memory);
+    CHECK_EQ(Store::create({test::small_arena, {}, 1}, env, &store).code(), Code::out_of_memory);
     env.memory_error = 0;
-    CHECK_OK(Store::create(1, test::small_arena, env, &store));
+    CHECK_OK(Store::create({test::small_arena, {}, 1}, env, &store));
     env.memory_error = -ENOMEM;
     const Weights weights(8, 4);
     std::uint64_t load = 0;
@@ -352,57 +365,61 @@ struct Gate {
 }  // namespace
 
 TEST("store: releasing a load in progress stops it, and readers in flight do no harm") {
-    const Weights weights(40, 4);
-    test::FaultyEnv env;
-    Gate gate;
-    std::atomic<int> reads{0};
-    env.on_read = [&](int, void *, std::size_t bytes, std::uint64_t offset, const auto &real) -> ssize_t {
-        reads++;
-        if (offset > 0) gate.pass();
-        return real(bytes);
-    };
-    const auto store_owner = test::open_store(2, env);
-    Store &store = *store_owner;
-    std::uint64_t load = 0;
-    CHECK_OK(store.load(weights.request, &load));
-    LoadStatus status;
-    CHECK_OK(store.status(load, &status));
-    sllm::HostCopyView view;
-    const std::string path = "/proc/self/fd/" + std::to_string(status.fd);
-    CHECK_OK(sllm::HostCopyView::open(sllm::Env::posix(), path, weights.bytes.size(), &view));
-    gate.wait_for_arrival();
-    CHECK_OK(store.release(load));
-    CHECK_EQ(store.status(load, &status).code(), Code::not_found);
-    CHECK_EQ(view.wait_ready([](std::uint64_t) {}).code(), Code::closed);
-    gate.release();
-    // Most of the ten chunks are never asked for.
-    CHECK(reads.load() <= 4);
-}
-
-TEST("store: destroying it fails loads in progress as CLOSED for those who wait") {
-    const Weights weights(40, 4);
-    test::FaultyEnv env;
-    Gate gate;
-    env.on_read = [&](int, void *, std::size_t bytes, std::uint64_t, const auto &real) -> ssize_t {
-        gate.pass();
-        return real(bytes);
-    };
-    sllm::HostCopyView view;
-    {
-        const auto store_owner = test::open_store(1, env);
+    for (const sllm::ReadMethod method : methods) {
+        const Weights weights(40, 4);
+        test::FaultyEnv env;
+        Gate gate;
+        std::atomic<int> reads{0};
+        env.on_read = [&](int, void *, std::size_t bytes, std::uint64_t offset, const auto &real) -> ssize_t {
+            reads++;
+            if (offset > 0) gate.pass();
+            return real(bytes);
+        };
+        const auto store_owner = test::open_store(2, env, test::small_arena, method);
         Store &store = *store_owner;
         std::uint64_t load = 0;
         CHECK_OK(store.load(weights.request, &load));
         LoadStatus status;
         CHECK_OK(store.status(load, &status));
+        sllm::HostCopyView view;
         const std::string path = "/proc/self/fd/" + std::to_string(status.fd);
         CHECK_OK(sllm::HostCopyView::open(sllm::Env::posix(), path, weights.bytes.size(), &view));
         gate.wait_for_arrival();
+        CHECK_OK(store.release(load));
+        CHECK_EQ(store.status(load, &status).code(), Code::not_found);
+        CHECK_EQ(view.wait_ready([](std::uint64_t) {}).code(), Code::closed);
         gate.release();
+        // Most of the ten chunks are never asked for.
+        CHECK(reads.load() <= 4);
     }
-    // Either it was stopped or its last chunk was already in.
-    const Code code = view.wait_ready([](std::uint64_t) {}).code();
-    CHECK(code == Code::closed || code == Code::ok);
+}
+
+TEST("store: destroying it fails loads in progress as CLOSED for those who wait") {
+    for (const sllm::ReadMethod method : methods) {
+        const Weights weights(40, 4);
+        test::FaultyEnv env;
+        Gate gate;
+        env.on_read = [&](int, void *, std::size_t bytes, std::uint64_t, const auto &real) -> ssize_t {
+            gate.pass();
+            return real(bytes);
+        };
+        sllm::HostCopyView view;
+        {
+            const auto store_owner = test::open_store(1, env, test::small_arena, method);
+            Store &store = *store_owner;
+            std::uint64_t load = 0;
+            CHECK_OK(store.load(weights.request, &load));
+            LoadStatus status;
+            CHECK_OK(store.status(load, &status));
+            const std::string path = "/proc/self/fd/" + std::to_string(status.fd);
+            CHECK_OK(sllm::HostCopyView::open(sllm::Env::posix(), path, weights.bytes.size(), &view));
+            gate.wait_for_arrival();
+            gate.release();
+        }
+        // Either it was stopped or its last chunk was already in.
+        const Code code = view.wait_ready([](std::uint64_t) {}).code();
+        CHECK(code == Code::closed || code == Code::ok);
+    }
 }
 
 TEST("store: bytes become ready in order, and only when they are verified") {

@@ -8,6 +8,7 @@ import type { EngineObserver } from "../../worker/instances/engine-process.ts";
 import { Instance } from "../../worker/instances/instance.ts";
 import type { GenerateSettings } from "../../worker/instances/request-table.ts";
 import { ManualClock, settle } from "./manual-clock.ts";
+import { begunLoad } from "./native-load.ts";
 import { tinyContent } from "./tiny-checkpoint.ts";
 
 export const { manifest } = tinyContent();
@@ -35,13 +36,8 @@ export class InstanceScene {
   readonly header = Promise.withResolvers<void>();
   observer: EngineObserver | null = null;
   read: NativeLoadStatus = {
-    state: "loading",
-    failure: null,
-    fd: 9,
-    direct_io: true,
-    bytes_done: 0,
+    ...begunLoad,
     bytes_total: manifest.weights.bytes,
-    read_ms: 0,
   };
   wasPresent = false;
   wasStandby = false;

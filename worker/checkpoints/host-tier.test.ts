@@ -6,6 +6,7 @@ import type {
 } from "../../native/bun-ffi-helpers/native.ts";
 import { limits } from "../../schema/limits.ts";
 import { ManualClock, settle } from "../../test/support/manual-clock.ts";
+import { begunLoad } from "../../test/support/native-load.ts";
 import { tinyContent } from "../../test/support/tiny-checkpoint.ts";
 import type { StoredCheckpoint } from "./disk-tier.ts";
 import { type CopyStore, HostTier } from "./host-tier.ts";
@@ -36,6 +37,7 @@ class ManualStore implements CopyStore {
       prefault_bytes: 0,
       prefault_ms: 0,
       prefaulting: false,
+      huge_bytes: 0,
     };
   }
 
@@ -52,13 +54,9 @@ class ManualStore implements CopyStore {
 
   set(load: bigint, change: Partial<NativeLoadStatus>): void {
     this.statuses.set(load, {
-      state: "loading",
-      failure: null,
+      ...begunLoad,
       fd: 10 + Number(load),
-      direct_io: true,
-      bytes_done: 0,
       bytes_total: copyBytes,
-      read_ms: 0,
       ...change,
     });
   }

@@ -7,6 +7,7 @@ import type { LoadRequest } from "../../schema/cluster/instances.ts";
 import { limits } from "../../schema/limits.ts";
 import { instanceMemoryBytes } from "../../schema/memory.ts";
 import { ManualClock, settle } from "../../test/support/manual-clock.ts";
+import { begunLoad } from "../../test/support/native-load.ts";
 import { type TinyCheckpoint, writeTinyCheckpoint } from "../../test/support/tiny-checkpoint.ts";
 import { DiskTier } from "../checkpoints/disk-tier.ts";
 import { HostTier } from "../checkpoints/host-tier.ts";
@@ -32,13 +33,10 @@ beforeEach(() => {
   engines = [];
   const clock = new ManualClock();
   const read: NativeLoadStatus = {
+    ...begunLoad,
     state: "ready",
-    failure: null,
-    fd: 3,
-    direct_io: false,
     bytes_done: weights.bytes,
     bytes_total: weights.bytes,
-    read_ms: 1,
   };
   const arena: NativeArenaStatus = {
     arena_bytes: 2 ** 30,
@@ -47,6 +45,7 @@ beforeEach(() => {
     prefault_bytes: 0,
     prefault_ms: 0,
     prefaulting: false,
+    huge_bytes: 0,
   };
   supervisor = new Supervisor({
     disk: new DiskTier({ directory: folder, log }),

@@ -86,16 +86,20 @@ SLLM_API sllm_status sllm_layout_plan(const char *library_dir, const char *heade
 
 /* ---- Store: checkpoints from disk into host memory --------------------------------------------------------------- */
 
-/* Reads checkpoints into its arena of host memory. Owns a pool of reader threads and one that pre-faults. */
+/* Reads checkpoints into its arena of host memory. Owns a thread per volume that keeps its reads in flight, a few that
+ * digest and fault memory in, and one that pre-faults. */
 typedef struct sllm_store sllm_store;
 
 typedef struct sllm_store_params {
     uint32_t struct_size;
-    uint32_t reader_threads; /* 0: 4 */
+    uint32_t reader_threads; /* reads of one volume in flight at most, which without io_uring is as many threads;
+                                0: what suits the volume */
     uint64_t arena_bytes;    /* host memory that copies may use at most, rounded up to 16 MiB; 0: the machine's memory.
                                 Since 1.1 */
     uint64_t prefault_bytes; /* of it, kept faulted in from the start, in the background; copies that find such memory
                                 are read without the cost of its first touch. Since 1.1 */
+    uint32_t huge_pages;     /* 0: where the system can; 1: never. Since 1.2 */
+    uint32_t read_method;    /* 0: io_uring where the system has and allows it; 1: threads. Since 1.2 */
 } sllm_store_params;
 
 typedef struct sllm_arena_status {
@@ -106,7 +110,20 @@ typedef struct sllm_arena_status {
     uint64_t faulted_bytes;  /* with memory behind them, used ones included */
     uint64_t prefault_bytes;
     double prefault_ms;      /* that the first pre-fault took; so far, while it goes on */
+    uint64_t huge_bytes;     /* of faulted_bytes, in huge pages. Since 1.2 */
 } sllm_arena_status;
+
+/* A file system that checkpoints are read from, as a link with a queue. Since 1.2 */
+typedef struct sllm_volume_status {
+    uint32_t struct_size;
+    uint32_t read_method;     /* 0 io_uring, 1 threads */
+    uint64_t file_system;     /* its number, the same as long as it is mounted */
+    uint64_t block_bytes;     /* of one read */
+    uint64_t in_flight_bytes; /* at most */
+    uint64_t queued_bytes;    /* of loads in progress, not read yet */
+    uint32_t queued_loads;
+    uint32_t reserved;
+} sllm_volume_status;
 
 /*
  * A host copy is a small shared memory file that tells where in the arena the weights lie and how far they have come.
@@ -131,6 +148,19 @@ typedef struct sllm_load_status {
     uint64_t bytes_total;
     double read_ms;         /* from the first read to the last; so far, while loading */
     char message[512];      /* why it failed, NUL-terminated */
+    /* Since 1.2: when the stages were reached, from the call of sllm_store_load, 0 before; and what they cost. */
+    double first_read_ms;     /* the first read was begun */
+    double first_verified_ms; /* the first chunk was there and verified */
+    double last_read_ms;      /* the last byte was there */
+    double ended_ms;          /* the last chunk was verified, or the load failed */
+    double memory_wait_ms;    /* nothing was being read because memory was not faulted in yet */
+    double fault_ms;          /* processor time to fault memory in */
+    double digest_ms;         /* processor time of the digests */
+    uint64_t direct_bytes;    /* read around the page cache */
+    uint64_t cached_bytes;    /* copied from the page cache, which had them */
+    uint64_t buffered_bytes;  /* read through the page cache, which had not all of them */
+    uint32_t retries;         /* reads that came back short or interrupted and were continued */
+    uint32_t rereads;         /* chunks that were read twice because their digest differed */
 } sllm_load_status;
 
 /* Returns at once; the arena is usable while it is pre-faulted. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY, IO. [any] */
@@ -158,6 +188,10 @@ SLLM_API sllm_status sllm_store_release(sllm_store *store, uint64_t load);
 
 /* What the arena holds. Since 1.1. [any] */
 SLLM_API sllm_status sllm_store_arena(sllm_store *store, sllm_arena_status *out);
+
+/* The volume that path (NUL-terminated, a file or folder) lies on. Loads of one volume are served in the order they
+ * came; the oldest two that have something to read share it three to one. Errors: NOT_FOUND, IO. Since 1.2. [any] */
+SLLM_API sllm_status sllm_store_volume(sllm_store *store, const char *path, sllm_volume_status *out);
 
 /* ---- Engine: one model instance ---------------------------------------------------------------------------------- */
 
