@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { limits } from "./limits.ts";
+import { deviceChoices } from "./vocab.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 const ms = (max: number) => z.coerce.number().int().min(0).max(max);
@@ -41,12 +42,25 @@ export const workerConfig = z.strictObject({
   gateways: list(z.url())
     .default(["http://127.0.0.1:8343"])
     .describe("Gateways to report to; the first that answers is used."),
+  device: z
+    .enum(deviceChoices)
+    .default("auto")
+    .describe("What models compute on; auto: NVIDIA devices where they can be used, else the processors."),
+  device_memory_bytes: z.coerce
+    .number()
+    .int()
+    .positive()
+    .optional()
+    .describe("Memory of each discrete device for models; nine tenths of what it has if left out."),
   memory_bytes: z.coerce
     .number()
     .int()
     .positive()
     .optional()
-    .describe("Memory for models (weights and KV); 80 % of what is available at the start if left out."),
+    .describe(
+      "Host memory for models (weights and KV; with discrete devices the host tier); 80 % of what is available at the " +
+        "start if left out.",
+    ),
   host_cache_bytes: z.coerce
     .number()
     .int()

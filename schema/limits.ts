@@ -58,6 +58,8 @@ export const limits = {
   context_tokens: 1_048_576,
   /** Tokens of one prefill step: bounds the pause it puts into running streams. */
   batch_tokens: 512,
+  /** Names of an engine's devices with their shares: 16 devices, 64 characters each. */
+  device_list_chars: 1_024,
   /** Instances of one worker; far above what memory admits. */
   instances: 256,
   /** Ended instances in one answer of the admin API: enough to see why a model keeps failing. */

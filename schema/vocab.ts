@@ -11,6 +11,10 @@ export type Tier = (typeof tiers)[number];
 export const deviceKinds = ["cpu", "cuda", "hip", "vulkan", "metal"] as const;
 export type DeviceKind = (typeof deviceKinds)[number];
 
+/** What a worker may be told to compute on: `auto` is CUDA where it can be used, else the processors. */
+export const deviceChoices = ["auto", "cpu", "cuda", "vulkan"] as const;
+export type DeviceChoice = (typeof deviceChoices)[number];
+
 /** `lost`: no heartbeat for a lease period. `gone`: said goodbye. */
 export const workerStates = ["ready", "draining", "lost", "gone"] as const;
 export type WorkerState = (typeof workerStates)[number];

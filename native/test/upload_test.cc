@@ -25,7 +25,7 @@ TEST("device: weights in the engine's order go in whole runs of the file and lie
     CHECK_EQ(skeleton->device_parts().size(), 1u);
     // The model uses its embeddings as the output too: those, the output's norm, and all layers in one.
     CHECK_EQ(skeleton->device_parts()[0].runs.size(), 3u);
-    CHECK(skeleton->in_place());
+    CHECK(!skeleton->in_place());
     const std::uint64_t on_device = test::check_bytes(*skeleton, checkpoint);
     CHECK(on_device > checkpoint.weights_bytes / 2);
     CHECK(skeleton->upload_facts().bytes >= on_device);

@@ -26,6 +26,8 @@ const skeletonFields = {
   context_tokens: z.number().int().min(16).max(limits.context_tokens),
   slots: z.number().int().min(1).max(limits.slots),
   threads: z.number().int().min(1),
+  /** Discrete devices by the engine library's names, perhaps with shares (see sllm.h); the processors when absent. */
+  devices: z.string().max(limits.device_list_chars).optional(),
 };
 
 export const engineCommand = z.discriminatedUnion("op", [
@@ -61,7 +63,13 @@ export const engineMessage = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("warm") }),
   z.strictObject({ type: z.literal("built"), model_build_ms: z.number() }),
   /** Requests are taken from now on. */
-  z.strictObject({ type: z.literal("ready"), model_build_ms: z.number(), weights_wait_ms: z.number() }),
+  z.strictObject({
+    type: z.literal("ready"),
+    model_build_ms: z.number(),
+    weights_wait_ms: z.number(),
+    /** The way of the weights to discrete devices; `wait_ms` of it went by without bytes to send. */
+    upload: z.strictObject({ bytes: z.number(), upload_ms: z.number(), wait_ms: z.number() }).optional(),
+  }),
   z.strictObject({ type: z.literal("parked"), weights_kept: z.boolean() }),
   /** The load failed or the engine cannot go on; the process ends afterwards. */
   z.strictObject({ type: z.literal("failed"), error: wireError }),

@@ -29,6 +29,9 @@ export const loadTimings = z.strictObject({
   disk_read_bytes: z.number(),
   /** Model skeleton, vocabulary and context in the engine; 0 when they were there. */
   model_build_ms: z.number(),
+  /** First byte in host memory until the last was on its discrete device, and how many; absent on the processors. */
+  upload_ms: z.number().optional(),
+  upload_bytes: z.number().optional(),
   /** From the request to ready for an instance that was parked; 0 for a start. */
   resume_ms: z.number().default(0),
   /** From the load request to ready. */

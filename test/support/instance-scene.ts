@@ -51,9 +51,15 @@ export class InstanceScene {
   /** Evicts the copy that a parked instance keeps. */
   evict: () => Promise<void> = () => Promise.reject(new Error("nothing is kept"));
   memoryReleases = 0;
+  readonly placement: { readonly engine_devices: string; readonly computesOnHostCopy: boolean } = {
+    engine_devices: "",
+    computesOnHostCopy: true,
+  };
   readonly instance: Instance;
 
-  constructor() {
+  /** `placement`: where it lives when not on the processors. */
+  constructor(placement?: InstanceScene["placement"]) {
+    if (placement) this.placement = placement;
     this.instance = new Instance({
       request: {
         protocol_version: 1,
@@ -67,6 +73,7 @@ export class InstanceScene {
       checkpoint,
       engine: "llama",
       threads: 3,
+      placement: this.placement,
       clock: this.clock,
       launch: (observer) => {
         this.observer = observer;

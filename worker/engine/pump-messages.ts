@@ -38,7 +38,7 @@ export type PumpMessage =
       readonly context_tokens: number;
       readonly model_build_ms: number;
     }
-  | { readonly type: "attached"; readonly model_build_ms: number; readonly weights_wait_ms: number }
+  | ({ readonly type: "attached" } & Omit<Extract<EngineMessage, { type: "ready" }>, "type">)
   | { readonly type: "parked"; readonly weights_kept: boolean }
   /** The engine could not do what it was told, or has failed; only `closed` follows. */
   | { readonly type: "failed"; readonly error: WireError }

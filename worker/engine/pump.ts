@@ -83,8 +83,9 @@ class Pump {
   #attach(weights_path: string | null): boolean {
     const engine = this.#open();
     engine.attach(weights_path);
-    const { model_build_ms, weights_wait_ms } = engine.info();
-    post({ type: "attached", model_build_ms, weights_wait_ms });
+    const { model_build_ms, weights_wait_ms, uploaded_bytes, upload_ms, upload_wait_ms } = engine.info();
+    const upload = { bytes: uploaded_bytes, upload_ms, wait_ms: upload_wait_ms };
+    post({ type: "attached", model_build_ms, weights_wait_ms, ...(uploaded_bytes > 0 ? { upload } : {}) });
     return this.#drainUntilMessage(engine);
   }
 

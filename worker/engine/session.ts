@@ -132,6 +132,7 @@ export class Session {
         slots: command.slots,
         batch_tokens: limits.batch_tokens,
         threads: command.threads,
+        devices: command.devices ?? "",
         queue: limits.engine_queue,
         echo_token_us: this.#options.echo_token_us,
       },
@@ -187,8 +188,8 @@ export class Session {
       case "attached": {
         this.#longCalls--;
         this.#takesRequests = true;
-        const { model_build_ms, weights_wait_ms } = message;
-        void this.#options.write([{ type: "ready", model_build_ms, weights_wait_ms }]);
+        const { type: _, ...facts } = message;
+        void this.#options.write([{ type: "ready", ...facts }]);
         break;
       }
       case "parked":

@@ -9,7 +9,7 @@ import { ManualClock } from "../../test/support/manual-clock.ts";
 import { DiskTier } from "../checkpoints/disk-tier.ts";
 import { HostTier } from "../checkpoints/host-tier.ts";
 import { GenerationRegistry } from "../generations/registry.ts";
-import { DeviceMemory } from "../instances/device-memory.ts";
+import { Devices } from "../instances/devices.ts";
 import { Supervisor } from "../instances/supervisor.ts";
 import { createWorkerApp } from "./app.ts";
 
@@ -31,8 +31,7 @@ beforeEach(() => {
   const supervisor = new Supervisor({
     disk: new DiskTier({ directory: folder, log }),
     host: new HostTier({ store, clock, cacheBytes: () => 0, process_id: 1 }),
-    device_id: "cpu",
-    memory: new DeviceMemory(1),
+    devices: new Devices([{ device_id: "cpu", kind: "cpu", memory_bytes: 1, engine_name: null }]),
     launch: unused,
     engine: "echo",
     threads: 1,

@@ -4,6 +4,7 @@ import type { LoadRequest } from "../../schema/cluster/instances.ts";
 import type { StoredCheckpoint } from "../checkpoints/disk-tier.ts";
 import type { HostLease } from "../checkpoints/host-lease.ts";
 import type { Clock } from "../ports.ts";
+import type { DevicePlacement } from "./devices.ts";
 import type { LaunchEngine, Skeleton } from "./engine-process.ts";
 
 export interface InstanceOptions {
@@ -11,6 +12,7 @@ export interface InstanceOptions {
   readonly checkpoint: StoredCheckpoint;
   readonly engine: (typeof engineKinds)[number];
   readonly threads: number;
+  readonly placement: Pick<DevicePlacement, "engine_devices" | "computesOnHostCopy">;
   readonly launch: LaunchEngine;
   /** Takes a share of the checkpoint's host copy. */
   readonly acquire: () => Promise<HostLease>;
@@ -29,7 +31,8 @@ export interface InstanceOptions {
 
 /** What an engine builds for the instance before it has weights. */
 export function skeletonOf(options: InstanceOptions): Skeleton {
-  const { request, checkpoint, engine, threads } = options;
+  const { request, checkpoint, engine, threads, placement } = options;
+  const devices = placement.engine_devices;
   return {
     op: "build",
     engine,
@@ -38,5 +41,6 @@ export function skeletonOf(options: InstanceOptions): Skeleton {
     context_tokens: request.context_tokens,
     slots: request.slots,
     threads,
+    ...(devices === "" ? {} : { devices }),
   };
 }

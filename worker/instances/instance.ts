@@ -12,9 +12,10 @@ import { type InstanceState, instanceMoves } from "../../schema/vocab.ts";
 import { Changes } from "../changes.ts";
 import type { HostLease } from "../checkpoints/host-lease.ts";
 import { settlesInTime } from "../within-time.ts";
+import { onDiscreteDevice } from "./devices.ts";
 import type { EngineEnd, EngineHandle, EngineObserver, Skeleton } from "./engine-process.ts";
 import { type InstanceOptions, skeletonOf } from "./instance-options.ts";
-import { engineEndError, engineError, readError } from "./load-errors.ts";
+import { engineEndError, loadFailure, readError } from "./load-errors.ts";
 import { LoadRecord, loadProgress } from "./load-record.ts";
 import { Parking } from "./parking.ts";
 import { type GenerateSettings, type GenerationListener, RequestTable } from "./request-table.ts";
@@ -112,6 +113,7 @@ export class Instance {
   async park(): Promise<void> {
     if (this.#state === "parked") return void (await this.#parkEnd);
     if (this.#state !== "ready") throw new SllmError("state_conflict", `The instance is ${this.#state}.`);
+    if (!this.#options.placement.computesOnHostCopy) throw onDiscreteDevice();
     if (this.isBusy) throw new SllmError("instance_busy", "The instance is serving requests.");
     this.#move("parked"); // From here on it takes no requests.
     if (this.#parking) this.#parkEnd = this.#parking.park(true);
@@ -223,12 +225,15 @@ export class Instance {
 
   /** Lets the host copy and the booked memory go, once. */
   #release(): void {
-    const lease = this.#lease;
-    this.#lease = null;
     if (this.#released) return;
     this.#released = true;
     this.#options.onReleased();
-    lease?.release();
+    this.#endLease();
+  }
+
+  #endLease(): void {
+    this.#lease?.release();
+    this.#lease = null;
   }
 
   async #expectHello(): Promise<void> {
@@ -260,6 +265,7 @@ export class Instance {
         // The answer to whoever kept the process in reserve; it came after the load began.
         break;
       case "ready":
+        this.#load.upload = message.upload ?? null;
         this.#load.modelBuildMs = this.#engine?.hasSkeleton ? 0 : message.model_build_ms;
         this.#readyWhenComplete();
         break;
@@ -267,7 +273,7 @@ export class Instance {
         this.#parking?.onParked();
         break;
       case "failed":
-        this.#fail(this.#loadFailure(message.error));
+        this.#fail(loadFailure(message.error, this.#lease?.status().failure, this.#options.checkpoint));
         break;
       default:
         this.#requests.deliver(message);
@@ -279,14 +285,8 @@ export class Instance {
     const status = this.#lease?.status();
     if (!this.#isLoading || this.#load.modelBuildMs === null || status?.state !== "ready") return;
     this.#load.finish(status);
+    if (!this.#options.placement.computesOnHostCopy) this.#endLease();
     this.#move("ready");
-  }
-
-  /** The store knows better than the engine why weights did not come. */
-  #loadFailure(error: WireError): WireError {
-    const { directory } = this.#options.checkpoint;
-    const failure = this.#lease?.status().failure;
-    return failure ? readError(failure, directory) : engineError(error, directory);
   }
 
   #onEnd(end: EngineEnd): void {

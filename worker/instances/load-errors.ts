@@ -26,6 +26,15 @@ export function engineError(error: WireError, directory: string): WireError {
   return withoutDirectory(error.code, error.message, directory);
 }
 
+/** A failure that the engine reported; the store (`read`) knows better than the engine why weights did not come. */
+export function loadFailure(
+  engine: WireError,
+  read: unknown,
+  { directory }: { readonly directory: string },
+): WireError {
+  return read ? readError(read, directory) : engineError(engine, directory);
+}
+
 /** An engine process that ended although nobody asked it to. */
 export function engineEndError(end: EngineEnd, wasLoading: boolean): WireError {
   const words = end.last_lines.slice(-quotedLines).join("\n");

@@ -12,6 +12,8 @@ export class LoadRecord {
   helloAfterMs = 0;
   /** The weights were in host memory when it began. */
   wasPresent = false;
+  /** Set with it when the weights went to discrete devices. */
+  upload: { readonly bytes: number; readonly upload_ms: number } | null = null;
   /** Set when the engine has its model and its weights. */
   modelBuildMs: number | null = null;
 
@@ -40,6 +42,7 @@ export class LoadRecord {
       model_build_ms: this.#isResume ? 0 : (this.modelBuildMs ?? 0),
       resume_ms: this.#isResume ? total_ms : 0,
       total_ms,
+      ...(this.upload ? { upload_ms: this.upload.upload_ms, upload_bytes: this.upload.bytes } : {}),
     };
   }
 }

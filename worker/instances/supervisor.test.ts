@@ -11,7 +11,7 @@ import { begunLoad } from "../../test/support/native-load.ts";
 import { type TinyCheckpoint, writeTinyCheckpoint } from "../../test/support/tiny-checkpoint.ts";
 import { DiskTier } from "../checkpoints/disk-tier.ts";
 import { HostTier } from "../checkpoints/host-tier.ts";
-import { DeviceMemory } from "./device-memory.ts";
+import { Devices } from "./devices.ts";
 import type { EngineObserver } from "./engine-process.ts";
 import { Supervisor } from "./supervisor.ts";
 
@@ -19,7 +19,7 @@ const log = { info: () => {}, warn: () => {}, error: () => {} };
 
 let folder: string;
 let checkpoint: TinyCheckpoint;
-let memory: DeviceMemory;
+let devices: Devices;
 let engines: EngineObserver[];
 let supervisor: Supervisor;
 /** Slots of the models that are likely to be wanted. */
@@ -29,7 +29,8 @@ beforeEach(() => {
   folder = mkdtempSync(path.join(tmpdir(), "sllm-supervisor-"));
   checkpoint = writeTinyCheckpoint(folder);
   const { model, weights } = checkpoint.manifest;
-  memory = new DeviceMemory(2 * instanceMemoryBytes(model, weights.bytes, 64, 1));
+  const memory_bytes = 2 * instanceMemoryBytes(model, weights.bytes, 64, 1);
+  devices = new Devices([{ device_id: "cpu", kind: "cpu", memory_bytes, engine_name: null }]);
   engines = [];
   const clock = new ManualClock();
   const read: NativeLoadStatus = {
@@ -55,8 +56,7 @@ beforeEach(() => {
       cacheBytes: () => 0,
       process_id: 1,
     }),
-    device_id: "cpu",
-    memory,
+    devices,
     launch: (observer) => {
       engines.push(observer);
       return {
@@ -115,7 +115,7 @@ test("memory is booked while an instance lives and given back when it is gone", 
   await expect(supervisor.load(request(3))).rejects.toMatchObject({ code: "insufficient_memory" });
   await supervisor.unload(request(1).instance_id, { if_idle: true });
   await loadReady(3);
-  expect(memory.free_bytes).toBe(0);
+  expect(devices.freeBytes("cpu")).toBe(0);
 });
 
 test("an unknown checkpoint and an unknown device are refused without a trace", async () => {
@@ -197,11 +197,11 @@ test("a parked instance leaves its memory to others and needs it again to come b
   const parking = supervisor.park(request(1).instance_id);
   engines[0]?.onMessage({ type: "parked", weights_kept: true });
   await parking;
-  expect(memory.free_bytes).toBeGreaterThan(0);
+  expect(devices.freeBytes("cpu")).toBeGreaterThan(0);
   await expect(supervisor.load(request(1, { slots: 2 }))).rejects.toMatchObject({ code: "state_conflict" });
   const resumed = await supervisor.load(request(1));
   expect(resumed.state).toBe("loading");
-  expect(memory.free_bytes).toBe(0);
+  expect(devices.freeBytes("cpu")).toBe(0);
 });
 
 test("without room a parked instance is told so and stays as it is", async () => {
@@ -210,7 +210,7 @@ test("without room a parked instance is told so and stays as it is", async () =>
   const parking = supervisor.park(request(1).instance_id);
   engines[0]?.onMessage({ type: "parked", weights_kept: true });
   await parking;
-  memory.book("i-other", memory.free_bytes);
+  devices.place("cpu").book("i-other", devices.freeBytes("cpu"));
   await expect(supervisor.load(request(1))).rejects.toMatchObject({ code: "insufficient_memory" });
   expect(supervisor.get(request(1).instance_id).state).toBe("parked");
 });

@@ -1,4 +1,4 @@
-/** All instances of this worker: admits loads within the device's memory, ends instances, reports what there is. */
+/** All instances of this worker: admits loads within its devices' memory, ends instances, reports what there is. */
 import type { engineKinds } from "../../schema/cluster/engine.ts";
 import type { LoadRequest } from "../../schema/cluster/instances.ts";
 import type { InstanceReport } from "../../schema/cluster/membership.ts";
@@ -10,7 +10,7 @@ import { instanceMemoryBytes, parkedMemoryBytes } from "../../schema/memory.ts";
 import type { DiskTier, StoredCheckpoint } from "../checkpoints/disk-tier.ts";
 import type { HostTier } from "../checkpoints/host-tier.ts";
 import type { Clock, Log } from "../ports.ts";
-import type { DeviceMemory } from "./device-memory.ts";
+import type { DevicePlacement, Devices } from "./devices.ts";
 import type { LaunchEngine, Skeleton } from "./engine-process.ts";
 import { Instance } from "./instance.ts";
 import { LikelyModels } from "./likely-models.ts";
@@ -18,8 +18,7 @@ import { LikelyModels } from "./likely-models.ts";
 export interface SupervisorOptions {
   readonly disk: DiskTier;
   readonly host: HostTier;
-  readonly device_id: string;
-  readonly memory: DeviceMemory;
+  readonly devices: Devices;
   readonly launch: LaunchEngine;
   readonly engine: (typeof engineKinds)[number];
   readonly threads: number;
@@ -120,19 +119,15 @@ export class Supervisor {
   }
 
   async #begin(request: LoadRequest): Promise<Instance> {
-    const { disk, device_id, memory } = this.#options;
+    const { disk, devices } = this.#options;
     this.#admit();
-    if (request.device_id !== device_id) {
-      throw new SllmError("not_found", `There is no device ${request.device_id} on this worker.`, {
-        param: "device_id",
-      });
-    }
+    const placement = devices.place(request.device_id);
     const checkpoint = await disk.find(request.checkpoint);
     this.#admit();
     const { model, weights } = checkpoint.manifest;
     const { context_tokens, slots, instance_id } = request;
-    memory.book(instance_id, instanceMemoryBytes(model, weights.bytes, context_tokens, slots));
-    const instance = this.#create(request, checkpoint);
+    placement.book(instance_id, instanceMemoryBytes(model, weights.bytes, context_tokens, slots));
+    const instance = this.#create(request, checkpoint, placement);
     this.#instances.set(instance_id, instance);
     this.#options.log.info("instance_loading", { instance_id, model_id: request.model_id });
     this.#options.onLoading(true);
@@ -141,8 +136,8 @@ export class Supervisor {
     return instance;
   }
 
-  #create(request: LoadRequest, checkpoint: StoredCheckpoint): Instance {
-    const { host, disk, memory, launch, engine, threads, clock, onChange } = this.#options;
+  #create(request: LoadRequest, checkpoint: StoredCheckpoint, placement: DevicePlacement): Instance {
+    const { host, disk, launch, engine, threads, clock, onChange } = this.#options;
     const { instance_id, context_tokens, slots } = request;
     const { model, weights } = checkpoint.manifest;
     const instance = new Instance({
@@ -150,6 +145,7 @@ export class Supervisor {
       checkpoint,
       engine,
       threads,
+      placement,
       launch,
       clock,
       acquire: async () => {
@@ -159,10 +155,10 @@ export class Supervisor {
         return lease;
       },
       verifyHeader: () => disk.verifyHeader(checkpoint),
-      onParked: () => memory.rebook(instance_id, parkedMemoryBytes()),
+      onParked: () => placement.rebook(instance_id, parkedMemoryBytes()),
       onResuming: () =>
-        memory.rebook(instance_id, instanceMemoryBytes(model, weights.bytes, context_tokens, slots)),
-      onReleased: () => memory.release(instance_id),
+        placement.rebook(instance_id, instanceMemoryBytes(model, weights.bytes, context_tokens, slots)),
+      onReleased: () => placement.release(instance_id),
       onChange: () => {
         this.#note(instance);
         onChange();

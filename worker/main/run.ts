@@ -11,6 +11,7 @@ import { type Config, config, configProblems, settingsFromVariables } from "../.
 import { defaultNativePaths } from "../checkpoints/import/native-paths.ts";
 import { engineLauncher } from "../instances/engine-process.ts";
 import { arenaBytes, defaultMemoryBytes, defaultPrefaultBytes } from "./device.ts";
+import { type DeviceSetup, driverVariables, findDevices, hostProbe } from "./discrete-devices.ts";
 import { keepWorkerId } from "./identity.ts";
 import { stderrLog } from "./system.ts";
 import { Worker } from "./worker.ts";
@@ -29,6 +30,7 @@ export interface Host {
 }
 
 const engineScript = path.join(import.meta.dirname, "../engine/main.ts");
+const listScript = path.join(import.meta.dirname, "../engine/list-devices.ts");
 
 /** Starts the worker and ends the process by itself. Bad settings and a missing library end it with status 1. */
 export async function runWorker(host: Host): Promise<void> {
@@ -49,6 +51,16 @@ async function start(host: Host): Promise<void> {
     throw new Error("SLLM_CLUSTER_TOKEN is needed: gateways show it to the worker");
   const native = defaultNativePaths();
   const library = NativeLibrary.open(native.library, await runtimeLoader());
+  const setup = await findDevices(
+    {
+      choice: engineKind() === "echo" ? "cpu" : settings.worker.device,
+      device_memory_bytes: settings.worker.device_memory_bytes,
+      engine_libraries: process.env.SLLM_ENGINE_LIBRARIES,
+      cpu_libraries: native.engine_libraries,
+    },
+    hostProbe([process.execPath, ...host.scriptArgs(listScript)], native.library),
+  );
+  if (setup.unused !== null) stderrLog.warn("device_unused", { reason: setup.unused });
   const memory_bytes = settings.worker.memory_bytes ?? defaultMemoryBytes();
   const worker_id = await keepWorkerId(settings.data_dir);
   const worker = new Worker({
@@ -57,6 +69,7 @@ async function start(host: Host): Promise<void> {
     worker_id,
     version: packageFacts.version,
     memory_bytes,
+    discrete: setup.devices,
     store: library.createStore({
       arena_bytes: arenaBytes(memory_bytes),
       prefault_bytes: settings.worker.prefault_bytes ?? defaultPrefaultBytes(memory_bytes),
@@ -65,7 +78,7 @@ async function start(host: Host): Promise<void> {
     launch: engineLauncher({
       command: process.execPath,
       args: host.scriptArgs(engineScript),
-      env: engineVariables(native.library, native.engine_libraries),
+      env: engineVariables(native.library, setup),
     }),
   });
   const server = await host.serve(worker.handle, settings.worker);
@@ -91,12 +104,21 @@ function engineKind(): (typeof engineKinds)[number] {
 }
 
 /** Engines need no settings and no secrets: only what finds libraries and programs. */
-function engineVariables(library: string, engine_libraries: string): Record<string, string> {
+function engineVariables(library: string, setup: DeviceSetup): Record<string, string> {
   const variables: Record<string, string> = {
     SLLM_NATIVE_LIBRARY: library,
-    SLLM_ENGINE_LIBRARIES: engine_libraries,
+    SLLM_ENGINE_LIBRARIES: setup.engine_libraries,
   };
-  for (const name of ["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SLLM_ECHO_TOKEN_US"]) {
+  // Lets the device fetch weights from the arena itself instead of from a copy in page-locked memory.
+  if (setup.kind === "cuda") variables.GGML_CUDA_REGISTER_HOST = "1";
+  for (const name of [
+    ...driverVariables,
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "SLLM_ECHO_TOKEN_US",
+  ]) {
     const value = process.env[name];
     if (value !== undefined) variables[name] = value;
   }

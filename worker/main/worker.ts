@@ -3,7 +3,7 @@ import path from "node:path";
 import type { Hono } from "hono";
 import type { NativeStore } from "../../native/bun-ffi-helpers/native.ts";
 import type { engineKinds } from "../../schema/cluster/engine.ts";
-import type { DeviceReport, PlacementReport } from "../../schema/cluster/membership.ts";
+import type { PlacementReport } from "../../schema/cluster/membership.ts";
 import { protocolVersion } from "../../schema/cluster/protocol.ts";
 import type { WorkerStatus } from "../../schema/cluster/status.ts";
 import type { Config } from "../../schema/config.ts";
@@ -15,7 +15,7 @@ import { HostTier } from "../checkpoints/host-tier.ts";
 import { GatewayLink, type Report } from "../gateway-link/link.ts";
 import { GenerationRegistry } from "../generations/registry.ts";
 import { createWorkerApp } from "../http/app.ts";
-import { DeviceMemory } from "../instances/device-memory.ts";
+import { type DeviceFacts, Devices } from "../instances/devices.ts";
 import type { LaunchEngine } from "../instances/engine-process.ts";
 import { StandbyPool } from "../instances/standby-pool.ts";
 import { Supervisor } from "../instances/supervisor.ts";
@@ -33,8 +33,10 @@ export interface WorkerParts {
   readonly cluster_token: string;
   readonly worker_id: WorkerId;
   readonly version: string;
-  /** Memory for models: weights and KV caches. */
+  /** Host memory for models: the host tier, on the processors also KV caches. */
   readonly memory_bytes: number;
+  /** Discrete devices; without any the processors are the device. */
+  readonly discrete: readonly DeviceFacts[];
   readonly store: NativeStore;
   readonly launch: LaunchEngine;
   readonly engine: (typeof engineKinds)[number];
@@ -44,7 +46,7 @@ export interface WorkerParts {
 export class Worker {
   readonly #parts: WorkerParts;
   readonly #incarnation = newIncarnation();
-  readonly #devices: DeviceReport[];
+  readonly #devices: Devices;
   readonly #disk: DiskTier;
   readonly #host: HostTier;
   readonly #standbys: StandbyPool;
@@ -55,14 +57,16 @@ export class Worker {
 
   constructor(parts: WorkerParts) {
     const { config, launch, engine } = parts;
-    const memory = new DeviceMemory(parts.memory_bytes);
+    const { memory_bytes, discrete } = parts;
+    const processors = { device_id: cpuDeviceId, kind: "cpu", memory_bytes, engine_name: null } as const;
     this.#parts = parts;
-    this.#devices = [{ device_id: cpuDeviceId, kind: "cpu", memory_bytes: memory.capacity_bytes }];
+    this.#devices = new Devices(discrete.length > 0 ? discrete : [processors]);
     this.#disk = new DiskTier({ directory: path.join(config.data_dir, "checkpoints"), log });
-    this.#host = newHostTier(parts, memory);
+    this.#host = newHostTier(parts, this.#devices);
     this.#standbys = new StandbyPool({
       size: config.worker.standby_engines,
-      skeletons: config.worker.standby_skeletons,
+      // A skeleton holds all the device memory of its model, which nobody has booked.
+      skeletons: discrete.length > 0 ? 0 : config.worker.standby_skeletons,
       launch,
       engine,
       clock,
@@ -71,8 +75,7 @@ export class Worker {
     this.#supervisor = new Supervisor({
       disk: this.#disk,
       host: this.#host,
-      device_id: cpuDeviceId,
-      memory,
+      devices: this.#devices,
       launch: this.#standbys.launch,
       engine,
       threads: config.worker.threads ?? defaultThreads(),
@@ -103,7 +106,7 @@ export class Worker {
     this.#link = new GatewayLink({
       gateways: config.worker.gateways,
       cluster_token,
-      identity: { url, version, devices: this.#devices },
+      identity: { url, version, devices: this.#devices.reports() },
       report: () => this.#report(),
       onRelease: (ids) => void this.#release(ids),
       onReported: ({ instances }) =>
@@ -156,7 +159,7 @@ export class Worker {
       version: this.#parts.version,
       state: this.#state,
       gateway: this.#link?.gateway ?? null,
-      devices: this.#devices,
+      devices: this.#devices.reports(),
       placements: await this.#placements(),
       standby_engines: this.#standbys.warm,
       standby_skeletons: this.#standbys.built,
@@ -180,13 +183,16 @@ export class Worker {
   }
 }
 
-function newHostTier({ config, store }: WorkerParts, memory: DeviceMemory): HostTier {
-  const cacheLimit = config.worker.host_cache_bytes ?? Math.floor(memory.capacity_bytes / 2);
+function newHostTier(parts: WorkerParts, devices: Devices): HostTier {
+  const { config, store, memory_bytes, discrete } = parts;
+  const onProcessors = discrete.length === 0;
+  const cacheLimit =
+    config.worker.host_cache_bytes ?? (onProcessors ? Math.floor(memory_bytes / 2) : memory_bytes);
   return new HostTier({
     store,
     clock,
     // On a CPU the copies of stopped models lie in the very memory that instances book.
-    cacheBytes: () => Math.min(cacheLimit, memory.free_bytes),
+    cacheBytes: () => (onProcessors ? Math.min(cacheLimit, devices.freeBytes(cpuDeviceId)) : cacheLimit),
     process_id: process.pid,
   });
 }

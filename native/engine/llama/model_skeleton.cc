@@ -203,7 +203,7 @@ Status ModelSkeleton::collect_on_device(const std::string &name, ggml_tensor *te
 }
 
 bool ModelSkeleton::in_place() const {
-    return regions_.size() == 1 && regions_.front().bytes() <= data_bytes_ &&
+    return parts_.empty() && regions_.size() == 1 && regions_.front().bytes() <= data_bytes_ &&
            std::all_of(tensors_.begin(), tensors_.end(), [this](const SkeletonTensor &t) {
                return t.offset == header_.tensor_offsets.at(t.name);
            });
@@ -259,7 +259,6 @@ Status ModelSkeleton::map_in_place(const HostCopyView &weights) {
 }
 
 Status ModelSkeleton::copy_tensors(const HostCopyView &weights) {
-    if (Status s = weights.wait_ready([](std::uint64_t) {}); !s.ok()) return s;
     Mapping source;
     if (Status s = weights.map(&source); !s.ok()) return s;
     Env &env = Env::posix();
@@ -270,10 +269,18 @@ Status ModelSkeleton::copy_tensors(const HostCopyView &weights) {
             env.map(region.data(), region.bytes(), PROT_READ | PROT_WRITE, flags, -1, 0, &memory);
         if (error < 0) return system_status("allocate " + std::to_string(region.bytes()) + " bytes", -error);
     }
-    for (const SkeletonTensor &t : tensors_) {
-        std::memcpy(t.tensor->data, source.data() + header_.tensor_offsets.at(t.name), ggml_nbytes(t.tensor));
-    }
-    return {};
+    std::uint64_t copied = 0;
+    return weights.wait_ready([&](std::uint64_t ready) {
+        for (const SkeletonTensor &t : tensors_) {
+            const std::uint64_t from = header_.tensor_offsets.at(t.name);
+            const std::uint64_t first = std::max(copied, from);
+            const std::uint64_t last = std::min<std::uint64_t>(ready, from + ggml_nbytes(t.tensor));
+            if (first >= last) continue;
+            auto *to = static_cast<std::uint8_t *>(t.tensor->data) + (first - from);
+            std::memcpy(to, source.data() + first, last - first);
+        }
+        copied = ready;
+    });
 }
 
 }  // namespace sllm::llama

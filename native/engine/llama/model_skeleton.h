@@ -47,8 +47,8 @@ public:
     // Tensors with memory of their own on the CPU side, in layout order.
     const std::vector<SkeletonTensor> &tensors() const { return tensors_; }
 
-    // Whether every tensor on the CPU side lies in the library's buffer where it lies in the data, so that it can be
-    // mapped.
+    // Whether every tensor lies in the library's buffer where it lies in the data, so that it can be mapped. Never with
+    // devices: what then stays on the CPU side is small, and copying it lets the host copy go once all has arrived.
     bool in_place() const;
 
     // What each device gets; none on a CPU.
