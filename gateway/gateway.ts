@@ -47,9 +47,9 @@ export function createGateway(deps: GatewayDeps): Gateway {
   const starts = new Starts({ fleet, store, loads, stops, random, log });
   const placer = new Placer({ fleet, starts, loads, history, clock });
   const records = new GenerationRecords(store, log);
-  const { hold_ms, keep_alive_ms, api_keys, admin_token } = config;
+  const { hold_ms, keep_alive_ms, park_ms, api_keys, admin_token } = config;
   const dispatcher = new Dispatcher({ fleet, store, placer, workers, records, clock, random, log, hold_ms });
-  const loop = new ReconcileLoop({ fleet, store, loads, stops, history, reports, clock, log });
+  const loop = new ReconcileLoop({ fleet, store, loads, stops, history, reports, park_ms, clock, log });
 
   let stopping = false;
   const app = createApp({

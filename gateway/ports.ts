@@ -107,6 +107,8 @@ export interface InstanceMove {
   readonly to: InstanceState;
   readonly reason: string;
   readonly error?: WireError;
+  /** What a live instance books from then on; the move fails where more is not free. Unchanged if left out. */
+  readonly memory_bytes?: number;
 }
 
 export interface NewGeneration {

@@ -27,7 +27,12 @@ export const gatewayConfig = z.strictObject({
   admin_token: secret.optional().describe("Token of the admin API; needed when not on loopback."),
   keep_alive_ms: ms(86_400_000)
     .default(limits.keep_alive_ms)
-    .describe("Idle time before an instance is stopped, for models that do not set their own."),
+    .describe("Idle time before an instance is parked or stopped, for models that do not set their own."),
+  park_ms: ms(86_400_000)
+    .default(limits.park_ms)
+    .describe(
+      "Further idle time before a parked instance is stopped; 0 stops instances without parking them.",
+    ),
   hold_ms: ms(3_600_000).default(limits.hold_ms).describe("How long a request waits for a cold model."),
 });
 export type GatewayConfig = z.infer<typeof gatewayConfig>;

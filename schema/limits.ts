@@ -43,6 +43,8 @@ export const limits = {
   database_call_ms: 10_000,
   /** Idle time after which an instance without requests is stopped, unless the model says otherwise. */
   keep_alive_ms: 300_000,
+  /** Further idle time for which a parked instance keeps its process: it costs little and its return is quick. */
+  park_ms: 600_000,
   /** Pause between two runs of the reconcile loop. */
   reconcile_ms: 250,
   /** How long a gateway that stops lets streams go on. Supervisors kill after 15 s and more. */

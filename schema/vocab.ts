@@ -64,8 +64,8 @@ export const instanceMoves = {
   loading: ["ready", "failed", "gone"],
   ready: ["migrating", "draining", "parked", "failed", "gone"],
   migrating: ["ready", "draining", "failed", "gone"],
-  draining: ["gone", "failed", "ready"],
-  parked: ["loading", "ready", "gone", "failed"],
+  draining: ["gone", "failed", "ready", "parked"],
+  parked: ["loading", "ready", "draining", "gone", "failed"],
   gone: [],
   failed: ["gone"],
 } as const satisfies Record<InstanceState, readonly InstanceState[]>;

@@ -1,15 +1,18 @@
-/** Which instances should end: idle beyond their keep-alive, not wanted any more, or half stopped. Pure. */
+/** Which instances should park or end: idle beyond their keep-alive, not wanted any more, or half stopped. Pure. */
 import type { InstanceRow, ModelRow } from "../../schema/db/tables.ts";
 import type { InstanceId } from "../../schema/ids.ts";
 
 export interface UsageView {
   readonly now_ms: number;
+  /** How long an instance stays parked; 0: none is parked. */
+  readonly park_ms: number;
   inFlight(instance_id: InstanceId): number;
   lastUsedMs(instance_id: InstanceId): number;
 }
 
 export interface Stop {
   readonly instance: InstanceRow;
+  readonly how: "park" | "stop";
   readonly reason: string;
 }
 
@@ -24,20 +27,34 @@ export function chooseStops(
 ): readonly Stop[] {
   const stops: Stop[] = [];
   for (const instance of instances) {
-    const reason = reasonToStop(instance, models, usage);
-    if (reason !== null) stops.push({ instance, reason });
+    const wanted = whatToDo(instance, models, usage);
+    if (wanted !== null) stops.push({ instance, ...wanted });
   }
   return stops;
 }
 
-function reasonToStop(instance: InstanceRow, models: readonly ModelRow[], usage: UsageView): string | null {
-  if (instance.state === "draining") return "draining";
-  if (instance.state !== "ready" || usage.inFlight(instance.instance_id) > 0) return null;
+function whatToDo(
+  instance: InstanceRow,
+  models: readonly ModelRow[],
+  usage: UsageView,
+): Omit<Stop, "instance"> | null {
+  const stop = (reason: string) => ({ how: "stop", reason }) as const;
+  if (instance.state === "draining") return stop("draining");
+  const isParked = instance.state === "parked";
+  if ((!isParked && instance.state !== "ready") || usage.inFlight(instance.instance_id) > 0) return null;
   const idle_ms = usage.now_ms - usage.lastUsedMs(instance.instance_id);
   const model = models.find((m) => m.model_id === instance.model_id);
-  if (model?.state === "active" && model.checkpoint === instance.checkpoint) {
-    return idle_ms >= model.keep_alive_ms ? "idle" : null;
+  if (model?.state !== "active" || model.checkpoint !== instance.checkpoint) {
+    if (idle_ms < unwantedIdle_ms) return null;
+    return stop(model?.state === "active" ? "runs an older checkpoint" : "the model was deleted");
   }
-  if (idle_ms < unwantedIdle_ms) return null;
-  return model?.state === "active" ? "runs an older checkpoint" : "the model was deleted";
+  if (!isParked) {
+    if (idle_ms < model.keep_alive_ms) return null;
+    return usage.park_ms > 0 ? { how: "park", reason: "idle" } : stop("idle");
+  }
+  // It would come back with the settings it was started with.
+  if (model.context_tokens !== instance.context_tokens || model.slots !== instance.slots) {
+    return stop("has older settings");
+  }
+  return idle_ms >= model.keep_alive_ms + usage.park_ms ? stop("parked long enough") : null;
 }

@@ -14,7 +14,7 @@ export class LastUses {
     const live = new Set<InstanceId>();
     for (const { instance_id, state, last_used_at } of fleet.instances) {
       live.add(instance_id);
-      if (state !== "ready") continue;
+      if (state !== "ready" && state !== "parked") continue;
       const used_ms = fleet.inFlight(instance_id) > 0 ? now_ms : fleet.lastUsedMs(instance_id);
       const known_ms = Math.max(this.#written.get(instance_id) ?? 0, last_used_at?.getTime() ?? 0);
       if (used_ms <= known_ms || now_ms - known_ms < writeEvery_ms) continue;

@@ -8,9 +8,9 @@ import { ManualClock, settle } from "../../test/support/manual-clock.ts";
 import { gate, say, someLoadTimings } from "../../test/support/scripted-worker.ts";
 
 /** A running gateway with one model whose instance is ready. */
-async function runningScene(keep_alive_ms = 10_000) {
+async function runningScene(keep_alive_ms = 10_000, park_ms = 0) {
   const clock = new ManualClock();
-  const scene = new GatewayScene({ clock });
+  const scene = new GatewayScene({ clock, config: { park_ms } });
   const model = await scene.deploy({ settings: { slots: 4, keep_alive_ms } });
   const worker = await scene.register([model]);
   await scene.gateway.start();

@@ -18,6 +18,8 @@ export interface ReconcileDeps {
   readonly stops: Stops;
   readonly history: StartHistory;
   readonly reports: WorkerReports;
+  /** How long an idle instance stays parked before it is stopped; 0 parks none. */
+  readonly park_ms: number;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -102,16 +104,17 @@ export class ReconcileLoop {
 
   /** Begins stops without waiting for them: an engine that is slow to leave must not hold up the loop. */
   #stopUnneeded(): void {
-    const { fleet, stops, clock, log } = this.#deps;
+    const { fleet, stops, park_ms, clock, log } = this.#deps;
     const usage = {
       now_ms: clock.wallMs(),
+      park_ms,
       inFlight: (instance_id: string) => fleet.inFlight(instance_id),
       lastUsedMs: (instance_id: string) => fleet.lastUsedMs(instance_id),
     };
-    for (const { instance, reason } of chooseStops(fleet.instances, fleet.snapshot.models, usage)) {
+    for (const { instance, how, reason } of chooseStops(fleet.instances, fleet.snapshot.models, usage)) {
       if (stops.isStopping(instance.instance_id)) continue;
-      stops.stop(instance, reason).catch((error: unknown) => {
-        log.error("stop_failed", { instance_id: instance.instance_id }, error);
+      stops[how](instance, reason).catch((error: unknown) => {
+        log.error(`${how}_failed`, { instance_id: instance.instance_id }, error);
       });
     }
   }

@@ -39,6 +39,7 @@ export function toTimeline(marks: Marks): Timeline | null {
     process_start: tenths(load?.process_start_ms ?? 0),
     disk_read: tenths(load?.disk_read_ms ?? 0),
     model_build: tenths(load?.model_build_ms ?? 0),
+    resume: tenths(load?.resume_ms ?? 0),
     prefill: tenths(prefill),
     first_token: tenths(Math.max(0, afterPrefill)),
     total: tenths(first_token_ms - arrived_ms),

@@ -124,6 +124,7 @@ describe("the timeline", () => {
         process_start: 0,
         disk_read: 0,
         model_build: 0,
+        resume: 0,
         prefill: 10,
         first_token: 9,
         total: 30,

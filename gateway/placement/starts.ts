@@ -1,4 +1,7 @@
-/** Applies a decision to start: makes room, books memory in the store, begins the load. One at a time per model. */
+/**
+ * Applies a decision to start: makes room, books memory in the store for a new or a parked instance, begins the load.
+ * One at a time per model.
+ */
 import type { InstanceRow } from "../../schema/db/tables.ts";
 import { type InstanceId, type ModelId, toHex } from "../../schema/ids.ts";
 import { instanceMemoryBytes } from "../../schema/memory.ts";
@@ -15,7 +18,7 @@ export type StartOutcome =
 
 export interface StartsDeps {
   readonly fleet: Fleet;
-  readonly store: Pick<StateStore, "createInstance">;
+  readonly store: Pick<StateStore, "createInstance" | "moveInstance">;
   readonly loads: Loads;
   readonly stops: Stops;
   readonly random: Random;
@@ -27,6 +30,9 @@ export function bookedBytes(model: FleetModel): number {
   const { facts, row } = model;
   return instanceMemoryBytes(facts.model, facts.weights_bytes, row.context_tokens, row.slots);
 }
+
+/** `changed`: the instance is not parked any more, or its memory is not free. */
+type BookResult = CreateInstanceResult | { readonly ok: false; readonly reason: "changed" };
 
 export class Starts {
   readonly #deps: StartsDeps;
@@ -56,17 +62,31 @@ export class Starts {
   ): Promise<StartOutcome> {
     const { fleet, loads, log } = this.#deps;
     if (!(await this.#makeRoom(victims, `makes room for ${model.row.model_id}`))) return { created: false };
-    const result = await this.#book(model, target);
+    const { worker_id, device_id, tier, parked } = target;
+    const result = parked === null ? await this.#book(model, target) : await this.#bookAgain(model, parked);
     const { model_id } = model.row;
-    const { worker_id, device_id, tier } = target;
     if (!result.ok) {
       log.info("start_refused", { model_id, worker_id, device_id, reason: result.reason });
       await fleet.refresh();
       return { created: false };
     }
-    log.info("start", { model_id, instance_id: result.instance.instance_id, worker_id, device_id, tier });
+    const event = parked === null ? "start" : "resume";
+    log.info(event, { model_id, instance_id: result.instance.instance_id, worker_id, device_id, tier });
     fleet.put(result.instance);
     return { created: true, instance: result.instance, load: loads.follow(result.instance) };
+  }
+
+  /** Takes a parked instance back into service; it has the settings it was started with. */
+  async #bookAgain(model: FleetModel, instance_id: InstanceId): Promise<BookResult> {
+    const { fleet, store } = this.#deps;
+    const row = fleet.instance(instance_id);
+    if (row === null) return { ok: false, reason: "changed" };
+    const { facts } = model;
+    const { context_tokens, slots } = row;
+    const memory_bytes = instanceMemoryBytes(facts.model, facts.weights_bytes, context_tokens, slots);
+    const move = { instance_id, from: ["parked"], to: "loading", reason: "wanted", memory_bytes } as const;
+    if (!(await store.moveInstance(move))) return { ok: false, reason: "changed" };
+    return { ok: true, instance: { ...row, state: "loading", memory_bytes } };
   }
 
   /** Stops the victims together; false when one of them turned out to be needed. */

@@ -1,18 +1,22 @@
-/** Stops idle instances: draining, unloaded by the worker if it agrees that they are idle, gone. Never cuts work. */
+/**
+ * Stops and parks idle instances: draining, unloaded or parked by the worker if it agrees that they are idle, then gone
+ * or parked. Never cuts work.
+ */
 import type { InstanceRow } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { InstanceId } from "../../schema/ids.ts";
-import type { Clock, Log, StateStore, WorkerClient } from "../ports.ts";
+import { parkedMemoryBytes } from "../../schema/memory.ts";
+import type { Clock, InstanceMove, Log, StateStore, WorkerClient } from "../ports.ts";
 import type { Fleet } from "./fleet.ts";
 import { writeWhenPossible } from "./state-writes.ts";
 
-/** `busy`: it serves again. `pending`: it stays draining, to be tried again. `changed`: somebody was faster. */
-export type StopOutcome = "gone" | "busy" | "pending" | "changed";
+/** `busy`: it serves again. `pending`: it stays draining, to be stopped later. `changed`: somebody was faster. */
+export type StopOutcome = "gone" | "parked" | "busy" | "pending" | "changed";
 
 export interface StopsDeps {
   readonly fleet: Fleet;
   readonly store: Pick<StateStore, "moveInstance">;
-  readonly workers: Pick<WorkerClient, "unload">;
+  readonly workers: Pick<WorkerClient, "unload" | "park">;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -26,11 +30,20 @@ export class Stops {
     this.#deps = deps;
   }
 
-  /** Stops a ready or draining instance; concurrent calls for one instance share the attempt. */
+  /** Stops a ready, parked or draining instance; concurrent calls for one instance share the attempt. */
   stop(row: InstanceRow, reason: string): Promise<StopOutcome> {
+    return this.#once(row, reason, false);
+  }
+
+  /** Parks a ready instance: it books little then, and a start brings it back. */
+  park(row: InstanceRow, reason: string): Promise<StopOutcome> {
+    return this.#once(row, reason, true);
+  }
+
+  #once(row: InstanceRow, reason: string, toPark: boolean): Promise<StopOutcome> {
     const running = this.#running.get(row.instance_id);
     if (running !== undefined) return running;
-    const attempt = this.#attempt(row, reason).finally(() => this.#running.delete(row.instance_id));
+    const attempt = this.#attempt(row, reason, toPark).finally(() => this.#running.delete(row.instance_id));
     this.#running.set(row.instance_id, attempt);
     return attempt;
   }
@@ -45,26 +58,29 @@ export class Stops {
     await Promise.allSettled([...this.#running.values()]);
   }
 
-  async #attempt(row: InstanceRow, reason: string): Promise<StopOutcome> {
+  async #attempt(row: InstanceRow, reason: string, toPark: boolean): Promise<StopOutcome> {
     const { fleet, workers, log } = this.#deps;
     const { instance_id, model_id } = row;
-    if (row.state === "ready" && !(await this.#drain(row, reason))) return "changed";
+    if (row.state !== "draining" && !(await this.#drain(row, reason))) return "changed";
     const worker = fleet.address(row.worker_id);
     if (worker === null) return "pending";
     try {
-      await workers.unload(worker, instance_id, { if_idle: true });
+      if (toPark) await workers.park(worker, instance_id);
+      else await workers.unload(worker, instance_id, { if_idle: true });
     } catch (error) {
-      if (error instanceof SllmError && error.code === "instance_busy") return await this.#serveAgain(row);
-      log.warn("unload_failed", {
+      const inUse = error instanceof SllmError && error.code === "instance_busy" && row.state !== "parked";
+      if (inUse) return await this.#serveAgain(row);
+      log.warn(toPark ? "park_failed" : "unload_failed", {
         instance_id,
         model_id,
         reason: error instanceof Error ? error.message : null,
       });
       return "pending";
     }
-    await this.#move(row, { from: ["draining"], to: "gone", reason });
-    log.info("instance_gone", { instance_id, model_id, reason });
-    return "gone";
+    const to = toPark ? "parked" : "gone";
+    await this.#move(row, { to, reason, ...(toPark ? { memory_bytes: parkedMemoryBytes() } : {}) });
+    log.info(`instance_${to}`, { instance_id, model_id, reason });
+    return to;
   }
 
   /** Takes it out of service here before anybody waits for the store, so that no request slips in meanwhile. */
@@ -74,7 +90,7 @@ export class Stops {
     if (fleet.inFlight(instance_id) > 0) return false;
     fleet.put({ ...row, state: "draining" });
     try {
-      if (await store.moveInstance({ instance_id, from: ["ready"], to: "draining", reason })) return true;
+      if (await store.moveInstance({ instance_id, from: [row.state], to: "draining", reason })) return true;
     } catch (error) {
       fleet.put(row);
       throw error;
@@ -85,19 +101,16 @@ export class Stops {
 
   async #serveAgain(row: InstanceRow): Promise<StopOutcome> {
     const { fleet, clock } = this.#deps;
-    await this.#move(row, { from: ["draining"], to: "ready", reason: "in use" });
+    await this.#move(row, { to: "ready", reason: "in use" });
     fleet.markUsed(row.instance_id, clock.wallMs());
     return "busy";
   }
 
-  async #move(
-    row: InstanceRow,
-    move: { from: readonly ["draining"]; to: "gone" | "ready"; reason: string },
-  ): Promise<void> {
+  async #move(row: InstanceRow, move: Pick<InstanceMove, "to" | "reason" | "memory_bytes">): Promise<void> {
     const { fleet, store, clock } = this.#deps;
-    const write = () => store.moveInstance({ instance_id: row.instance_id, ...move });
+    const write = () => store.moveInstance({ instance_id: row.instance_id, from: ["draining"], ...move });
     const moved = await writeWhenPossible(clock, this.#stopping.signal, write);
-    if (moved) fleet.put({ ...row, state: move.to });
+    if (moved) fleet.put({ ...row, state: move.to, memory_bytes: move.memory_bytes ?? row.memory_bytes });
     else await fleet.refresh();
   }
 }

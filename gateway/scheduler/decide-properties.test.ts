@@ -85,13 +85,14 @@ describe("whatever the cluster", () => {
         .filter((i) => victims.includes(i.instance_id))
         .reduce((sum, i) => sum + i.memory_bytes, 0);
       expect(found).toBeDefined();
-      expect((found?.reserved_bytes ?? 0) - freed + request.memory_bytes).toBeLessThanOrEqual(
+      const again = cluster.instances.find((i) => i.instance_id === action.target.parked)?.memory_bytes ?? 0;
+      expect((found?.reserved_bytes ?? 0) - freed + request.memory_bytes - again).toBeLessThanOrEqual(
         found?.memory_bytes ?? 0,
       );
     });
   });
 
-  test("only idle, running instances of the target's device are reclaimed, and none without need", () => {
+  test("only idle instances of the target's device are reclaimed, none without need nor for itself", () => {
     checkProperty(someCluster, ({ cluster, request }) => {
       const { action } = decide(cluster, request);
       if (action.kind !== "reclaim") return;
@@ -100,9 +101,11 @@ describe("whatever the cluster", () => {
       );
       const victims = cluster.instances.filter((i) => action.victims.includes(i.instance_id));
       expect(victims).toHaveLength(action.victims.length);
-      let free = (found?.memory_bytes ?? 0) - (found?.reserved_bytes ?? 0);
+      const again = cluster.instances.find((i) => i.instance_id === action.target.parked)?.memory_bytes ?? 0;
+      let free = (found?.memory_bytes ?? 0) - (found?.reserved_bytes ?? 0) + again;
       for (const victim of victims) {
-        expect(victim.state).toBe("ready");
+        expect(["ready", "parked"]).toContain(victim.state);
+        expect(victim.instance_id).not.toBe(action.target.parked ?? "");
         expect(cluster.in_flight.get(victim.instance_id) ?? 0).toBe(0);
         expect([victim.worker_id, victim.device_id]).toEqual([
           action.target.worker_id,
@@ -111,6 +114,20 @@ describe("whatever the cluster", () => {
         free += victim.memory_bytes;
       }
       for (const victim of victims) expect(free - victim.memory_bytes).toBeLessThan(request.memory_bytes);
+    });
+  });
+
+  test("a parked instance comes back only for its own model and checkpoint, and before a new one beside it", () => {
+    checkProperty(someCluster, ({ cluster, request }) => {
+      const { action } = decide(cluster, request);
+      if (action.kind !== "start" && action.kind !== "reclaim") return;
+      const { worker_id, device_id, parked } = action.target;
+      const own = cluster.instances.filter(
+        (i) => i.model_id === "m" && i.checkpoint === checkpoint && i.state === "parked",
+      );
+      const there = own.filter((i) => i.worker_id === worker_id && i.device_id === device_id);
+      expect(parked === null).toBe(there.length === 0);
+      if (parked !== null) expect(there.map((i) => i.instance_id)).toContain(parked);
     });
   });
 

@@ -170,3 +170,71 @@ describe("a start", () => {
     expect(absent.losers).toHaveLength(2);
   });
 });
+
+describe("a parked instance", () => {
+  const parked = (fields: Partial<InstanceView> = {}) =>
+    instance("i-p", { state: "parked", memory_bytes: 100, ...fields });
+
+  test("comes back where it is, although another device is emptier", () => {
+    const devices = [device("w1", 10_000, 7_000), device("w2", 10_000)];
+    const { action, reason } = decide(view({ devices, instances: [parked()] }), request);
+    expect(action).toMatchObject({ kind: "start", target: { worker_id: "w1", parked: "i-p" } });
+    expect(reason).toContain("parked");
+  });
+
+  test("needs only what it does not book yet", () => {
+    const fits = view({ devices: [device("w1", 2_000, 100)], instances: [parked()] });
+    expect(decide(fits, request).action).toMatchObject({ kind: "start", target: { parked: "i-p" } });
+    const full = view({ devices: [device("w1", 2_000, 101)], instances: [parked()] });
+    expect(decide(full, request).action).toMatchObject({ kind: "cannot_now" });
+  });
+
+  test("is left where its bytes would have to travel longer than a start elsewhere takes", () => {
+    const far = { ...disk("w1"), tier: "origin", bytes_present: 1e9 } as const;
+    const near = { ...disk("w2"), tier: "host", bytes_present: 1e9 } as const;
+    const large = { ...request, weights_bytes: 1e9 };
+    const { action } = decide(view({ sources: [far, near], instances: [parked()] }), large);
+    expect(action).toMatchObject({ kind: "start", target: { worker_id: "w2", parked: null } });
+  });
+
+  test("of an older checkpoint, on a worker that takes nothing or that failed the request does not come back", () => {
+    const old = view({ instances: [parked({ checkpoint: otherCheckpoint })] });
+    const avoided = { workers: new Set<string>(), instances: new Set(["i-p"]) };
+    for (const { action } of [
+      decide(old, request),
+      decide(view({ instances: [parked()] }), { ...request, avoid: avoided }),
+    ]) {
+      expect(action).toMatchObject({ kind: "start", target: { parked: null } });
+    }
+    const draining = view({
+      workers: [
+        { worker_id: "w1", accepting: false },
+        { worker_id: "w2", accepting: true },
+      ],
+      instances: [parked()],
+    });
+    expect(decide(draining, request).action).toMatchObject({ target: { worker_id: "w2", parked: null } });
+  });
+
+  test("goes before a running one when room is needed, and never to make room for itself", () => {
+    const others = [
+      instance("i-x", { model_id: "x", memory_bytes: 1_000 }),
+      instance("i-y", { model_id: "y", state: "parked", memory_bytes: 1_000 }),
+    ];
+    const last_used_ms = new Map([
+      ["i-x", 1],
+      ["i-y", 2],
+    ]);
+    const tight = view({ devices: [device("w1", 3_000, 2_000)], instances: others, last_used_ms });
+    expect(decide(tight, request).action).toMatchObject({ kind: "reclaim", victims: ["i-y"] });
+    const own = view({
+      devices: [device("w1", 2_050, 1_100)],
+      instances: [parked(), instance("i-x", { model_id: "x", memory_bytes: 1_000 })],
+    });
+    expect(decide(own, request).action).toMatchObject({
+      kind: "reclaim",
+      victims: ["i-x"],
+      target: { parked: "i-p" },
+    });
+  });
+});

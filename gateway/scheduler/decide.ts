@@ -8,8 +8,8 @@ import { type Candidates, findCandidates, startByReclaim, startInFreeMemory } fr
 import type { ClusterView, PlacementRequest } from "./view.ts";
 
 /**
- * In this order: a free slot, a load under way, a short queue, a start in free memory (soonest first), a start
- * that stops idle instances, any queue. Running work and loads are never stopped for anything.
+ * In this order: a free slot, a load under way, a short queue, a start or the return of a parked instance in free
+ * memory (soonest first), one that stops idle instances, any queue. Running work and loads are never stopped for anything.
  */
 export function decide(view: ClusterView, request: PlacementRequest): Decision {
   const serving = findServing(view, request);
@@ -18,8 +18,8 @@ export function decide(view: ClusterView, request: PlacementRequest): Decision {
   const candidates = findCandidates(view, request, serving);
   const losers = [...serving.losers, ...candidates.losers];
   return (
-    startInFreeMemory(candidates, request) ??
-    startByReclaim(view, candidates, request) ??
+    startInFreeMemory(candidates) ??
+    startByReclaim(view, candidates) ??
     queueAnywhere(view, serving, losers) ??
     explain(request, serving, candidates, losers)
   );

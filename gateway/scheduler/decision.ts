@@ -16,9 +16,9 @@ export type Action =
   | { readonly kind: "use"; readonly instance_id: InstanceId }
   /** An instance that is being loaded. */
   | { readonly kind: "wait"; readonly instance_id: InstanceId }
-  /** A new instance in free memory. */
+  /** A new instance, or a parked one again, in free memory. */
   | { readonly kind: "start"; readonly target: StartTarget }
-  /** Stop these idle instances; their memory and what is free admit a new one on the target. */
+  /** Stop these idle instances; their memory and what is free admit one on the target. */
   | { readonly kind: "reclaim"; readonly target: StartTarget; readonly victims: readonly InstanceId[] }
   /** A running instance without a free slot: its engine queues. */
   | { readonly kind: "queue"; readonly instance_id: InstanceId }
@@ -33,6 +33,8 @@ export interface StartTarget {
   /** Farthest tier that bytes have to come from. */
   readonly tier: Tier;
   readonly estimate_ms: number;
+  /** The parked instance to bring back; null for a new one. */
+  readonly parked: InstanceId | null;
 }
 
 export interface Decision {

@@ -1,15 +1,25 @@
-/** The part of a decision about new instances: which device, and whom to stop for it. Pure. */
+/** The part of a decision about instances to start or to bring back: where, and whom to stop for it. Pure. */
 import type { InstanceId } from "../../schema/ids.ts";
 import type { Decision, Loser, StartTarget } from "./decision.ts";
 import { estimateStartup } from "./estimate.ts";
 import { compareText, inFlight, type Serving } from "./serve.ts";
 import type { ClusterView, DeviceView, InstanceView, PlacementRequest } from "./view.ts";
 
+/**
+ * What a new instance costs beyond the travel of its bytes: process and model, as measured without a reserve. A parked
+ * one has both.
+ */
+const build_ms = 300;
+
 /** A device that the model could run on if its memory were free. */
 export interface Candidate {
   readonly device: DeviceView;
   readonly target: StartTarget;
+  /** Until it would be ready, as far as candidates differ. */
+  readonly ready_ms: number;
   readonly free_bytes: number;
+  /** Beyond what a parked instance books. */
+  readonly needed_bytes: number;
 }
 
 export interface Candidates {
@@ -53,13 +63,19 @@ export function findCandidates(view: ClusterView, request: PlacementRequest, ser
     } else if (serving.ready.some((r) => r.worker_id === worker_id && r.device_id === device_id)) {
       lose("runs the model already: a second copy would share its compute");
     } else {
-      const free_bytes = device.memory_bytes - device.reserved_bytes;
-      fitting.push({ device, target: { worker_id, device_id, ...estimate }, free_bytes });
+      const parked = findParked(view, request, device);
+      fitting.push({
+        device,
+        target: { worker_id, device_id, ...estimate, parked: parked?.instance_id ?? null },
+        ready_ms: estimate.estimate_ms + (parked === null ? build_ms : 0),
+        free_bytes: device.memory_bytes - device.reserved_bytes,
+        needed_bytes: request.memory_bytes - (parked?.memory_bytes ?? 0),
+      });
     }
   }
   fitting.sort(
     (a, b) =>
-      a.target.estimate_ms - b.target.estimate_ms ||
+      a.ready_ms - b.ready_ms ||
       b.free_bytes - a.free_bytes ||
       compareText(a.device.worker_id, b.device.worker_id) ||
       compareText(a.device.device_id, b.device.device_id),
@@ -67,9 +83,19 @@ export function findCandidates(view: ClusterView, request: PlacementRequest, ser
   return { fitting, losers, tooSmall, withoutCheckpoint, accepting };
 }
 
+/** The model's parked instance on a device that was used last; null when there is none that may serve the request. */
+function findParked(view: ClusterView, request: PlacementRequest, device: DeviceView): InstanceView | null {
+  const own = view.instances
+    .filter((i) => i.worker_id === device.worker_id && i.device_id === device.device_id)
+    .filter((i) => i.state === "parked" && i.model_id === request.model_id)
+    .filter((i) => i.checkpoint === request.checkpoint && !request.avoid.instances.has(i.instance_id))
+    .sort((a, b) => lastUsed(view, b) - lastUsed(view, a) || compareText(a.instance_id, b.instance_id));
+  return own[0] ?? null;
+}
+
 /** The soonest start in memory that is free now. */
-export function startInFreeMemory(candidates: Candidates, request: PlacementRequest): Decision | null {
-  const free = candidates.fitting.filter((c) => c.free_bytes >= request.memory_bytes);
+export function startInFreeMemory(candidates: Candidates): Decision | null {
+  const free = candidates.fitting.filter((c) => c.free_bytes >= c.needed_bytes);
   const [best] = free;
   if (best === undefined) return null;
   const losers = [
@@ -81,18 +107,18 @@ export function startInFreeMemory(candidates: Candidates, request: PlacementRequ
       ),
   ];
   const { target } = best;
-  return { action: { kind: "start", target }, reason: `starts soonest there, from ${target.tier}`, losers };
+  const reason =
+    target.parked === null
+      ? `starts soonest there, from ${target.tier}`
+      : `is parked there, its bytes come from ${target.tier}`;
+  return { action: { kind: "start", target }, reason, losers };
 }
 
 /** Stops idle instances where the fewest have to go; of equals, where they were used longest ago. */
-export function startByReclaim(
-  view: ClusterView,
-  candidates: Candidates,
-  request: PlacementRequest,
-): Decision | null {
+export function startByReclaim(view: ClusterView, candidates: Candidates): Decision | null {
   let best: { candidate: Candidate; victims: readonly InstanceView[] } | null = null;
   for (const candidate of candidates.fitting) {
-    const victims = chooseVictims(view, candidate, request);
+    const victims = chooseVictims(view, candidate);
     if (victims === null) continue;
     if (best === null || cost(view, victims) < cost(view, best.victims)) best = { candidate, victims };
   }
@@ -108,29 +134,32 @@ export function startByReclaim(
 }
 
 /**
- * Idle instances of the device, least recently used first, until their memory suffices; then those that turn out
- * not to be needed are spared, most recently used first. Null when even all of them do not free enough.
+ * Idle instances of the device until their memory suffices, parked ones before running ones and the least recently
+ * used of each first; then those that turn out not to be needed are spared, in the opposite order. Null when even all
+ * of them do not free enough.
  */
-function chooseVictims(
-  view: ClusterView,
-  candidate: Candidate,
-  request: PlacementRequest,
-): readonly InstanceView[] | null {
-  const { worker_id, device_id } = candidate.device;
+function chooseVictims(view: ClusterView, candidate: Candidate): readonly InstanceView[] | null {
+  const { worker_id, device_id, parked } = candidate.target;
+  const runs = (instance: InstanceView) => (instance.state === "ready" ? 1 : 0);
   const idle = view.instances
-    .filter((i) => i.worker_id === worker_id && i.device_id === device_id)
-    .filter((i) => i.state === "ready" && inFlight(view, i) === 0)
-    .sort((a, b) => lastUsed(view, a) - lastUsed(view, b) || compareText(a.instance_id, b.instance_id));
+    .filter((i) => i.worker_id === worker_id && i.device_id === device_id && i.instance_id !== parked)
+    .filter((i) => (i.state === "ready" || i.state === "parked") && inFlight(view, i) === 0)
+    .sort(
+      (a, b) =>
+        runs(a) - runs(b) ||
+        lastUsed(view, a) - lastUsed(view, b) ||
+        compareText(a.instance_id, b.instance_id),
+    );
   const victims: InstanceView[] = [];
   let free_bytes = candidate.free_bytes;
   for (const instance of idle) {
-    if (free_bytes >= request.memory_bytes) break;
+    if (free_bytes >= candidate.needed_bytes) break;
     victims.push(instance);
     free_bytes += instance.memory_bytes;
   }
-  if (free_bytes < request.memory_bytes) return null;
+  if (free_bytes < candidate.needed_bytes) return null;
   for (const instance of victims.toReversed()) {
-    if (free_bytes - instance.memory_bytes < request.memory_bytes) continue;
+    if (free_bytes - instance.memory_bytes < candidate.needed_bytes) continue;
     victims.splice(victims.indexOf(instance), 1);
     free_bytes -= instance.memory_bytes;
   }

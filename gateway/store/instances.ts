@@ -91,7 +91,10 @@ function bookAndInsert(wanted: NewInstance): SQL {
     from live`;
 }
 
-/** Moves an instance if it is in one of the states `from`. Ending it frees its memory. */
+/**
+ * Moves an instance if it is in one of the states `from`. Ending it frees its memory; a move that changes what it books
+ * changes the device's books in the same statement, or fails where there is not enough.
+ */
 export async function moveInstance(db: Db, move: InstanceMove): Promise<boolean> {
   assertLegal("instance", instanceMoves, move.from, move.to);
   const locked = sql`from instances
@@ -118,10 +121,19 @@ function moveLive(move: InstanceMove, locked: SQL): SQL {
     move.to === "ready"
       ? sql`, ready_at = case when b.state in ('loading', 'parked') then now() else i.ready_at end`
       : sql``;
+  const bytes = move.memory_bytes === undefined ? sql`b.memory_bytes` : sql`${move.memory_bytes}::bigint`;
   return sql`
-    with before as (select instance_id, state ${locked}), moved as (
-      update instances i set state = ${move.to}${readyAt}
-      from before b where i.instance_id = b.instance_id
+    with before as (select instance_id, state, worker_id, device_id, memory_bytes ${locked}), rebooked as (
+      update devices d set reserved_bytes = d.reserved_bytes + ${bytes} - b.memory_bytes
+      from before b
+      where d.worker_id = b.worker_id and d.device_id = b.device_id and ${bytes} <> b.memory_bytes
+        and (${bytes} < b.memory_bytes or d.memory_bytes - d.reserved_bytes >= ${bytes} - b.memory_bytes)
+      returning b.instance_id
+    ), moved as (
+      update instances i set state = ${move.to}, memory_bytes = ${bytes}${readyAt}
+      from before b
+      where i.instance_id = b.instance_id
+        and (${bytes} = b.memory_bytes or b.instance_id in (select instance_id from rebooked))
       returning i.instance_id as entity_id, b.state as from_state, i.state as to_state, ${move.reason}::text as reason
     ), logged as (${logEvents("instance", sql`moved`)})
     select entity_id from moved`;

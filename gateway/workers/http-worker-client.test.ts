@@ -150,6 +150,18 @@ describe("a control call", () => {
     expect(busy.code).toBe("instance_busy");
   });
 
+  test("parks: the answer is awaited, a refusal has the worker's code", async () => {
+    const urls: string[] = [];
+    const client = clientOf((url, init) => {
+      urls.push(`${init.method} ${new URL(url).pathname}`);
+      return Promise.resolve(Response.json({ instance_id, state: "parked" }));
+    });
+    await client.park(worker, instance_id);
+    expect(urls).toEqual([`POST /v1/instances/${instance_id}/park`]);
+    const busy = Response.json(toErrorBody(new SllmError("instance_busy", "busy")), { status: 409 });
+    expect((await failure(answer(busy).park(worker, instance_id))).code).toBe("instance_busy");
+  });
+
   test("says if_idle in the query", async () => {
     const urls: string[] = [];
     const client = clientOf((url) => {

@@ -113,6 +113,8 @@ export const timeline = z.strictObject({
   disk_read: z.number(),
   /** Model skeleton, vocabulary and context. 0 when an instance was there. */
   model_build: z.number(),
+  /** Return of a parked instance; 0 for a start or when an instance was there. */
+  resume: z.number().default(0),
   prefill: z.number(),
   /** From the end of prefill to the first token at the gateway. */
   first_token: z.number(),

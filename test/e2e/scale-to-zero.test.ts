@@ -13,7 +13,10 @@ const weights_bytes = 120e6;
 let cluster: TestCluster;
 beforeAll(async () => {
   // Nothing is kept for a model that nobody uses, so that what is left is what the system cannot give back.
-  cluster = await TestCluster.start({ worker: { SLLM_WORKER_HOST_CACHE_BYTES: "0" } });
+  cluster = await TestCluster.start({
+    gateway: { SLLM_GATEWAY_PARK_MS: "0" },
+    worker: { SLLM_WORKER_HOST_CACHE_BYTES: "0" },
+  });
 }, 120_000);
 afterAll(() => cluster?.close(), 60_000);
 

@@ -64,7 +64,7 @@ test("a busy instance is not parked and goes on; a parked one takes no generatio
     await expect(park(own, instance_id)).rejects.toMatchObject({ code: "instance_busy" });
     expect((await running).at(-1)).toMatchObject({ type: "done", completion_tokens: 30 });
     await park(own, instance_id);
-    await expect(own.generate(instance_id)).rejects.toMatchObject({ code: "model_loading" });
+    await expect(own.generate(instance_id)).rejects.toMatchObject({ code: "state_conflict" });
     await unload(own, instance_id);
     await expect(park(own, instance_id)).rejects.toMatchObject({ code: "not_found" });
   } finally {

@@ -48,7 +48,8 @@ export class GatewayScene {
         this.log.push({ level, event, fields });
       };
     this.gateway = createGateway({
-      config: { ...gatewayConfig.parse({}), ...options.config },
+      // Tests that are not about parking see instances end.
+      config: { ...gatewayConfig.parse({}), park_ms: 0, ...options.config },
       cluster_token: clusterToken,
       store: this.store,
       workers: this.workers,

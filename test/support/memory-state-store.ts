@@ -254,12 +254,23 @@ export class MemoryStateStore implements StateStore {
         this.#end(instance, move.to, move.reason, move.error ?? null);
         return true;
       }
+      if (move.memory_bytes !== undefined && !this.#rebook(instance, move.memory_bytes)) return false;
       const loaded = instance.state === "loading" || instance.state === "parked";
       if (move.to === "ready" && loaded) instance.ready_at = this.#now();
       this.#log("instance", instance.instance_id, instance.state, move.to, move.reason);
       instance.state = move.to;
       return true;
     });
+  }
+
+  #rebook(instance: InstanceRow, memory_bytes: number): boolean {
+    const device = this.#devices.get(`${instance.worker_id}/${instance.device_id}`);
+    const more = memory_bytes - instance.memory_bytes;
+    if (device === undefined || (more > 0 && device.memory_bytes - device.reserved_bytes < more))
+      return false;
+    device.reserved_bytes += more;
+    instance.memory_bytes = memory_bytes;
+    return true;
   }
 
   touchInstance(instance_id: string, now_ms: number): Promise<void> {

@@ -86,8 +86,7 @@ function readyInstance(instance: GenerationTarget): GenerationTarget {
     case "ready":
       return instance;
     case "loading":
-    case "parked":
-      throw new SllmError("model_loading", `The instance is ${instance.state}.`);
+      throw new SllmError("model_loading", "The instance is still loading.");
     case "failed":
       throw new SllmError(
         instance.error?.code ?? "engine_failed",

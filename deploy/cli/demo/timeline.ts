@@ -6,6 +6,7 @@ const stages = [
   ["process_start", "process start"],
   ["disk_read", "disk read"],
   ["model_build", "model build"],
+  ["resume", "resume"],
   ["prefill", "prefill"],
   ["first_token", "first token"],
   ["total", "total"],

@@ -55,14 +55,15 @@ describe("text for people", () => {
       process_start: 25,
       disk_read: 5,
       model_build: 50,
+      resume: 0,
       prefill: 10,
       first_token: 1.25,
       total: 100,
     });
     const lines = text.split("\n");
-    expect(lines).toHaveLength(7);
+    expect(lines).toHaveLength(8);
     expect(lines[0]).toBe("  queue            0.0 ms");
     expect(lines[1]).toBe(`  process start   25.0 ms  ${"#".repeat(12)}`);
-    expect(lines[6]).toBe(`  total          100.0 ms  ${"#".repeat(48)}`);
+    expect(lines[7]).toBe(`  total          100.0 ms  ${"#".repeat(48)}`);
   });
 });

@@ -39,6 +39,8 @@ export class OurCluster {
     const prefault_bytes = it.manifest.weights.bytes + 2 ** 26;
     const cluster = await TestCluster.start({
       checkpoints: it.store,
+      // Every start counts here, no return of a parked instance.
+      gateway: { SLLM_GATEWAY_PARK_MS: "0" },
       worker: {
         SLLM_WORKER_THREADS: String(options.threads),
         SLLM_WORKER_HOST_CACHE_BYTES: String(options.host_cache_bytes),

@@ -10,6 +10,7 @@ const timeline_ms = {
   process_start: 2.5,
   disk_read: 3,
   model_build: 4,
+  resume: 0,
   prefill: 5,
   first_token: 6,
   total: 20.25,

@@ -102,6 +102,51 @@ export function instanceContract(fixture: Fixture): void {
     expect(await reservedBytes(store, worker)).toBe(1_000);
   });
 
+  test("a parked instance books less and takes it back only where it is free", async () => {
+    const { store } = fixture();
+    const { model, worker, instance } = await startInstance(store);
+    const { instance_id } = instance;
+    const move = (from: InstanceState, to: InstanceState, memory_bytes?: number) =>
+      store.moveInstance({
+        ...{ instance_id, from: [from], to, reason: "test" },
+        ...(memory_bytes === undefined ? {} : { memory_bytes }),
+      });
+    await move("loading", "ready");
+    await move("ready", "draining");
+    expect(await move("draining", "parked", 50)).toBe(true);
+    expect(await liveInstance(store, instance_id)).toMatchObject({ state: "parked", memory_bytes: 50 });
+    expect(await reservedBytes(store, worker)).toBe(50);
+    created(
+      await store.createInstance(wantedInstance(model, worker, { expected_live: 1, memory_bytes: 601 })),
+    );
+    expect(await move("parked", "loading", 400)).toBe(false);
+    expect(await liveInstance(store, instance_id)).toMatchObject({ state: "parked", memory_bytes: 50 });
+    expect(await reservedBytes(store, worker)).toBe(651);
+    expect(await move("parked", "loading", 399)).toBe(true);
+    expect(await reservedBytes(store, worker)).toBe(1_000);
+    await move("loading", "failed");
+    expect(await reservedBytes(store, worker)).toBe(601);
+  });
+
+  test("many gateways that bring one parked instance back book its memory once", async () => {
+    const { store } = fixture();
+    const { worker, instance } = await startInstance(store);
+    const { instance_id } = instance;
+    await moveTo(instance_id, "loading", "ready");
+    const park = { instance_id, from: ["ready"], to: "parked", reason: "test", memory_bytes: 50 } as const;
+    await store.moveInstance(park);
+    const resume = {
+      instance_id,
+      from: ["parked"],
+      to: "loading",
+      reason: "test",
+      memory_bytes: 400,
+    } as const;
+    const moved = await Promise.all(Array.from({ length: 8 }, () => store.moveInstance(resume)));
+    expect(moved.filter(Boolean)).toHaveLength(1);
+    expect(await reservedBytes(store, worker)).toBe(400);
+  });
+
   test("a device that the worker does not have has no memory", async () => {
     const { store } = fixture();
     const model = await deploy(store);
