@@ -53,7 +53,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
 
   let stopping = false;
   const app = createApp({
-    ...{ store, fleet, history, reports, dispatcher, clock, random, log, version },
+    ...{ store, workers, fleet, history, reports, dispatcher, clock, random, log, version },
     ...{ api_keys, admin_token, cluster_token, keep_alive_ms },
     isStopping: () => stopping,
   });

@@ -5,6 +5,7 @@
 import type { DeployRequest, Timeline } from "../schema/api/admin.ts";
 import type { GenerateRequest, GenerationEvent } from "../schema/cluster/generate.ts";
 import type { LoadEvent, LoadRequest } from "../schema/cluster/instances.ts";
+import type { LoadsQuery, LoadTrace } from "../schema/cluster/loads.ts";
 import type { HeartbeatRequest, HeartbeatResponse, RegisterRequest } from "../schema/cluster/membership.ts";
 import type {
   CheckpointRow,
@@ -66,6 +67,8 @@ export interface WorkerClient {
     request: GenerateRequest,
     signal: AbortSignal,
   ): AsyncIterable<GenerationEvent>;
+  /** Traces of the worker's last loads, the newest first. */
+  loadTraces(worker: WorkerAddress, query: LoadsQuery): Promise<LoadTrace[]>;
   /** Ends a generation; false when the worker does not run it (any more). */
   cancel(worker: WorkerAddress, generation_id: GenerationId): Promise<boolean>;
 }

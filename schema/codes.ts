@@ -145,6 +145,36 @@ export const codes = {
     retryable: true,
     hint: "Reading or writing failed; check the disk and the path in the message.",
   },
+  permission_denied: {
+    http_status: 503,
+    type: "server_error",
+    retryable: false,
+    hint: "Let the user that runs the process read (for conversions also write) what the message names.",
+  },
+  store_missing: {
+    http_status: 503,
+    type: "server_error",
+    retryable: true,
+    hint: "Bring the folder 'checkpoints' of the data folder back (data_dir, SLLM_DATA_DIR), or mount its disk.",
+  },
+  store_read_only: {
+    http_status: 503,
+    type: "server_error",
+    retryable: false,
+    hint: "Mount the disk of the data folder for writing, or choose another folder (data_dir, SLLM_DATA_DIR).",
+  },
+  disk_full: {
+    http_status: 507,
+    type: "server_error",
+    retryable: true,
+    hint: "Free space on the disk, unpin or remove checkpoints, or raise SLLM_WORKER_DISK_BYTES.",
+  },
+  file_changed: {
+    http_status: 503,
+    type: "server_error",
+    retryable: true,
+    hint: "Something else writes to a file that must not change; the next try reads it anew.",
+  },
   engine_failed: {
     http_status: 502,
     type: "server_error",
@@ -186,6 +216,18 @@ export const codes = {
     type: "server_error",
     retryable: true,
     hint: "The model does not fit into the memory that is free; stop others or use a smaller context.",
+  },
+  model_too_large: {
+    http_status: 503,
+    type: "server_error",
+    retryable: false,
+    hint: "Raise SLLM_WORKER_MEMORY_BYTES, deploy with a smaller context or fewer slots, or add a larger worker.",
+  },
+  arena_too_small: {
+    http_status: 503,
+    type: "server_error",
+    retryable: false,
+    hint: "Raise SLLM_WORKER_MEMORY_BYTES: the arena for weights in host memory is made of it.",
   },
   overloaded: {
     http_status: 503,

@@ -72,6 +72,25 @@ export const workerConfig = z.strictObject({
     .min(0)
     .optional()
     .describe("Host-memory tier for weights of stopped models; half of memory_bytes if left out."),
+  arena_bytes: z.coerce
+    .number()
+    .int()
+    .positive()
+    .optional()
+    .describe("Host memory for weights, used ones included; made of memory_bytes if left out."),
+  disk_bytes: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .optional()
+    .describe("Bytes that checkpoints may take on disk; what it has free, less a reserve, if left out."),
+  disk_loads: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(64)
+    .default(limits.disk_loads)
+    .describe("Loads that read from the disk at once; others wait in order."),
   prefault_bytes: z.coerce
     .number()
     .int()

@@ -121,6 +121,14 @@ export const limits = {
   incoming_abandoned_ms: 24 * 60 * 60 * 1000,
   /** Damaged places that are listed of one checkpoint: enough to see a pattern, not a line for each of 100,000 chunks. */
   verify_damages: 100,
+  /** Unusable checkpoints that a worker names in one report: enough for people to see what is wrong. */
+  store_problems: 100,
+  /** Loads that read from one disk at once; more would only slow each other down. Others wait in order. */
+  disk_loads: 2,
+  /** Traces of loads that a worker keeps in memory and shows. */
+  kept_loads: 200,
+  /** One file of load traces on disk (there are two: current and previous), some 2,000 loads. */
+  load_log_bytes: 4 * 1024 * 1024,
   /** Parts of a split GGUF file. */
   gguf_splits: 1_024,
   /** manifest.json: 131,072 tensors at about 150 bytes and the chunk digests of 2 TiB. */

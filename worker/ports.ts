@@ -1,6 +1,8 @@
 /** What the worker's parts need of the world around them; bound in worker/main, and by tests. */
 
 export interface Clock {
+  /** Wall time for records, milliseconds since 1970. */
+  wallMs(): number;
   /** For durations and deadlines: never goes back. */
   monotonicMs(): number;
   /** Resolves after the delay, or at once when the signal aborts. Never rejects. */

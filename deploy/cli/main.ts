@@ -6,6 +6,7 @@ import { chat } from "./commands/chat.ts";
 import { convert } from "./commands/convert.ts";
 import { demo } from "./commands/demo.ts";
 import { deploy } from "./commands/deploy.ts";
+import { explain } from "./commands/explain.ts";
 import { ls } from "./commands/ls.ts";
 import { rm } from "./commands/rm.ts";
 import { up } from "./commands/up.ts";
@@ -14,7 +15,7 @@ import { run } from "./run.ts";
 import { root } from "./settings/surroundings.ts";
 import { onReaderGone, printLine, printNote } from "./terminal/output.ts";
 
-const commands = [up, convert, deploy, ls, rm, chat, verify, demo];
+const commands = [up, convert, deploy, ls, rm, chat, explain, verify, demo];
 const packageFile: unknown = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
 const { version } = z.object({ version: z.string() }).parse(packageFile);
 

@@ -35,7 +35,7 @@ export function toDeployedModel(
 }
 
 export function toAdminWorker(worker: WorkerRow, snapshot: ClusterSnapshot): AdminWorker {
-  const { worker_id, state, url, version } = worker;
+  const { worker_id, state, url, version, links, problems } = worker;
   return {
     worker_id,
     state,
@@ -50,6 +50,8 @@ export function toAdminWorker(worker: WorkerRow, snapshot: ClusterSnapshot): Adm
         memory_bytes,
         reserved_bytes,
       })),
+    links,
+    problems,
     placements: snapshot.placements
       .filter((p) => p.worker_id === worker_id)
       .map(({ checkpoint, tier, state, bytes_present }) => ({ checkpoint, tier, state, bytes_present })),

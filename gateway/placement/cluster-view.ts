@@ -33,6 +33,12 @@ export function toStaticView(snapshot: ClusterSnapshot, instances: Iterable<Inst
         tier,
         bytes_present,
       })),
+    links: snapshot.workers.flatMap(({ worker_id, links }) => links.map((link) => ({ worker_id, ...link }))),
+    problems: snapshot.workers
+      .filter((w) => w.state === "ready")
+      .flatMap(({ worker_id, problems }) =>
+        problems.map(({ checkpoint, error }) => ({ worker_id, checkpoint, ...error })),
+      ),
     instances: rows,
   };
 }

@@ -65,7 +65,7 @@ test("a model larger than every device is refused at once, with its size", async
   const response = await scene.chat(model.id);
   expect(response.status).toBe(503);
   const { error } = errorBody.parse(await response.json());
-  expect(error.code).toBe("insufficient_memory");
+  expect(error.code).toBe("model_too_large");
   expect(error.message).toContain(String(oneInstance));
 });
 

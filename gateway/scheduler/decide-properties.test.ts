@@ -48,9 +48,17 @@ const someCluster = fc
       }),
       { maxLength: 6 },
     ),
+    queues: fc.uniqueArray(
+      fc.record({
+        worker_id: fc.constantFrom(...workerIds),
+        link: fc.constantFrom("disk", "device:gpu0"),
+        queued_ms: fc.integer({ min: 0, max: 10_000 }),
+      }),
+      { selector: (q) => `${q.worker_id} ${q.link}`, maxLength: 6 },
+    ),
     needed: fc.integer({ min: 1, max: 4_000 }),
   })
-  .map(({ accepting, instances, used, busy, spare, kinds, sources, needed }) => {
+  .map(({ accepting, instances, used, busy, spare, kinds, sources, queues, needed }) => {
     const slots = workerIds.flatMap((worker_id) =>
       ["cpu0", "gpu0"].map((device_id) => ({ worker_id, device_id })),
     );
@@ -66,6 +74,13 @@ const someCluster = fc
       workers: workerIds.map((worker_id, i) => ({ worker_id, accepting: accepting[i] ?? false })),
       devices,
       sources,
+      links: queues.map(({ worker_id, link, queued_ms }) => ({
+        worker_id,
+        link,
+        queued_ms,
+        bandwidth_bytes_per_s: null,
+      })),
+      problems: [],
       instances,
       in_flight: new Map(instances.map((x, i) => [x.instance_id, busy[i] ?? 0] as const)),
       last_used_ms: new Map(instances.map((x, i) => [x.instance_id, used[i] ?? 0] as const)),
@@ -153,6 +168,8 @@ describe("whatever the cluster", () => {
         workers: cluster.workers.toReversed(),
         devices: cluster.devices.toReversed(),
         sources: cluster.sources.toReversed(),
+        links: cluster.links.toReversed(),
+        problems: cluster.problems.toReversed(),
         instances: cluster.instances.toReversed(),
         in_flight: cluster.in_flight,
         last_used_ms: cluster.last_used_ms,
@@ -175,10 +192,21 @@ describe("whatever the cluster", () => {
         const sources = cluster.sources.filter(
           (x) => x.worker_id === d.worker_id && x.checkpoint === checkpoint,
         );
-        const complete = estimateStartup(d.kind, request.weights_bytes, sources) !== null;
+        const complete = estimateStartup(d, request.weights_bytes, sources, []) !== null;
         return accepts(d.worker_id) && complete && d.memory_bytes - d.reserved_bytes >= request.memory_bytes;
       });
       expect(roomy).toHaveLength(0);
+    });
+  });
+
+  test("more work queued on a worker's links never draws a start to it", () => {
+    checkProperty(someCluster, ({ cluster, request }) => {
+      const { action } = decide(cluster, request);
+      if (action.kind !== "start") return;
+      const { worker_id } = action.target;
+      const eased = cluster.links.map((l) => (l.worker_id === worker_id ? { ...l, queued_ms: 0 } : l));
+      const after = decide({ ...cluster, links: eased }, request).action;
+      expect(after).toMatchObject({ kind: "start", target: { worker_id } });
     });
   });
 });

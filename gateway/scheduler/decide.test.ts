@@ -48,6 +48,8 @@ function view(fields: Partial<ClusterView> = {}): ClusterView {
     ],
     devices: [device("w1", 10_000), device("w2", 10_000)],
     sources: [disk("w1"), disk("w2")],
+    links: [],
+    problems: [],
     instances: [],
     in_flight: new Map(),
     last_used_ms: new Map(),
@@ -164,10 +166,49 @@ describe("a start", () => {
 
   test("is refused for good when no device is large enough or nobody has the checkpoint", () => {
     const small = view({ devices: [device("w1", 1_999)] });
-    expect(decide(small, request).action).toEqual({ kind: "cannot_ever", code: "insufficient_memory" });
+    expect(decide(small, request).action).toEqual({ kind: "cannot_ever", code: "model_too_large" });
+    expect(decide(small, request).reason).toMatch(/needs 2000 bytes.*gives models 1999/);
     const absent = decide(view({ sources: [] }), request);
     expect(absent.action).toEqual({ kind: "cannot_ever", code: "checkpoint_unavailable" });
     expect(absent.losers).toHaveLength(2);
+  });
+
+  test("is refused with what is wrong with its files, else with what is wrong with a store", () => {
+    const denied = { worker_id: "w1", code: "permission_denied", message: "weights.bin" } as const;
+    const missing = { worker_id: "w2", checkpoint: null, code: "store_missing", message: "gone" } as const;
+    const both = view({ sources: [], problems: [missing, { ...denied, checkpoint }] });
+    expect(decide(both, request)).toMatchObject({
+      action: { kind: "cannot_ever", code: "permission_denied" },
+      reason: "weights.bin",
+    });
+    const others = view({ sources: [], problems: [{ ...denied, checkpoint: otherCheckpoint }, missing] });
+    expect(decide(others, request).action).toEqual({ kind: "cannot_ever", code: "store_missing" });
+    const healthy = view({ sources: [disk("w2")], problems: [{ ...denied, checkpoint }] });
+    expect(decide(healthy, request).action).toMatchObject({ kind: "start", target: { worker_id: "w2" } });
+  });
+
+  test("goes where the disk is free sooner, although the other one is faster", () => {
+    const link = (worker_id: string, queued_ms: number, bandwidth_bytes_per_s: number | null) => ({
+      worker_id,
+      link: "disk",
+      queued_ms,
+      bandwidth_bytes_per_s,
+    });
+    const chosen = (...links: ReturnType<typeof link>[]) => {
+      const { action } = decide(view({ links }), request);
+      return action.kind === "start" ? [action.target.worker_id, action.target.estimate_ms] : [];
+    };
+    expect(chosen(link("w1", 30, 1_000_000), link("w2", 0, 100_000))).toEqual(["w2", 10]);
+    expect(chosen(link("w1", 3, 1_000_000), link("w2", 0, 100_000))).toEqual(["w1", 4]);
+  });
+
+  test("from host memory waits for no disk", () => {
+    const queued = { worker_id: "w1", link: "disk", queued_ms: 500, bandwidth_bytes_per_s: null };
+    const warm = view({
+      links: [queued],
+      sources: [disk("w1"), disk("w2"), { ...disk("w1"), tier: "host" }],
+    });
+    expect(decide(warm, request).action).toMatchObject({ target: { worker_id: "w1", estimate_ms: 0 } });
   });
 });
 

@@ -2,10 +2,11 @@
  * The scheduler: where a request runs, decided from a view and nothing else. No clock, no randomness, no I/O;
  * the same view and request give the same decision. Whoever applies it verifies it against the store.
  */
+import type { ErrorCode } from "../../schema/codes.ts";
 import type { Decision, Loser } from "./decision.ts";
-import { findServing, queueAnywhere, type Serving, serveNow } from "./serve.ts";
+import { compareText, findServing, queueAnywhere, type Serving, serveNow } from "./serve.ts";
 import { type Candidates, findCandidates, startByReclaim, startInFreeMemory } from "./start.ts";
-import type { ClusterView, PlacementRequest } from "./view.ts";
+import type { ClusterView, PlacementRequest, ProblemView } from "./view.ts";
 
 /**
  * In this order: a free slot, a load under way, a short queue, a start or the return of a parked instance in free
@@ -21,12 +22,13 @@ export function decide(view: ClusterView, request: PlacementRequest): Decision {
     startInFreeMemory(candidates) ??
     startByReclaim(view, candidates) ??
     queueAnywhere(view, serving, losers) ??
-    explain(request, serving, candidates, losers)
+    explain(view, request, serving, candidates, losers)
   );
 }
 
 /** Nothing can be done: says whether waiting helps, and why. */
 function explain(
+  view: ClusterView,
   request: PlacementRequest,
   serving: Serving,
   candidates: Candidates,
@@ -37,7 +39,7 @@ function explain(
     holds: boolean,
     reason: string,
   ) => ({ action: { kind: "cannot_now", code, holds }, reason, losers }) as const;
-  const cannotEver = (code: "insufficient_memory" | "checkpoint_unavailable", reason: string) =>
+  const cannotEver = (code: ErrorCode, reason: string) =>
     ({ action: { kind: "cannot_ever", code }, reason, losers }) as const;
 
   const { accepting, withoutCheckpoint, tooSmall, fitting } = candidates;
@@ -53,11 +55,27 @@ function explain(
     );
   }
   if (withoutCheckpoint === accepting) {
+    const problem = problemOf(view, request);
+    if (problem !== null) return cannotEver(problem.code, problem.message);
     return cannotEver("checkpoint_unavailable", `None of ${accepting} devices' workers has the checkpoint.`);
   }
   if (tooSmall + withoutCheckpoint === accepting) {
-    const need = `The model needs ${request.memory_bytes} bytes`;
-    return cannotEver("insufficient_memory", `${need}; no device that has its checkpoint is large enough.`);
+    return cannotEver("model_too_large", tooLarge(view, request));
   }
   return cannotNow("no_worker", false, "Every worker that could run the model failed this request.");
+}
+
+/** Why the checkpoint is on no worker although one has it, or should have its store. */
+function problemOf(view: ClusterView, request: PlacementRequest): ProblemView | null {
+  const ordered = view.problems.toSorted((a, b) => compareText(a.worker_id, b.worker_id));
+  const ofCheckpoint = ordered.find((p) => p.checkpoint === request.checkpoint);
+  return ofCheckpoint ?? ordered.find((p) => p.checkpoint === null) ?? null;
+}
+
+function tooLarge(view: ClusterView, { checkpoint, memory_bytes }: PlacementRequest): string {
+  const holders = new Set(view.sources.filter((s) => s.checkpoint === checkpoint).map((s) => s.worker_id));
+  const largest = Math.max(
+    ...view.devices.filter((d) => holders.has(d.worker_id)).map((d) => d.memory_bytes),
+  );
+  return `The model needs ${memory_bytes} bytes with its context; the largest device that has its checkpoint gives models ${largest}.`;
 }

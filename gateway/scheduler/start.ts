@@ -51,7 +51,8 @@ export function findCandidates(view: ClusterView, request: PlacementRequest, ser
     const sources = view.sources.filter(
       (s) => s.worker_id === worker_id && s.checkpoint === request.checkpoint,
     );
-    const estimate = estimateStartup(device.kind, request.weights_bytes, sources);
+    const links = view.links.filter((l) => l.worker_id === worker_id);
+    const estimate = estimateStartup(device, request.weights_bytes, sources, links);
     if (estimate === null) {
       withoutCheckpoint += 1;
       lose("its worker does not have the checkpoint");

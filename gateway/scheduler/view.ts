@@ -1,4 +1,5 @@
 /** What the scheduler sees: one moment of the cluster as plain data. No methods with effects, no clock. */
+import type { ErrorCode } from "../../schema/codes.ts";
 import type { CheckpointDigest, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
 import type { DeviceKind, InstanceState, Tier } from "../../schema/vocab.ts";
 
@@ -25,6 +26,23 @@ export interface SourceView {
   readonly bytes_present: number;
 }
 
+/** Work that is queued on a link of a worker: `disk`, or `device:<device_id>`. */
+export interface LinkView {
+  readonly worker_id: WorkerId;
+  readonly link: string;
+  readonly queued_ms: number;
+  /** Of recent loads; null when none has gone over it yet. */
+  readonly bandwidth_bytes_per_s: number | null;
+}
+
+/** Why a worker cannot use a checkpoint that lies there, or (with null) its store. */
+export interface ProblemView {
+  readonly worker_id: WorkerId;
+  readonly checkpoint: CheckpointDigest | null;
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
 export interface InstanceView {
   readonly instance_id: InstanceId;
   readonly model_id: ModelId;
@@ -40,6 +58,8 @@ export interface ClusterView {
   readonly workers: readonly WorkerView[];
   readonly devices: readonly DeviceView[];
   readonly sources: readonly SourceView[];
+  readonly links: readonly LinkView[];
+  readonly problems: readonly ProblemView[];
   readonly instances: readonly InstanceView[];
   /** Generations that hold or wait for each instance; absent means none. */
   readonly in_flight: ReadonlyMap<InstanceId, number>;

@@ -3,6 +3,12 @@ import { type SQL, sql } from "drizzle-orm";
 import type { PlacementReport } from "../../schema/cluster/membership.ts";
 import { logEvents } from "./events.ts";
 
+/** The checkpoints that a report names, as a row set; not after `taken`, which a late heartbeat leaves empty. */
+export function reportedCheckpoints(report: readonly PlacementReport[]): SQL {
+  const digests = [...new Set(report.map((placement) => placement.checkpoint))];
+  return sql`jsonb_array_elements_text(${JSON.stringify(digests)}::jsonb) as r(checkpoint)`;
+}
+
 /**
  * CTEs that make the placements of a worker equal to its report. `reporter` names a CTE with the one row of the
  * worker (worker_id); when it is empty nothing happens. Rows that did not change are not written.

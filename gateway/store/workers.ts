@@ -13,9 +13,9 @@ import type { Db } from "./database.ts";
 import { logEvents } from "./events.ts";
 import { endInstances } from "./instances.ts";
 import { statesBefore } from "./moves.ts";
-import { mergePlacements } from "./placements.ts";
+import { mergePlacements, reportedCheckpoints } from "./placements.ts";
 import { listOf } from "./rows.ts";
-import { storableMessage } from "./text.ts";
+import { storableMessage, storableProblems } from "./text.ts";
 
 type Transaction = Parameters<Parameters<Db["transaction"]>[0]>[0];
 
@@ -43,8 +43,10 @@ export async function registerWorker(db: Db, report: RegisterRequest, now_ms: nu
 }
 
 async function writeWorker(tx: Transaction, report: RegisterRequest, now: Date): Promise<void> {
-  const { worker_id, incarnation, state, url, version } = report;
-  const fields = { incarnation, state, url, version, heartbeat_sequence: -1, last_heartbeat_at: now };
+  const { worker_id, incarnation, state, url, version, links } = report;
+  const problems = storableProblems(report.problems);
+  const known = { incarnation, state, url, version, links, problems };
+  const fields = { ...known, heartbeat_sequence: -1, last_heartbeat_at: now };
   const event = { entity: "worker", entity_id: worker_id, to_state: state, reason: "registered" } as const;
   const [added] = await tx
     .insert(workers)
@@ -93,7 +95,7 @@ async function writeDevices(tx: Transaction, report: RegisterRequest): Promise<v
       kind = excluded.kind, memory_bytes = excluded.memory_bytes, reserved_bytes = excluded.reserved_bytes`);
 }
 
-type HeartbeatResult = { known: boolean; release: string[] };
+type HeartbeatResult = { known: boolean; release: string[]; deployed: string[] };
 
 /**
  * Takes a heartbeat in by one statement. Late ones (by their sequence) and those of another incarnation change
@@ -118,7 +120,9 @@ export async function heartbeat(
         and state in (${listOf(statesBefore(workerMoves, report.state))})
       for update
     ), taken as (
-      update workers w set state = ${report.state}, heartbeat_sequence = ${report.sequence}, last_heartbeat_at = ${now}
+      update workers w set state = ${report.state}, heartbeat_sequence = ${report.sequence}, last_heartbeat_at = ${now},
+        links = ${JSON.stringify(report.links)}::json,
+        problems = ${JSON.stringify(storableProblems(report.problems))}::json
       from before b
       where w.worker_id = b.worker_id and b.heartbeat_sequence < ${report.sequence}
       returning w.worker_id, b.state as from_state, w.state as to_state
@@ -146,9 +150,12 @@ export async function heartbeat(
         select 1 from instances i
         where i.instance_id = r.instance_id and i.worker_id = ${report.worker_id} and i.state not in ('gone', 'failed')
       )
-    ) as release`);
+    ) as release, (
+      select coalesce(json_agg(distinct m.checkpoint), '[]') from before b, models m
+      where m.checkpoint in (select checkpoint from ${reportedCheckpoints(report.placements)})
+    ) as deployed`);
   if (result === undefined) throw new Error("a select without from gave no row");
-  return { known: result.known, release: result.release };
+  return result;
 }
 
 /**

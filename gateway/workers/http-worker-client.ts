@@ -2,6 +2,7 @@
 import type { z } from "zod";
 import { cancelResponse, generationEvent } from "../../schema/cluster/generate.ts";
 import { loadEvent, parkResponse, unloadResponse } from "../../schema/cluster/instances.ts";
+import { type LoadsQuery, loadTraceList } from "../../schema/cluster/loads.ts";
 import { workerPaths } from "../../schema/cluster/protocol.ts";
 import { SllmError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
@@ -24,7 +25,7 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
   /** A call that is not a stream: bounded in time, its answer parsed. */
   const control = async <S extends z.ZodType>(
     worker: WorkerAddress,
-    method: "DELETE" | "POST",
+    method: "DELETE" | "GET" | "POST",
     path: string,
     schema: S,
   ) => {
@@ -55,27 +56,36 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
 
     unload: async (worker, instance_id, { if_idle }) => {
       const path = `${workerPaths.instances}/${instance_id}${if_idle ? "?if_idle=1" : ""}`;
-      try {
-        await control(worker, "DELETE", path, unloadResponse);
-      } catch (error) {
-        if (error instanceof SllmError && error.code === "not_found") return;
-        throw error;
-      }
+      await unlessGone(control(worker, "DELETE", path, unloadResponse));
     },
 
     park: async (worker, instance_id) =>
       void (await control(worker, "POST", `${workerPaths.instances}/${instance_id}/park`, parkResponse)),
 
+    loadTraces: async (worker, query) => (await control(worker, "GET", loadsPath(query), loadTraceList)).data,
+
     cancel: async (worker, generation_id) => {
       const path = `${workerPaths.generations}/${generation_id}`;
-      try {
-        return (await control(worker, "DELETE", path, cancelResponse)).cancelled;
-      } catch (error) {
-        if (error instanceof SllmError && error.code === "not_found") return false;
-        throw error;
-      }
+      const answer = await unlessGone(control(worker, "DELETE", path, cancelResponse));
+      return answer?.cancelled ?? false;
     },
   };
+}
+
+/** null when the worker does not know what the call is about (any more). */
+async function unlessGone<T>(answer: Promise<T>): Promise<T | null> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof SllmError && error.code === "not_found") return null;
+    throw error;
+  }
+}
+
+/** Fields that are not given stay out. */
+function loadsPath(query: LoadsQuery): string {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined);
+  return `${workerPaths.loads}?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}`;
 }
 
 /** One HTTP call; resolves with a 2xx response, whose body is the caller's to read or cancel. */

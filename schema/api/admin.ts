@@ -1,6 +1,8 @@
 /** The admin API under /admin/v1: deploy, list and delete models; see workers, instances and generations. */
 import { z } from "zod";
 import { manifest } from "../checkpoint/manifest.ts";
+import { loadTrace } from "../cluster/loads.ts";
+import { linkReport, storeProblem } from "../cluster/membership.ts";
 import { wireError } from "../error.ts";
 import { checkpointDigest, generationId, instanceId, modelId, workerId } from "../ids.ts";
 import { limits } from "../limits.ts";
@@ -68,6 +70,9 @@ export const adminWorker = z.object({
       reserved_bytes: z.number(),
     }),
   ),
+  /** Work queued on its links, and what of its disk cannot be used. */
+  links: z.array(linkReport),
+  problems: z.array(storeProblem),
   placements: z.array(
     z.object({
       checkpoint: checkpointDigest,
@@ -102,6 +107,16 @@ export const adminInstance = z.object({
 });
 export type AdminInstance = z.infer<typeof adminInstance>;
 export const adminInstanceList = z.object({ data: z.array(adminInstance) });
+
+/** GET /admin/v1/loads: what the last loads spent their time on, the newest first; the query is `loadsQuery`. */
+export const adminLoad = loadTrace.extend({ worker_id: workerId });
+export type AdminLoad = z.infer<typeof adminLoad>;
+export const adminLoadList = z.object({
+  data: z.array(adminLoad),
+  /** Workers that did not answer: their loads are missing. */
+  silent: z.array(workerId),
+});
+export type AdminLoadList = z.infer<typeof adminLoadList>;
 
 /** Where the time of a start went, in milliseconds. Stages overlap: disk reading and model building run at once. */
 export const timeline = z.strictObject({

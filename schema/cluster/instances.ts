@@ -46,6 +46,8 @@ export const loadEvent = z.discriminatedUnion("type", [
     bytes_total: z.number(),
     /** Estimated time until ready; null while unknown. */
     eta_ms: z.number().nullable(),
+    /** Place in the queue of a link, 1 for the next; absent once the bytes move. */
+    waiting_for: z.strictObject({ link: z.string(), position: z.number().int().min(1) }).optional(),
   }),
   z.strictObject({ type: z.literal("ready"), timings: loadTimings }),
   z.strictObject({ type: z.literal("failed"), error: wireError }),

@@ -2,8 +2,12 @@
 import { z } from "zod";
 import { wireError } from "../error.ts";
 import { checkpointDigest, instanceId, modelId, workerId } from "../ids.ts";
+import { limits } from "../limits.ts";
 import { deviceKinds, instanceStates, placementStates, tiers, workerStates } from "../vocab.ts";
 import { protocolVersion } from "./protocol.ts";
+
+/** `disk`, or the bus of a device: `device:<device_id>`. */
+const linkName = /^(disk|device:.{1,64})$/;
 
 const bytes = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 
@@ -22,6 +26,25 @@ export const placementReport = z.strictObject({
   bytes_present: bytes,
 });
 export type PlacementReport = z.infer<typeof placementReport>;
+
+/** Work that a link of the worker still has before it: loads in progress and those that wait for their turn. */
+export const linkReport = z.strictObject({
+  link: z.string().regex(linkName, "expected disk or device:<id>"),
+  queued_bytes: bytes,
+  /** What these bytes take at the link's bandwidth. */
+  queued_ms: z.number().min(0),
+  /** Of recent loads over this link; null before the first. */
+  bandwidth_bytes_per_s: z.number().positive().nullable(),
+});
+export type LinkReport = z.infer<typeof linkReport>;
+
+/** Why something that lies on the worker's disk cannot be used. */
+export const storeProblem = z.strictObject({
+  /** null: the store as a whole. */
+  checkpoint: checkpointDigest.nullable(),
+  error: wireError,
+});
+export type StoreProblem = z.infer<typeof storeProblem>;
 
 export const instanceReport = z.strictObject({
   instance_id: instanceId,
@@ -42,6 +65,8 @@ const workerReport = {
   state: z.enum(workerStates),
   placements: z.array(placementReport).max(100_000),
   instances: z.array(instanceReport).max(10_000),
+  links: z.array(linkReport).max(65),
+  problems: z.array(storeProblem).max(limits.store_problems),
 };
 
 /** POST /cluster/v1/register */
@@ -65,5 +90,7 @@ export const heartbeatResponse = z.strictObject({
   known: z.boolean(),
   /** Instances the cluster no longer wants; the worker stops them. */
   release: z.array(instanceId),
+  /** Of the reported checkpoints those that a model names: they must not vanish. */
+  deployed: z.array(checkpointDigest),
 });
 export type HeartbeatResponse = z.infer<typeof heartbeatResponse>;

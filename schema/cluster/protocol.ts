@@ -15,4 +15,5 @@ export const workerPaths = {
   status: "/v1/status",
   instances: "/v1/instances",
   generations: "/v1/generations",
+  loads: "/v1/loads",
 } as const;

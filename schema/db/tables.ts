@@ -20,6 +20,7 @@ import {
 } from "drizzle-orm/pg-core";
 import type { Timeline } from "../api/admin.ts";
 import type { Manifest } from "../checkpoint/manifest.ts";
+import type { LinkReport, StoreProblem } from "../cluster/membership.ts";
 import type { ErrorCode } from "../codes.ts";
 import {
   deviceKinds,
@@ -60,6 +61,9 @@ export const workers = pgTable("workers", {
   /** Of the last heartbeat taken in; -1 between registration and the first one. */
   heartbeat_sequence: bigint("heartbeat_sequence", { mode: "number" }).notNull().default(-1),
   last_heartbeat_at: at("last_heartbeat_at"),
+  /** Work queued on the worker's links, and what of its disk cannot be used; of the last report, as it was said. */
+  links: json("links").$type<LinkReport[]>().notNull().default([]),
+  problems: json("problems").$type<StoreProblem[]>().notNull().default([]),
   created_at: createdAt(),
 });
 

@@ -2,14 +2,17 @@
 import { describe, expect, test } from "bun:test";
 import {
   adminInstanceList,
+  adminLoadList,
   adminWorkerList,
   deployedModel,
   deployedModelList,
   deployRequest,
 } from "../../schema/api/admin.ts";
+import type { LoadTrace } from "../../schema/cluster/loads.ts";
 import { heartbeatResponse, registerResponse } from "../../schema/cluster/membership.ts";
 import { limits } from "../../schema/limits.ts";
 import {
+  cpuDevice,
   makeDeployRequest,
   makeHeartbeat,
   makeManifest,
@@ -121,6 +124,7 @@ describe("a worker", () => {
     expect(heartbeatResponse.parse(await beat.json())).toEqual({
       known: true,
       release: [strange.instance_id],
+      deployed: [],
     });
     const other = await scene.post(
       "/cluster/v1/heartbeat",
@@ -168,5 +172,70 @@ describe("tokens", () => {
     });
     expect(await readError(register)).toMatchObject({ status: 401, code: "invalid_api_key" });
     expect(register.headers.get("www-authenticate")).toBe("Bearer");
+  });
+});
+
+describe("explaining loads", () => {
+  const trace = (n: number): LoadTrace => ({
+    instance_id: `i-${n.toString(16).padStart(16, "0")}`,
+    model_id: "m",
+    checkpoint: "c".repeat(64),
+    started_at: new Date(n).toISOString(),
+    outcome: "ready",
+    error: null,
+    total_ms: 5,
+    source: "host",
+    bytes: { weights: 1, direct: 0, cached: 0, buffered: 0, uploaded: 0 },
+    read: null,
+    stages: [],
+    critical_path: [],
+  });
+
+  test("gathers the last of all workers, the newest first, and names who was silent", async () => {
+    const scene = new GatewayScene();
+    const [one, two, away] = [await scene.register([]), await scene.register([]), await scene.register([])];
+    scene.workers.traces.set(one.worker_id, [trace(40), trace(10)]);
+    scene.workers.traces.set(two.worker_id, [trace(30), trace(20)]);
+    const { data, silent } = adminLoadList.parse(await (await scene.get("/admin/v1/loads?limit=3")).json());
+    expect(data.map((load) => [load.worker_id, Date.parse(load.started_at)])).toEqual([
+      [one.worker_id, 40],
+      [two.worker_id, 30],
+      [two.worker_id, 20],
+    ]);
+    expect(silent).toEqual([away.worker_id]);
+  });
+
+  test("refuses a query that makes no sense by the name of the field", async () => {
+    const scene = new GatewayScene();
+    expect(await readError(await scene.get("/admin/v1/loads?limit=0"))).toMatchObject({ param: "limit" });
+    expect(await readError(await scene.get("/admin/v1/loads?instance_id=x"))).toMatchObject({
+      param: "instance_id",
+    });
+  });
+});
+
+describe("links of workers", () => {
+  test("a load goes to the worker whose disk is free, as soon as the other one reports its queue", async () => {
+    const scene = new GatewayScene();
+    const model = await scene.deploy();
+    const roomy = await scene.register([model], { devices: [cpuDevice(2 ** 41)] });
+    const free = await scene.register([model]);
+    const busy = { link: "disk", queued_bytes: 2 ** 33, queued_ms: 4_000, bandwidth_bytes_per_s: 2 ** 31 };
+    await scene.heartbeat(roomy, { links: [busy] });
+    await (await scene.chat(model.id)).text();
+    const [instance] = (await scene.store.snapshot()).instances;
+    expect(instance?.worker_id).toBe(free.worker_id);
+    const { data } = adminWorkerList.parse(await (await scene.get("/admin/v1/workers")).json());
+    expect(data.find((worker) => worker.worker_id === roomy.worker_id)?.links).toEqual([busy]);
+  });
+
+  test("without a queue the worker with more free memory is taken", async () => {
+    const scene = new GatewayScene();
+    const model = await scene.deploy();
+    await scene.register([model]);
+    const roomy = await scene.register([model], { devices: [cpuDevice(2 ** 41)] });
+    await (await scene.chat(model.id)).text();
+    const [instance] = (await scene.store.snapshot()).instances;
+    expect(instance?.worker_id).toBe(roomy.worker_id);
   });
 });

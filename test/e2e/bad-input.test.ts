@@ -93,7 +93,7 @@ test("a model bigger than every device's memory is refused with the reason, not 
   try {
     await small.deploy("romeo");
     const answer = await refusal(await small.post("/v1/chat/completions", valid));
-    expect(answer).toMatchObject({ status: 503, code: "insufficient_memory" });
+    expect(answer).toMatchObject({ status: 503, code: "model_too_large" });
   } finally {
     await small.close();
   }

@@ -30,7 +30,7 @@ const gateway = Bun.serve({
       return Response.json({ heartbeat_ms: 200 });
     }
     heartbeats.push(heartbeatRequest.parse(body));
-    return Response.json({ known, release });
+    return Response.json({ known, release, deployed: [] });
   },
 });
 

@@ -70,6 +70,8 @@ export function makeRegisterRequest(fields: Partial<RegisterRequest> = {}): Regi
     state: "ready",
     placements: [],
     instances: [],
+    links: [],
+    problems: [],
     url: "http://127.0.0.1:4000",
     version: "0.0.0-test",
     devices: [cpuDevice(1_000)],
@@ -89,6 +91,8 @@ export function makeHeartbeat(
     state: "ready",
     placements: [],
     instances: [],
+    links: [],
+    problems: [],
     sequence,
     ...fields,
   };

@@ -29,6 +29,8 @@ export interface ClusterOptions {
   readonly worker?: Readonly<Record<string, string>>;
   /** Folder of checkpoints that outlives the cluster; one of its own if left out. */
   readonly checkpoints?: string;
+  /** Program and options that run the workers' script; this Bun if left out. */
+  readonly workerCommand?: readonly string[];
 }
 
 /** Folders outlive restarts of the processes; `close` removes them. */
@@ -83,7 +85,7 @@ export class TestCluster {
     });
   }
 
-  async startWorker(index: number): Promise<void> {
+  async startWorker(index: number, command = this.#options.workerCommand): Promise<void> {
     const data = path.join(this.folder, `worker-${index}`);
     mkdirSync(data, { recursive: true });
     const link = path.join(data, "checkpoints");
@@ -91,6 +93,7 @@ export class TestCluster {
     symlinkSync(this.storeFolder, link);
     this.workers[index] = await startProcess({
       script: "worker/main/bun.ts",
+      ...(command === undefined ? {} : { command }),
       variables: {
         SLLM_DATA_DIR: data,
         SLLM_CLUSTER_TOKEN: clusterToken,

@@ -1,12 +1,14 @@
 /** Everything around one instance, led by hand: engine, host tier, memory and time. */
 import type { NativeLoadStatus } from "../../native/bun-ffi-helpers/native.ts";
 import type { EngineCommand } from "../../schema/cluster/engine.ts";
+import type { LoadTrace } from "../../schema/cluster/loads.ts";
 import { SllmError } from "../../schema/error.ts";
 import { Changes } from "../../worker/changes.ts";
 import type { HostLease } from "../../worker/checkpoints/host-lease.ts";
 import type { EngineObserver } from "../../worker/instances/engine-process.ts";
 import { Instance } from "../../worker/instances/instance.ts";
 import type { GenerateSettings } from "../../worker/instances/request-table.ts";
+import { LoadRecorder } from "../../worker/traces/load-recorder.ts";
 import { ManualClock, settle } from "./manual-clock.ts";
 import { begunLoad } from "./native-load.ts";
 import { tinyContent } from "./tiny-checkpoint.ts";
@@ -32,6 +34,7 @@ export const settings: GenerateSettings = {
 export class InstanceScene {
   readonly clock = new ManualClock();
   readonly sent: EngineCommand[] = [];
+  readonly traces: LoadTrace[] = [];
   readonly reads = new Changes();
   readonly header = Promise.withResolvers<void>();
   observer: EngineObserver | null = null;
@@ -88,6 +91,8 @@ export class InstanceScene {
         };
       },
       acquire: async () => this.lend(),
+      trace: new LoadRecorder(this.clock),
+      onLoadEnded: (trace) => this.traces.push(trace),
       onParked: () => void this.booked.push("parked"),
       onResuming: () => {
         if (this.isFull) throw new SllmError("insufficient_memory", "full");
@@ -107,6 +112,7 @@ export class InstanceScene {
     return {
       weights_path: `/proc/1/fd/${8 + this.leases}`,
       was_present: this.wasPresent,
+      was_begun: !this.wasPresent,
       status: () => this.read,
       changed: () => this.reads.wait(),
       keep: (letGo) => {

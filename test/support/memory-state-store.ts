@@ -14,7 +14,7 @@ import type {
   StateStore,
 } from "../../gateway/ports.ts";
 import { assertLegal, statesBefore } from "../../gateway/store/moves.ts";
-import { storableMessage } from "../../gateway/store/text.ts";
+import { storableMessage, storableProblems } from "../../gateway/store/text.ts";
 import type { DeployRequest } from "../../schema/api/admin.ts";
 import type {
   HeartbeatRequest,
@@ -135,7 +135,8 @@ export class MemoryStateStore implements StateStore {
 
   registerWorker(report: RegisterRequest, now_ms: number): Promise<void> {
     return this.#do("registerWorker", () => {
-      const { worker_id, incarnation, state, url, version } = report;
+      const { worker_id, incarnation, state, url, version, links } = report;
+      const problems = storableProblems(report.problems);
       const before = this.#workers.get(worker_id);
       if (before !== undefined && !mayBecome(before.state, state)) {
         throw new SllmError("state_conflict", `A worker cannot register as '${state}'.`, { param: "state" });
@@ -147,6 +148,8 @@ export class MemoryStateStore implements StateStore {
         state,
         url,
         version,
+        links,
+        problems,
         heartbeat_sequence: -1,
         last_heartbeat_at,
         created_at,
@@ -166,18 +169,27 @@ export class MemoryStateStore implements StateStore {
     return this.#do("heartbeat", () => {
       const worker = this.#workers.get(report.worker_id);
       if (worker?.incarnation !== report.incarnation || !mayBecome(worker.state, report.state)) {
-        return { known: false, release: [] };
+        return { known: false, release: [], deployed: [] };
       }
-      if (report.sequence <= worker.heartbeat_sequence) return { known: true, release: [] };
+      const deployed = this.#deployedOf(report);
+      if (report.sequence <= worker.heartbeat_sequence) return { known: true, release: [], deployed };
       if (worker.state !== report.state) {
         this.#log("worker", worker.worker_id, worker.state, report.state, "reported");
       }
       worker.state = report.state;
       worker.heartbeat_sequence = report.sequence;
       worker.last_heartbeat_at = new Date(now_ms);
+      worker.links = report.links;
+      worker.problems = storableProblems(report.problems);
       this.#mergePlacements(report);
-      return { known: true, release: this.#mergeInstances(report) };
+      return { known: true, release: this.#mergeInstances(report), deployed };
     });
+  }
+
+  #deployedOf(report: HeartbeatRequest): string[] {
+    const named = new Set([...this.#models.values()].map((m) => m.checkpoint));
+    const reported = new Set(report.placements.map((p) => p.checkpoint));
+    return [...reported].filter((digest) => named.has(digest)).sort();
   }
 
   expireWorkers(now_ms: number, lease_ms: number): Promise<string[]> {

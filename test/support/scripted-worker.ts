@@ -5,6 +5,7 @@
 import type { WorkerAddress, WorkerClient } from "../../gateway/ports.ts";
 import type { GenerateRequest, GenerationEvent } from "../../schema/cluster/generate.ts";
 import type { LoadEvent, LoadRequest, LoadTimings } from "../../schema/cluster/instances.ts";
+import type { LoadsQuery, LoadTrace } from "../../schema/cluster/loads.ts";
 import { SllmError } from "../../schema/error.ts";
 
 export const someLoadTimings: LoadTimings = {
@@ -68,6 +69,13 @@ export class ScriptedWorker implements WorkerClient {
     } finally {
       this.open -= 1;
     }
+  }
+
+  /** What the workers say about their last loads, by their ids; one that is not here does not answer. */
+  readonly traces = new Map<string, LoadTrace[]>();
+
+  async loadTraces({ worker_id }: WorkerAddress, { limit }: LoadsQuery): Promise<LoadTrace[]> {
+    return (this.traces.get(worker_id) ?? unreachable()).slice(0, limit);
   }
 
   cancel(_worker: WorkerAddress, generation_id: string): Promise<boolean> {

@@ -20,9 +20,13 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-test("a folder that is not there holds no checkpoints", async () => {
+test("a folder that is not there holds no checkpoints, and that is said", async () => {
   rmSync(folder, { recursive: true });
   expect(await disk.scan()).toEqual([]);
+  expect(disk.problems()).toMatchObject([{ checkpoint: null, error: { code: "store_missing" } }]);
+  mkdirSync(folder);
+  await disk.scan();
+  expect(disk.problems()).toEqual([]);
 });
 
 test("complete checkpoints are reported with their bytes; drafts and strangers are not", async () => {
@@ -55,6 +59,7 @@ test("a broken manifest is left out, named once in the log, and refused by its r
   expect(await disk.scan()).toEqual([]);
   expect(await disk.scan()).toEqual([]);
   expect(warnings).toHaveLength(1);
+  expect(disk.problems()).toMatchObject([{ checkpoint: digest, error: { code: "checkpoint_invalid" } }]);
   await expect(disk.find(digest)).rejects.toMatchObject({ code: "checkpoint_invalid" });
 });
 

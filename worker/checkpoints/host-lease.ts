@@ -1,5 +1,19 @@
 /** A share in a host copy: in use, kept by a parked engine until the memory is wanted, or over. */
 import type { NativeLoadStatus } from "../../native/bun-ffi-helpers/native.ts";
+import type { SllmError } from "../../schema/error.ts";
+
+/** A load's status; a failure that the tier found itself is an error of the system. */
+export type HostStatus = Omit<NativeLoadStatus, "failure"> & {
+  readonly failure: NativeLoadStatus["failure"] | SllmError;
+};
+
+/** How a share was come by. */
+export interface LeaseFacts {
+  /** True when the weights were in host memory already. */
+  readonly was_present: boolean;
+  /** True when the read was begun for this lease, not for another load. */
+  readonly was_begun: boolean;
+}
 
 /** Makes an engine let a copy go; resolves when it does not map it any more. Never rejects. */
 export type LetGo = () => Promise<void>;
@@ -11,13 +25,11 @@ export interface LentCopy {
 }
 
 /** A share in a host copy. Release it exactly once, when the engine that was given the path does not map it. */
-export interface HostLease {
+export interface HostLease extends LeaseFacts {
   /** Where engine processes of the same user open the copy. */
   readonly weights_path: string;
-  /** True when the weights were in host memory already. */
-  readonly was_present: boolean;
   /** State of the read as last seen. */
-  status(): NativeLoadStatus;
+  status(): HostStatus;
   /** Resolves when the state may have changed. */
   changed(): Promise<void>;
   /**
@@ -34,7 +46,7 @@ export interface HostLease {
 /** What a lease needs of its tier. */
 export interface LeaseTies {
   readonly path: string;
-  readonly look: () => NativeLoadStatus;
+  readonly look: () => HostStatus;
   readonly changed: () => Promise<void>;
   readonly isLeaving: () => boolean;
   readonly use: (change: 1 | -1) => void;
@@ -45,20 +57,22 @@ export interface LeaseTies {
 export class Lease implements HostLease {
   readonly weights_path: string;
   readonly was_present: boolean;
+  readonly was_begun: boolean;
   readonly #copy: LentCopy;
   readonly #ties: LeaseTies;
   /** What the eviction calls while the copy is kept; null while it is in use. */
   #letGo: LetGo | null = null;
   #released = false;
 
-  constructor(copy: LentCopy, was_present: boolean, ties: LeaseTies) {
+  constructor(copy: LentCopy, { was_present, was_begun }: LeaseFacts, ties: LeaseTies) {
     this.weights_path = ties.path;
     this.was_present = was_present;
+    this.was_begun = was_begun;
     this.#copy = copy;
     this.#ties = ties;
   }
 
-  status(): NativeLoadStatus {
+  status(): HostStatus {
     return this.#ties.look();
   }
 

@@ -1,3 +1,4 @@
+/** The host tier on a store led by hand: longer than other files because all tests share that store. */
 import { beforeEach, expect, test } from "bun:test";
 import type {
   NativeArenaStatus,
@@ -8,6 +9,7 @@ import { limits } from "../../schema/limits.ts";
 import { ManualClock, settle } from "../../test/support/manual-clock.ts";
 import { begunLoad } from "../../test/support/native-load.ts";
 import { tinyContent } from "../../test/support/tiny-checkpoint.ts";
+import { LinkQueue } from "../links/link-queue.ts";
 import type { StoredCheckpoint } from "./disk-tier.ts";
 import { type CopyStore, HostTier } from "./host-tier.ts";
 
@@ -75,13 +77,24 @@ function checkpoint(fill: number): StoredCheckpoint {
 let store: ManualStore;
 let clock: ManualClock;
 let cacheBytes: number;
+let link: LinkQueue;
+let version: string;
 let tier: HostTier;
 
 beforeEach(() => {
   store = new ManualStore();
   clock = new ManualClock();
   cacheBytes = 2 * copyBytes;
-  tier = new HostTier({ store, clock, cacheBytes: () => cacheBytes, process_id: 77 });
+  version = "1";
+  link = new LinkQueue({ link: "disk", parallel: 2, clock });
+  tier = new HostTier({
+    store,
+    clock,
+    link,
+    cacheBytes: () => cacheBytes,
+    fileVersion: () => version,
+    process_id: 77,
+  });
 });
 
 /** Loads a checkpoint to its end and leaves it unused. */
@@ -282,4 +295,76 @@ test("an engine that ends while its copy is kept gives it up as any lease does",
   tier.trim();
   expect(state.asked).toBe(0);
   expect(store.released).toEqual([1n]);
+});
+
+test("loads take turns on the disk, and who waits can leave", async () => {
+  const positions: number[] = [];
+  const waiting = new AbortController();
+  await tier.acquire(checkpoint(1));
+  await tier.acquire(checkpoint(2));
+  const options = { signal: waiting.signal, onPosition: (position: number) => positions.push(position) };
+  const third = tier.acquire(checkpoint(3), options);
+  const fourth = tier.acquire(checkpoint(4));
+  await settle();
+  expect(store.loads).toHaveLength(2);
+  expect(positions).toEqual([1]);
+  expect(link.report().queued_bytes).toBe(4 * copyBytes);
+  waiting.abort();
+  await expect(third).rejects.toMatchObject({ code: "cancelled" });
+  store.finish(1n);
+  await clock.advance(25);
+  expect((await fourth).was_begun).toBe(true);
+  expect(store.loads.map((load) => load.weights_path)).toContain(checkpoint(4).weights_path);
+});
+
+test("of many who wait for one read, one may leave; the others share it, and it is freed with the last", async () => {
+  const leaving = new AbortController();
+  const first = await tier.acquire(checkpoint(1));
+  await tier.acquire(checkpoint(2));
+  const waits = [leaving.signal, undefined, undefined].map((signal) =>
+    tier.acquire(checkpoint(3), { signal }),
+  );
+  await settle();
+  leaving.abort();
+  await expect(waits[0]).rejects.toMatchObject({ code: "cancelled" });
+  first.release();
+  const leases = await Promise.all(waits.slice(1));
+  expect(leases.map((lease) => lease?.was_begun)).toEqual([false, false]);
+  leases[0]?.release();
+  expect(store.released).toEqual([1n]);
+  leases[1]?.release();
+  expect(store.released).toEqual([1n, 3n]);
+});
+
+test("a turn on the disk comes back whatever becomes of the load", async () => {
+  const lease = await tier.acquire(checkpoint(1));
+  store.set(1n, { state: "failed", failure: { status_name: "SLLM_E_IO", message: "disk" } });
+  expect(lease.status().state).toBe("failed");
+  (await tier.acquire(checkpoint(2))).release();
+  store.load = () => {
+    throw new Error("no room");
+  };
+  await expect(tier.acquire(checkpoint(3))).rejects.toThrow("no room");
+  expect(link.report().queued_bytes).toBe(0);
+});
+
+test("a read that fails from a file that changed meanwhile says so; one that succeeds does not mind", async () => {
+  const failed = await tier.acquire(checkpoint(1));
+  const good = await tier.acquire(checkpoint(2));
+  version = "2";
+  store.set(1n, { state: "failed", failure: { status_name: "SLLM_E_CORRUPT", message: "bad chunk" } });
+  store.finish(2n);
+  expect(failed.status().failure).toMatchObject({
+    code: "file_changed",
+    message: expect.stringContaining("bad chunk"),
+  });
+  expect(good.status()).toMatchObject({ state: "ready", failure: null });
+});
+
+test("weights that no eviction could make room for name the arena's size", async () => {
+  store.arenaChunks = 0;
+  await expect(tier.acquire(checkpoint(1))).rejects.toMatchObject({
+    code: "arena_too_small",
+    message: `The weights take 1 chunks of 16777216 bytes, 16777216 bytes in all; the arena in host memory has 0.`,
+  });
 });

@@ -13,11 +13,21 @@ import type {
 } from "../../native/bun-ffi-helpers/native.ts";
 import type { PlacementReport } from "../../schema/cluster/membership.ts";
 import type { CheckpointDigest } from "../../schema/ids.ts";
-import { limits } from "../../schema/limits.ts";
 import { Changes } from "../changes.ts";
+import type { LinkQueue, LinkTurn } from "../links/link-queue.ts";
 import type { Clock } from "../ports.ts";
+import type { LoadRecorder } from "../traces/load-recorder.ts";
 import type { StoredCheckpoint } from "./disk-tier.ts";
-import { type HostLease, Lease, type LentCopy, type LetGo } from "./host-lease.ts";
+import {
+  type HostLease,
+  type HostStatus,
+  Lease,
+  type LeaseFacts,
+  type LentCopy,
+  type LetGo,
+} from "./host-lease.ts";
+import { arenaBytesOf, arenaTooSmall, changedUnderUs } from "./host-refusals.ts";
+import { PendingReads, type WaitOptions } from "./pending-reads.ts";
 
 /** What is used of the native store. */
 export interface CopyStore {
@@ -33,15 +43,30 @@ const pollMs = 20;
 interface HostCopy extends LentCopy {
   readonly checkpoint: StoredCheckpoint;
   readonly load: bigint;
-  status: NativeLoadStatus;
+  /** The weights file as it was when the read began. */
+  readonly version: string | null;
+  /** Its place on the disk's link until the read has ended. */
+  turn: LinkTurn | null;
+  status: HostStatus;
   references: number;
   /** Order of last use among the copies. */
   used: number;
 }
 
+export interface AcquireOptions extends WaitOptions {
+  /** Notes the stages until the read begins, for the trace of the load. */
+  readonly recorder?: Pick<LoadRecorder, "begin" | "end"> | undefined;
+}
+
 export interface HostTierOptions {
   readonly store: CopyStore;
   readonly clock: Clock;
+  /** Loads take turns on it. */
+  readonly link: LinkQueue;
+  /** Host memory that copies may use in all; what the store has if left out. */
+  readonly arena_bytes?: number;
+  /** Changes whenever a file does; null when there is none. */
+  readonly fileVersion: (path: string) => string | null;
   /** Bytes that copies without users may keep now. */
   readonly cacheBytes: () => number;
   /** Process that owns the descriptors of the store. */
@@ -51,6 +76,7 @@ export interface HostTierOptions {
 export class HostTier {
   readonly #options: HostTierOptions;
   readonly #copies = new Map<CheckpointDigest, HostCopy>();
+  readonly #pending: PendingReads<HostCopy>;
   readonly #changes = new Changes();
   /** Copies whose engines are asked to let them go. */
   readonly #leaving = new Map<HostCopy, Promise<void>>();
@@ -61,24 +87,21 @@ export class HostTier {
 
   constructor(options: HostTierOptions) {
     this.#options = options;
+    this.#pending = new PendingReads(options.link);
   }
 
   /**
-   * Shares the copy of a checkpoint and begins to read it if nobody has; that may wait for parked engines to let other
-   * copies go. Throws what the store refuses with.
+   * Shares the copy of a checkpoint; the first to ask for it reads it, when the disk is free for it and parked engines
+   * have let other copies go. Throws what the store refuses with, `arena_too_small` when no eviction could make room,
+   * and `cancelled`.
    */
-  acquire(checkpoint: StoredCheckpoint): Promise<HostLease> {
+  async acquire(checkpoint: StoredCheckpoint, options: AcquireOptions = {}): Promise<HostLease> {
     const here = this.#share(checkpoint);
-    if (here) return Promise.resolve(here);
-    const begun = this.#lastBegin.then(async () => {
-      // Somebody else may have begun it in the turns before.
-      const shared = this.#share(checkpoint);
-      if (shared) return shared;
-      await this.#makeRoom(checkpoint.manifest.weights.bytes);
-      return this.#lend(this.#begin(checkpoint), false);
-    });
-    this.#lastBegin = begun.catch(() => {});
-    return begun;
+    if (here) return here;
+    const was_begun = !this.#pending.has(checkpoint.digest);
+    if (was_begun) this.#queue(checkpoint, options.recorder);
+    const begun = await this.#pending.wait(checkpoint.digest, options);
+    return this.#lend(begun, { was_present: false, was_begun });
   }
 
   /** null when there is no copy; one that a look finds failed is not shared any more. */
@@ -86,12 +109,15 @@ export class HostTier {
     const copy = this.#copies.get(checkpoint.digest);
     if (copy === undefined) return null;
     const { state } = this.#look(copy);
-    return state === "failed" ? null : this.#lend(copy, state === "ready");
+    if (state === "failed") return null;
+    copy.references++;
+    return this.#lend(copy, { was_present: state === "ready", was_begun: false });
   }
 
-  #lend(copy: HostCopy, was_present: boolean): HostLease {
-    this.#use(copy, 1);
-    return new Lease(copy, was_present, {
+  /** A lease on a copy in which the reference is counted already. */
+  #lend(copy: HostCopy, facts: LeaseFacts): HostLease {
+    copy.used = ++this.#uses;
+    return new Lease(copy, facts, {
       path: `/proc/${this.#options.process_id}/fd/${copy.status.fd}`,
       look: () => this.#look(copy),
       changed: () => this.#changes.wait(),
@@ -141,8 +167,11 @@ export class HostTier {
    * suffices, and nothing when all idle copies together would not: the store then refuses with its numbers.
    */
   async #makeRoom(bytes: number): Promise<void> {
-    const { arena_bytes, used_bytes } = this.#options.store.arena();
-    let missing = arenaBytesOf(bytes) - (arena_bytes - used_bytes);
+    const { used_bytes, ...arena } = this.#options.store.arena();
+    const arena_bytes = Math.min(this.#options.arena_bytes ?? arena.arena_bytes, arena.arena_bytes);
+    const needed = arenaBytesOf(bytes);
+    if (needed > arena_bytes) throw arenaTooSmall(needed, arena_bytes);
+    let missing = needed - (arena_bytes - used_bytes);
     if (missing > 0 && this.#leaving.size > 0) {
       await Promise.all(this.#leaving.values());
       return await this.#makeRoom(bytes);
@@ -173,7 +202,28 @@ export class HostTier {
     return gone;
   }
 
-  #begin(checkpoint: StoredCheckpoint): HostCopy {
+  #queue(checkpoint: StoredCheckpoint, recorder: AcquireOptions["recorder"]): void {
+    const { digest, manifest } = checkpoint;
+    const version = this.#options.fileVersion(checkpoint.weights_path);
+    recorder?.begin("link_wait", "lookup");
+    this.#pending.queue(digest, manifest.weights.bytes, (turn, waiters) => {
+      recorder?.end("link_wait");
+      recorder?.begin("reserve", "link_wait");
+      const begun = this.#lastBegin.then(async () => {
+        await this.#makeRoom(manifest.weights.bytes);
+        const copy = this.#read(checkpoint, version, turn);
+        copy.references = waiters();
+        recorder?.end("reserve");
+        recorder?.begin("read", "reserve");
+        return copy;
+      });
+      this.#lastBegin = begun.catch(() => turn.end());
+      return begun;
+    });
+  }
+
+  /** The turn ends with the read. */
+  #read(checkpoint: StoredCheckpoint, version: string | null, turn: LinkTurn): HostCopy {
     const { bytes, chunk_bytes, chunks } = checkpoint.manifest.weights;
     const { store } = this.#options;
     const load = store.load({
@@ -182,27 +232,35 @@ export class HostTier {
       chunk_bytes,
       chunk_digests: BigUint64Array.from(chunks, (chunk) => BigInt(`0x${chunk.xxh3}`)),
     });
-    const copy = {
-      checkpoint,
-      load,
-      status: store.status(load),
-      references: 0,
-      keepers: new Set<LetGo>(),
-      used: 0,
-    };
+    const status = store.status(load);
+    const counted = { references: 0, keepers: new Set<LetGo>(), used: 0 };
+    const copy: HostCopy = { checkpoint, load, version, turn, status, ...counted };
     this.#copies.set(checkpoint.digest, copy);
     void this.#poll();
     return copy;
   }
 
   /** Failed copies are shared no further: whoever asks next reads anew. */
-  #look(copy: HostCopy): NativeLoadStatus {
-    if (copy.status.state !== "loading") return copy.status;
-    copy.status = this.#options.store.status(copy.load);
-    if (copy.status.state === "failed" && this.#copies.get(copy.checkpoint.digest) === copy) {
-      this.#copies.delete(copy.checkpoint.digest);
+  #look(copy: HostCopy): HostStatus {
+    if (copy.status.state !== "loading" && copy.turn === null) return copy.status;
+    const status = this.#options.store.status(copy.load);
+    copy.turn?.moved(status.bytes_done);
+    copy.status = status;
+    if (status.state === "loading") return copy.status;
+    this.#endTurn(copy);
+    if (status.state === "failed") {
+      const { weights_path } = copy.checkpoint;
+      const changed = this.#options.fileVersion(weights_path) !== copy.version;
+      if (changed) copy.status = { ...status, failure: changedUnderUs(copy.checkpoint, status.failure) };
+      if (this.#copies.get(copy.checkpoint.digest) === copy) this.#copies.delete(copy.checkpoint.digest);
     }
     return copy.status;
+  }
+
+  #endTurn(copy: HostCopy): void {
+    const { turn } = copy;
+    copy.turn = null;
+    turn?.end();
   }
 
   async #poll(): Promise<void> {
@@ -225,15 +283,11 @@ export class HostTier {
   }
 
   #forget(copy: HostCopy): void {
+    this.#endTurn(copy);
     if (this.#copies.get(copy.checkpoint.digest) === copy) this.#copies.delete(copy.checkpoint.digest);
     this.#options.store.release(copy.load);
     this.#changes.notify();
   }
-}
-
-/** What weights take in the arena: whole chunks. */
-function arenaBytesOf(bytes: number): number {
-  return Math.ceil(bytes / limits.chunk_bytes) * limits.chunk_bytes;
 }
 
 function bytesOf(copy: HostCopy): number {

@@ -17,8 +17,8 @@ export type { Damage, VerifiedCheckpoint, VerifiedStore, VerifyOptions } from ".
  * Converts a GGUF file (any part of a split one) into a checkpoint of the store. The folder appears whole or not at
  * all; the same content gives the same digest, and a store that holds it already is left as it is. `native` tells
  * where the libraries are when they are not where a checkout has them.
- * Errors: `checkpoint_invalid`, `checkpoint_unsupported`, `native_unavailable`, `insufficient_memory`, `io_error`,
- * `cancelled`.
+ * Errors: `checkpoint_invalid`, `checkpoint_unsupported`, `native_unavailable`, `insufficient_memory`, `disk_full`,
+ * `store_read_only`, `permission_denied`, `file_changed`, `io_error`, `cancelled`.
  */
 export async function convertGguf(
   options: ConvertOptions & { readonly native?: NativePaths | undefined },

@@ -10,7 +10,7 @@ interface Call {
   readonly authorization: string | null;
 }
 
-const idle = { known: true, release: [] };
+const idle = { known: true, release: [], deployed: [] };
 const instance: InstanceReport = {
   instance_id: "i-0000000000000001",
   model_id: "m",
@@ -49,6 +49,8 @@ function newLink(gateways = ["http://one:1"]): GatewayLink {
       state: "ready",
       placements: [],
       instances: [instance],
+      links: [],
+      problems: [],
     }),
     onRelease: (ids) => released.push(...ids),
     onReported: (report) => reported.push(report),
@@ -108,7 +110,7 @@ test("a gateway that does not know it any more gets a registration at once", asy
   const link = newLink();
   link.start();
   await clock.advance(0);
-  heartbeatAnswer = { known: false, release: [] };
+  heartbeatAnswer = { known: false, release: [], deployed: [] };
   await clock.advance(1_000);
   expect(paths()).toEqual(["register", "heartbeat", "register"]);
   expect(reported).toHaveLength(2);
@@ -117,7 +119,7 @@ test("a gateway that does not know it any more gets a registration at once", asy
 test("instances that the cluster has let go are handed to the owner", async () => {
   const link = newLink();
   link.start();
-  heartbeatAnswer = { known: true, release: [instance.instance_id] };
+  heartbeatAnswer = { known: true, release: [instance.instance_id], deployed: [] };
   await clock.advance(1_000);
   expect(released).toEqual([instance.instance_id]);
 });

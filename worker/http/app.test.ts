@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import type { Hono } from "hono";
+import type { LoadTrace } from "../../schema/cluster/loads.ts";
 import { errorBody } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import { ManualClock } from "../../test/support/manual-clock.ts";
@@ -11,6 +12,7 @@ import { HostTier } from "../checkpoints/host-tier.ts";
 import { GenerationRegistry } from "../generations/registry.ts";
 import { Devices } from "../instances/devices.ts";
 import { Supervisor } from "../instances/supervisor.ts";
+import { LinkQueue } from "../links/link-queue.ts";
 import { createWorkerApp } from "./app.ts";
 
 const cluster_token = "a-token-for-the-cluster";
@@ -22,15 +24,24 @@ const unused = () => {
 let folder: string;
 let app: Hono;
 let ready: boolean;
+let someTraces: LoadTrace[];
 
 beforeEach(() => {
   folder = mkdtempSync(path.join(tmpdir(), "sllm-app-"));
   ready = true;
+  someTraces = [];
   const clock = new ManualClock();
   const store = { load: unused, status: unused, release: unused, arena: unused };
   const supervisor = new Supervisor({
     disk: new DiskTier({ directory: folder, log }),
-    host: new HostTier({ store, clock, cacheBytes: () => 0, process_id: 1 }),
+    host: new HostTier({
+      store,
+      clock,
+      link: new LinkQueue({ link: "disk", parallel: 1, clock }),
+      fileVersion: () => "",
+      cacheBytes: () => 0,
+      process_id: 1,
+    }),
     devices: new Devices([{ device_id: "cpu", kind: "cpu", memory_bytes: 1, engine_name: null }]),
     launch: unused,
     engine: "echo",
@@ -40,12 +51,14 @@ beforeEach(() => {
     onChange: () => {},
     onLoading: () => {},
     onLikely: () => {},
+    onLoadEnded: () => {},
   });
   app = createWorkerApp({
     cluster_token,
     supervisor,
     generations: new GenerationRegistry({ findInstance: (id) => supervisor.get(id), clock }),
     status: () => Promise.reject(new Error("a defect with a secret in it")),
+    loads: ({ limit }) => someTraces.slice(0, limit),
     isReady: () => ready,
     clock,
     log,

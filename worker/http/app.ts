@@ -4,6 +4,7 @@ import { bodyLimit } from "hono/body-limit";
 import type { z } from "zod";
 import { type CancelResponse, generateRequest } from "../../schema/cluster/generate.ts";
 import { loadRequest, type ParkResponse, type UnloadResponse } from "../../schema/cluster/instances.ts";
+import { type LoadsQuery, type LoadTrace, loadsQuery } from "../../schema/cluster/loads.ts";
 import { protocolVersion, workerPaths } from "../../schema/cluster/protocol.ts";
 import type { WorkerStatus } from "../../schema/cluster/status.ts";
 import { parseOrThrow, SllmError, toErrorBody, toSllmError } from "../../schema/error.ts";
@@ -24,6 +25,8 @@ export interface WorkerAppOptions {
   readonly supervisor: Supervisor;
   readonly generations: GenerationRegistry;
   readonly status: () => Promise<WorkerStatus>;
+  /** Traces of the last loads. */
+  readonly loads: (query: LoadsQuery) => LoadTrace[];
   /** False while the worker shuts down. */
   readonly isReady: () => boolean;
   readonly clock: Clock;
@@ -42,6 +45,9 @@ export function createWorkerApp(options: WorkerAppOptions): Hono {
     return c.json({ status: "ok" });
   });
   app.get(workerPaths.status, async (c) => c.json(await options.status()));
+  app.get(workerPaths.loads, (c) =>
+    c.json({ data: options.loads(parseOrThrow(loadsQuery, c.req.query(), "query")) }),
+  );
   app.post(workerPaths.instances, async (c) => {
     const instance = await supervisor.load(await readBody(c, loadRequest));
     return eventStream(new LoadReader(instance, clock), clock, c.req.raw.signal);

@@ -16,6 +16,13 @@ test("what does not fit is refused with the numbers, and nothing is booked", () 
   expect(memory.free_bytes).toBe(0);
 });
 
+test("what could never fit is another error, with the worker's whole budget", () => {
+  const memory = new DeviceMemory(10);
+  const refused = () => memory.book(first, 11);
+  expect(refused).toThrow("The instance needs 11 bytes; this worker gives models 10 in all.");
+  expect(refused).toThrow(expect.objectContaining({ code: "model_too_large" }));
+});
+
 test("released memory can be booked again, and releasing twice frees it once", () => {
   const memory = new DeviceMemory(10);
   memory.book(first, 10);

@@ -2,6 +2,11 @@
 import { SllmError } from "../../schema/error.ts";
 import type { InstanceId } from "../../schema/ids.ts";
 
+function tooLarge(bytes: number, capacity_bytes: number): SllmError {
+  const message = `The instance needs ${bytes} bytes; this worker gives models ${capacity_bytes} in all.`;
+  return new SllmError("model_too_large", message);
+}
+
 const mebibyte = 1024 * 1024;
 
 export class DeviceMemory {
@@ -19,10 +24,11 @@ export class DeviceMemory {
     return this.capacity_bytes - booked;
   }
 
-  /** Books memory for an instance that has none yet. Errors: `insufficient_memory`. */
+  /** Books memory for an instance that has none yet. Errors: `model_too_large`, `insufficient_memory`. */
   book(instance_id: InstanceId, bytes: number): void {
     if (this.#booked.has(instance_id)) throw new Error(`${instance_id} has booked memory already`);
     if (bytes > this.free_bytes) {
+      if (bytes > this.capacity_bytes) throw tooLarge(bytes, this.capacity_bytes);
       const inMebibytes = (value: number) => `${Math.ceil(value / mebibyte)} MiB`;
       throw new SllmError(
         "insufficient_memory",

@@ -1,9 +1,12 @@
 /** What an instance needs of the worker around it. */
 import type { engineKinds } from "../../schema/cluster/engine.ts";
 import type { LoadRequest } from "../../schema/cluster/instances.ts";
+import type { LoadTrace } from "../../schema/cluster/loads.ts";
 import type { StoredCheckpoint } from "../checkpoints/disk-tier.ts";
 import type { HostLease } from "../checkpoints/host-lease.ts";
+import type { AcquireOptions } from "../checkpoints/host-tier.ts";
 import type { Clock } from "../ports.ts";
+import type { LoadRecorder } from "../traces/load-recorder.ts";
 import type { DevicePlacement } from "./devices.ts";
 import type { LaunchEngine, Skeleton } from "./engine-process.ts";
 
@@ -15,7 +18,11 @@ export interface InstanceOptions {
   readonly placement: Pick<DevicePlacement, "engine_devices" | "computesOnHostCopy">;
   readonly launch: LaunchEngine;
   /** Takes a share of the checkpoint's host copy. */
-  readonly acquire: () => Promise<HostLease>;
+  readonly acquire: (options: AcquireOptions) => Promise<HostLease>;
+  /** Notes where the time of the first load goes; begun when it was asked for. */
+  readonly trace: LoadRecorder;
+  /** Called when a load or a resume has ended. */
+  readonly onLoadEnded: (trace: LoadTrace) => void;
   /** Resolves when the checkpoint's header is known to be good. */
   readonly verifyHeader: () => Promise<void>;
   readonly clock: Clock;

@@ -193,3 +193,20 @@ test("a reader that leaves stops waiting; the load goes on", async () => {
   expect(await pending).toBeNull();
   expect(scene.instance.state).toBe("loading");
 });
+
+test("a load leaves one trace, whichever way it ends, and a stop while it waits for the disk leaves the queue", async () => {
+  await scene.makeReady();
+  expect(scene.traces).toMatchObject([{ outcome: "ready", error: null, source: "disk" }]);
+  expect(scene.traces[0]?.stages.map((s) => s.stage)).toEqual(["process", "header_check", "model_build"]);
+  scene.end("signal SIGKILL");
+  expect(scene.traces).toHaveLength(1);
+  const failing = new InstanceScene();
+  void failing.instance.load();
+  await settle();
+  failing.end("status 1");
+  expect(failing.traces).toMatchObject([{ outcome: "failed", error: { code: "model_load_failed" } }]);
+  const stopped = new InstanceScene();
+  void stopped.instance.load();
+  await stopped.instance.stop();
+  expect(stopped.traces).toMatchObject([{ outcome: "stopped", error: { code: "cancelled" } }]);
+});

@@ -1,16 +1,18 @@
 /**
  * One model instance: its state, its engine process, its share of the host tier and the requests that run on it.
  * `loading -> ready -> draining -> gone`, `parked` in between, or `failed` with a reason; the worker's README shows
- * the whole machine.
+ * the whole machine. Longer than other files because start, park, resume and every end meet in one state.
  */
 import type { EngineMessage } from "../../schema/cluster/engine.ts";
 import type { LoadEvent, LoadRequest } from "../../schema/cluster/instances.ts";
+import type { LoadTrace } from "../../schema/cluster/loads.ts";
 import type { InstanceReport } from "../../schema/cluster/membership.ts";
 import { SllmError, type WireError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import { type InstanceState, instanceMoves } from "../../schema/vocab.ts";
 import { Changes } from "../changes.ts";
 import type { HostLease } from "../checkpoints/host-lease.ts";
+import type { AcquireOptions } from "../checkpoints/host-tier.ts";
 import { settlesInTime } from "../within-time.ts";
 import { onDiscreteDevice } from "./devices.ts";
 import type { EngineEnd, EngineHandle, EngineObserver, Skeleton } from "./engine-process.ts";
@@ -39,6 +41,8 @@ export class Instance {
   #engine: EngineHandle | null = null;
   #engineEnded = false;
   #lease: HostLease | null = null;
+  /** Aborted when nobody wants the instance any more. */
+  readonly #leaving = new AbortController();
   #parking: Parking | null = null;
   /** Resolves when the last park has ended, in whatever way. */
   #parkEnd = Promise.resolve(false);
@@ -51,7 +55,7 @@ export class Instance {
     this.request = options.request;
     this.#options = options;
     this.skeleton = skeletonOf(options);
-    this.#load = new LoadRecord(options.clock, { isResume: false });
+    this.#load = new LoadRecord(options.clock, options.trace);
   }
 
   get state(): InstanceState {
@@ -83,7 +87,8 @@ export class Instance {
   loadEvent(): LoadEvent {
     if (this.#error) return { type: "failed", error: this.#error };
     if (this.#load.timings) return { type: "ready", timings: this.#load.timings };
-    return loadProgress(this.#options.checkpoint.manifest.weights.bytes, this.#lease?.status());
+    const { bytes } = this.#options.checkpoint.manifest.weights;
+    return loadProgress(bytes, this.#load.diskPosition, this.#lease?.status());
   }
 
   /**
@@ -91,14 +96,20 @@ export class Instance {
    * state `failed`. Call it once.
    */
   async load(): Promise<void> {
+    const { trace } = this.#load;
     try {
+      trace.begin("process", "lookup");
       const engine = this.#options.launch(this.#observer, this.skeleton);
       this.#engine = engine;
       this.#parking = new Parking(engine, this.#options.clock);
       void this.#expectHello();
-      const weights_path = await this.#takeWeights();
-      await this.#options.verifyHeader();
+      trace.begin("header_check", "lookup");
+      const [weights_path] = await Promise.all([
+        this.#takeWeights(),
+        this.#options.verifyHeader().then(() => trace.end("header_check")),
+      ]);
       if (weights_path === null || !this.#isLoading) return;
+      this.#load.told(engine.hasSkeleton);
       if (engine.hasSkeleton) engine.send({ op: "attach", weights_path });
       else engine.send({ ...this.skeleton, op: "load", weights_path });
     } catch (error) {
@@ -138,7 +149,7 @@ export class Instance {
     await this.#parkEnd;
     if (this.#state !== "parked" || this.#stopping) return;
     this.#options.onResuming();
-    this.#load = new LoadRecord(this.#options.clock, { isResume: true });
+    this.#load = new LoadRecord(this.#options.clock);
     this.#move("loading");
     void this.#attach();
   }
@@ -146,7 +157,9 @@ export class Instance {
   async #attach(): Promise<void> {
     try {
       const weights_path = await this.#takeWeights();
-      if (weights_path !== null) this.#engine?.send({ op: "attach", weights_path });
+      if (weights_path === null) return;
+      this.#load.told(true);
+      this.#engine?.send({ op: "attach", weights_path });
     } catch (error) {
       this.#fail(readError(error, this.#options.checkpoint.directory));
     }
@@ -155,7 +168,7 @@ export class Instance {
   /** Path of the host copy, being read or there; null when the instance has ended while room was made for it. */
   async #takeWeights(): Promise<string | null> {
     const kept = this.#lease?.use() === true ? this.#lease : null;
-    const lease = kept ?? (await this.#options.acquire());
+    const lease = kept ?? (await this.#options.acquire(this.#waiting()));
     if (!this.#isLoading) {
       // The engine was never told its path.
       if (kept === null) lease.release();
@@ -165,6 +178,15 @@ export class Instance {
     this.#lease = lease;
     void this.#followRead(lease);
     return lease.weights_path;
+  }
+
+  /** How it waits for its turn on the disk. */
+  #waiting(): AcquireOptions {
+    const onPosition = (position: number) => {
+      this.#load.diskPosition = position;
+      this.changes.notify();
+    };
+    return { signal: this.#leaving.signal, onPosition, recorder: this.#load.trace };
   }
 
   get #isLoading(): boolean {
@@ -195,9 +217,11 @@ export class Instance {
 
   async #stop(): Promise<void> {
     this.#stopping = true;
+    this.#leaving.abort();
     if (this.#state === "ready") this.#move("draining");
     if (this.#state === "loading") {
       this.#error = { code: "cancelled", message: "The instance was stopped while it was loading." };
+      this.#traceEnd("stopped");
     }
     this.#requests.endAll({ code: "cancelled", message: "The instance was stopped." });
     await this.#engine?.stop();
@@ -217,10 +241,21 @@ export class Instance {
   #fail(error: WireError, requestError = error): void {
     if (this.#stopping || !["loading", "ready", "parked"].includes(this.#state)) return;
     this.#error = error;
+    this.#leaving.abort();
+    if (this.#state === "loading") this.#traceEnd("failed");
     this.#requests.endAll(requestError);
     if (this.#engineEnded || !this.#engine) this.#release();
     else this.#engine.kill();
     this.#move("failed");
+  }
+
+  #traceEnd(outcome: LoadTrace["outcome"]): void {
+    const { checkpoint, onLoadEnded } = this.#options;
+    const { trace } = this.#load;
+    if (this.#lease) trace.noteRead(this.#lease, this.#load.wasPresent);
+    onLoadEnded(
+      trace.finish(this.request, checkpoint.manifest.weights.bytes, { outcome, error: this.#error }),
+    );
   }
 
   /** Lets the host copy and the booked memory go, once. */
@@ -257,7 +292,7 @@ export class Instance {
   #onMessage(message: EngineMessage): void {
     switch (message.type) {
       case "hello":
-        this.#load.helloAfterMs = this.#load.elapsedMs();
+        this.#load.hello();
         this.#hello.resolve();
         break;
       case "warm":
@@ -265,8 +300,8 @@ export class Instance {
         // The answer to whoever kept the process in reserve; it came after the load began.
         break;
       case "ready":
-        this.#load.upload = message.upload ?? null;
-        this.#load.modelBuildMs = this.#engine?.hasSkeleton ? 0 : message.model_build_ms;
+        this.#load.uploaded(message.upload ?? null);
+        this.#load.built(message, this.#engine?.hasSkeleton === true);
         this.#readyWhenComplete();
         break;
       case "parked":
@@ -283,8 +318,9 @@ export class Instance {
   /** Ready is an engine with a model and a host copy with all its bytes checked. */
   #readyWhenComplete(): void {
     const status = this.#lease?.status();
-    if (!this.#isLoading || this.#load.modelBuildMs === null || status?.state !== "ready") return;
+    if (!this.#isLoading || !this.#load.isBuilt || status?.state !== "ready") return;
     this.#load.finish(status);
+    this.#traceEnd("ready");
     if (!this.#options.placement.computesOnHostCopy) this.#endLease();
     this.#move("ready");
   }

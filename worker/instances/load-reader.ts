@@ -14,7 +14,8 @@ export class LoadReader implements EventReader<LoadEvent> {
   #closed = false;
   #ended = false;
   #lastMs = Number.NEGATIVE_INFINITY;
-  #lastBytes = -1;
+  /** What the reader was told last. */
+  #last = "";
 
   constructor(instance: Instance, clock: Clock) {
     this.#instance = instance;
@@ -30,9 +31,10 @@ export class LoadReader implements EventReader<LoadEvent> {
         return event;
       }
       const pauseMs = this.#lastMs + progressMs - this.#clock.monotonicMs();
-      if (pauseMs <= 0 && event.bytes_done !== this.#lastBytes) {
+      const news = `${event.bytes_done} ${event.waiting_for?.position ?? 0}`;
+      if (pauseMs <= 0 && news !== this.#last) {
         this.#lastMs = this.#clock.monotonicMs();
-        this.#lastBytes = event.bytes_done;
+        this.#last = news;
         return event;
       }
       await Promise.race([change, this.#left.promise]);

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import type { NativeArenaStatus, NativeLoadStatus } from "../../native/bun-ffi-helpers/native.ts";
 import type { LoadRequest } from "../../schema/cluster/instances.ts";
+import type { LoadTrace } from "../../schema/cluster/loads.ts";
 import { limits } from "../../schema/limits.ts";
 import { instanceMemoryBytes } from "../../schema/memory.ts";
 import { ManualClock, settle } from "../../test/support/manual-clock.ts";
@@ -11,6 +12,7 @@ import { begunLoad } from "../../test/support/native-load.ts";
 import { type TinyCheckpoint, writeTinyCheckpoint } from "../../test/support/tiny-checkpoint.ts";
 import { DiskTier } from "../checkpoints/disk-tier.ts";
 import { HostTier } from "../checkpoints/host-tier.ts";
+import { LinkQueue } from "../links/link-queue.ts";
 import { Devices } from "./devices.ts";
 import type { EngineObserver } from "./engine-process.ts";
 import { Supervisor } from "./supervisor.ts";
@@ -22,6 +24,7 @@ let checkpoint: TinyCheckpoint;
 let devices: Devices;
 let engines: EngineObserver[];
 let supervisor: Supervisor;
+let traces: LoadTrace[];
 /** Slots of the models that are likely to be wanted. */
 let likely: number[];
 
@@ -32,6 +35,7 @@ beforeEach(() => {
   const memory_bytes = 2 * instanceMemoryBytes(model, weights.bytes, 64, 1);
   devices = new Devices([{ device_id: "cpu", kind: "cpu", memory_bytes, engine_name: null }]);
   engines = [];
+  traces = [];
   const clock = new ManualClock();
   const read: NativeLoadStatus = {
     ...begunLoad,
@@ -53,6 +57,8 @@ beforeEach(() => {
     host: new HostTier({
       store: { load: () => 1n, status: () => read, release: () => {}, arena: () => arena },
       clock,
+      link: new LinkQueue({ link: "disk", parallel: 1, clock }),
+      fileVersion: () => "",
       cacheBytes: () => 0,
       process_id: 1,
     }),
@@ -74,6 +80,7 @@ beforeEach(() => {
     log,
     onChange: () => {},
     onLoading: () => {},
+    onLoadEnded: (trace) => traces.push(trace),
     onLikely: (skeletons) => {
       likely = skeletons.map((skeleton) => skeleton.slots);
     },

@@ -1,18 +1,21 @@
 /** All instances of this worker: admits loads within its devices' memory, ends instances, reports what there is. */
 import type { engineKinds } from "../../schema/cluster/engine.ts";
 import type { LoadRequest } from "../../schema/cluster/instances.ts";
+import type { LoadTrace } from "../../schema/cluster/loads.ts";
 import type { InstanceReport } from "../../schema/cluster/membership.ts";
 import type { WorkerStatus } from "../../schema/cluster/status.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { InstanceId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import { instanceMemoryBytes, parkedMemoryBytes } from "../../schema/memory.ts";
-import type { DiskTier, StoredCheckpoint } from "../checkpoints/disk-tier.ts";
+import type { DiskTier } from "../checkpoints/disk-tier.ts";
 import type { HostTier } from "../checkpoints/host-tier.ts";
 import type { Clock, Log } from "../ports.ts";
+import { LoadRecorder } from "../traces/load-recorder.ts";
 import type { DevicePlacement, Devices } from "./devices.ts";
 import type { LaunchEngine, Skeleton } from "./engine-process.ts";
 import { Instance } from "./instance.ts";
+import type { InstanceOptions } from "./instance-options.ts";
 import { LikelyModels } from "./likely-models.ts";
 
 export interface SupervisorOptions {
@@ -30,6 +33,12 @@ export interface SupervisorOptions {
   readonly onLoading: (isLoading: boolean) => void;
   /** Told after each such change which models that do not run are likely to be wanted, the likeliest first. */
   readonly onLikely: (skeletons: readonly Skeleton[]) => void;
+  /** Told the trace of every load that has ended. */
+  readonly onLoadEnded: (trace: LoadTrace) => void;
+}
+
+interface Placed {
+  readonly placement: DevicePlacement;
 }
 
 export class Supervisor {
@@ -119,7 +128,9 @@ export class Supervisor {
   }
 
   async #begin(request: LoadRequest): Promise<Instance> {
-    const { disk, devices } = this.#options;
+    const { disk, devices, clock } = this.#options;
+    const trace = new LoadRecorder(clock);
+    trace.begin("lookup");
     this.#admit();
     const placement = devices.place(request.device_id);
     const checkpoint = await disk.find(request.checkpoint);
@@ -127,7 +138,8 @@ export class Supervisor {
     const { model, weights } = checkpoint.manifest;
     const { context_tokens, slots, instance_id } = request;
     placement.book(instance_id, instanceMemoryBytes(model, weights.bytes, context_tokens, slots));
-    const instance = this.#create(request, checkpoint, placement);
+    trace.end("lookup");
+    const instance = this.#create({ request, checkpoint, placement, trace });
     this.#instances.set(instance_id, instance);
     this.#options.log.info("instance_loading", { instance_id, model_id: request.model_id });
     this.#options.onLoading(true);
@@ -136,8 +148,9 @@ export class Supervisor {
     return instance;
   }
 
-  #create(request: LoadRequest, checkpoint: StoredCheckpoint, placement: DevicePlacement): Instance {
-    const { host, disk, launch, engine, threads, clock, onChange } = this.#options;
+  #create(begun: Pick<InstanceOptions, "request" | "checkpoint" | "trace"> & Placed): Instance {
+    const { host, disk, launch, engine, threads, clock, onChange, onLoadEnded } = this.#options;
+    const { request, checkpoint, placement, trace } = begun;
     const { instance_id, context_tokens, slots } = request;
     const { model, weights } = checkpoint.manifest;
     const instance = new Instance({
@@ -148,8 +161,10 @@ export class Supervisor {
       placement,
       launch,
       clock,
-      acquire: async () => {
-        const lease = await host.acquire(checkpoint);
+      trace,
+      onLoadEnded,
+      acquire: async (options) => {
+        const lease = await host.acquire(checkpoint, options);
         // What is booked leaves less for copies that nobody uses.
         host.trim();
         return lease;

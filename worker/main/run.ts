@@ -71,7 +71,7 @@ async function start(host: Host): Promise<void> {
     memory_bytes,
     discrete: setup.devices,
     store: library.createStore({
-      arena_bytes: arenaBytes(memory_bytes),
+      arena_bytes: settings.worker.arena_bytes ?? arenaBytes(memory_bytes),
       prefault_bytes: settings.worker.prefault_bytes ?? defaultPrefaultBytes(memory_bytes),
     }),
     engine: engineKind(),
@@ -84,7 +84,7 @@ async function start(host: Host): Promise<void> {
   const server = await host.serve(worker.handle, settings.worker);
   const url = settings.worker.advertise_url ?? `http://${urlHost(settings.worker.host)}:${server.port}`;
   endOnSignals(worker, server);
-  worker.connect(url);
+  await worker.connect(url);
   process.stdout.write(`${JSON.stringify({ event: "ready", role: "worker", url, worker_id })}\n`);
 }
 

@@ -2,6 +2,7 @@
 import type { Clock, Log, LogFields } from "../ports.ts";
 
 export const systemClock: Clock = {
+  wallMs: () => Date.now(),
   monotonicMs: () => performance.now(),
   sleep: (delay_ms, signal) =>
     new Promise((resolve) => {

@@ -10,7 +10,7 @@ import type { Config } from "../../schema/config.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { InstanceId, WorkerId } from "../../schema/ids.ts";
 import type { WorkerState } from "../../schema/vocab.ts";
-import { DiskTier } from "../checkpoints/disk-tier.ts";
+import { DiskTier, fileVersionNow } from "../checkpoints/disk-tier.ts";
 import { HostTier } from "../checkpoints/host-tier.ts";
 import { GatewayLink, type Report } from "../gateway-link/link.ts";
 import { GenerationRegistry } from "../generations/registry.ts";
@@ -19,6 +19,8 @@ import { type DeviceFacts, Devices } from "../instances/devices.ts";
 import type { LaunchEngine } from "../instances/engine-process.ts";
 import { StandbyPool } from "../instances/standby-pool.ts";
 import { Supervisor } from "../instances/supervisor.ts";
+import { LinkQueue } from "../links/link-queue.ts";
+import { LoadLog } from "../traces/load-log.ts";
 import { defaultThreads } from "./device.ts";
 import { newIncarnation } from "./identity.ts";
 import { systemClock as clock, stderrLog as log } from "./system.ts";
@@ -49,6 +51,8 @@ export class Worker {
   readonly #devices: Devices;
   readonly #disk: DiskTier;
   readonly #host: HostTier;
+  readonly #diskLink: LinkQueue;
+  readonly #loads: LoadLog;
   readonly #standbys: StandbyPool;
   readonly #supervisor: Supervisor;
   readonly #app: Hono;
@@ -62,7 +66,9 @@ export class Worker {
     this.#parts = parts;
     this.#devices = new Devices(discrete.length > 0 ? discrete : [processors]);
     this.#disk = new DiskTier({ directory: path.join(config.data_dir, "checkpoints"), log });
-    this.#host = newHostTier(parts, this.#devices);
+    this.#diskLink = new LinkQueue({ link: "disk", parallel: config.worker.disk_loads, clock });
+    this.#loads = new LoadLog({ file: path.join(config.data_dir, "loads.jsonl"), log });
+    this.#host = newHostTier(parts, this.#devices, this.#diskLink);
     this.#standbys = new StandbyPool({
       size: config.worker.standby_engines,
       // A skeleton holds all the device memory of its model, which nobody has booked.
@@ -84,12 +90,14 @@ export class Worker {
       onChange: () => this.#link?.notify(),
       onLoading: (isLoading) => this.#standbys.setLoading(isLoading),
       onLikely: (skeletons) => this.#standbys.setLikely(skeletons),
+      onLoadEnded: (trace) => this.#loads.add(trace),
     });
     this.#app = createWorkerApp({
       cluster_token: parts.cluster_token,
       supervisor: this.#supervisor,
       generations: new GenerationRegistry({ findInstance: (id) => this.#supervisor.get(id), clock }),
       status: () => this.#status(),
+      loads: (query) => this.#loads.find(query),
       isReady: () => this.#state === "ready",
       clock,
       log,
@@ -100,7 +108,8 @@ export class Worker {
   readonly handle = (request: Request): Response | Promise<Response> => this.#app.fetch(request);
 
   /** Fills the reserve and begins to report to the gateways; `url` is where they reach this worker. */
-  connect(url: string): void {
+  async connect(url: string): Promise<void> {
+    await this.#loads.open();
     this.#standbys.start();
     const { config, cluster_token, version } = this.#parts;
     this.#link = new GatewayLink({
@@ -127,6 +136,7 @@ export class Worker {
     await Promise.all([this.#supervisor.stopAll(), this.#standbys.stop()]);
     this.#state = "gone";
     await this.#link?.stop();
+    await this.#loads.idle();
     this.#parts.store[Symbol.dispose]();
   }
 
@@ -150,6 +160,8 @@ export class Worker {
       state: this.#state,
       placements: await this.#placements(),
       instances: this.#supervisor.reports(),
+      links: [this.#diskLink.report()],
+      problems: this.#disk.problems(),
     };
   }
 
@@ -183,7 +195,7 @@ export class Worker {
   }
 }
 
-function newHostTier(parts: WorkerParts, devices: Devices): HostTier {
+function newHostTier(parts: WorkerParts, devices: Devices, link: LinkQueue): HostTier {
   const { config, store, memory_bytes, discrete } = parts;
   const onProcessors = discrete.length === 0;
   const cacheLimit =
@@ -191,6 +203,9 @@ function newHostTier(parts: WorkerParts, devices: Devices): HostTier {
   return new HostTier({
     store,
     clock,
+    link,
+    arena_bytes: config.worker.arena_bytes ?? Number.MAX_SAFE_INTEGER,
+    fileVersion: fileVersionNow,
     // On a CPU the copies of stopped models lie in the very memory that instances book.
     cacheBytes: () => (onProcessors ? Math.min(cacheLimit, devices.freeBytes(cpuDeviceId)) : cacheLimit),
     process_id: process.pid,

@@ -65,6 +65,8 @@ describe("the list of workers", () => {
     version: "0.1.0",
     last_heartbeat_at: null,
     devices: [{ device_id: "cpu", kind: "cpu", memory_bytes: 8 * 1024 ** 3, reserved_bytes: 1024 ** 3 }],
+    links: [],
+    problems: [],
     placements: (["disk", "host"] as const).map((tier) => ({
       checkpoint: "0".repeat(64),
       tier,

@@ -2,14 +2,17 @@
 import type { z } from "zod";
 import {
   type AdminGeneration,
+  type AdminLoadList,
   type AdminWorker,
   adminGeneration,
+  adminLoadList,
   adminWorkerList,
   type DeployedModel,
   deployedModel,
   deployedModelList,
   type deployRequest,
 } from "../../../schema/api/admin.ts";
+import type { LoadsQuery } from "../../../schema/cluster/loads.ts";
 import { errorBody } from "../../../schema/error.ts";
 import { limits } from "../../../schema/limits.ts";
 import { CommandFailure } from "../failure.ts";
@@ -52,6 +55,11 @@ export class GatewayClient {
 
   async listWorkers(): Promise<AdminWorker[]> {
     return (await this.#call("GET", "/admin/v1/workers", adminWorkerList)).data;
+  }
+
+  async listLoads(query: Partial<LoadsQuery>): Promise<AdminLoadList> {
+    const text = new URLSearchParams(Object.entries(query).map(([name, value]) => [name, String(value)]));
+    return this.#call("GET", `/admin/v1/loads?${text}`, adminLoadList);
   }
 
   async getGeneration(generation_id: string): Promise<AdminGeneration> {

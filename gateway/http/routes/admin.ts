@@ -6,11 +6,12 @@ import { generationId } from "../../../schema/ids.ts";
 import { limits } from "../../../schema/limits.ts";
 import type { Fleet } from "../../placement/fleet.ts";
 import type { WorkerReports } from "../../placement/worker-reports.ts";
-import type { Log, StateStore } from "../../ports.ts";
+import type { Log, StateStore, WorkerClient } from "../../ports.ts";
 import { toAdminGeneration, toAdminInstance, toAdminWorker, toDeployedModel } from "../admin-views.ts";
 import { checkManifestDigest } from "../check-manifest.ts";
 import type { AppEnv } from "../context.ts";
 import { readBody } from "../read-json.ts";
+import { loadViews } from "./loads.ts";
 
 export interface AdminDeps {
   readonly store: Pick<
@@ -19,6 +20,7 @@ export interface AdminDeps {
   >;
   readonly fleet: Fleet;
   readonly reports: WorkerReports;
+  readonly workers: Pick<WorkerClient, "loadTraces">;
   readonly log: Log;
   /** For models that do not set their own. */
   readonly keep_alive_ms: number;
@@ -30,7 +32,8 @@ const defaultContext_tokens = 4096;
 export function adminRoutes(deps: AdminDeps): Hono<AppEnv> {
   return new Hono<AppEnv>()
     .route("/admin/v1/models", modelRoutes(deps))
-    .route("/admin/v1", clusterViews(deps));
+    .route("/admin/v1", clusterViews(deps))
+    .route("/admin/v1", loadViews(deps));
 }
 
 /** POST answers 201 with the model, 409 `model_exists`, 422 for a manifest that does not match its digest; DELETE answers 200 and leaves running work to its end. */

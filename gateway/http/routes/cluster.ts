@@ -65,11 +65,16 @@ async function readReport(c: AppContext): Promise<unknown> {
   );
 }
 
+function same(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
 /** True when a decision could be wrong until the fleet is read again: a state, an end, another set of checkpoints. */
 function bringsNews(report: HeartbeatRequest, fleet: Fleet): boolean {
   const { workers, placements } = fleet.snapshot;
   const known = workers.find((w) => w.worker_id === report.worker_id);
   if (known?.state !== report.state) return true;
+  if (!same(known.links, report.links) || !same(known.problems, report.problems)) return true;
   const held = placements.filter((p) => p.worker_id === report.worker_id).length;
   if (held !== report.placements.length) return true;
   return report.instances.some(

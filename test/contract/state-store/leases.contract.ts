@@ -68,6 +68,7 @@ export function leaseContract(fixture: Fixture): void {
     expect(await store.heartbeat(report, start_ms + 10_001)).toEqual({
       known: true,
       release: [instance.instance_id],
+      deployed: [],
     });
     expect((await workerRow(store, worker))?.state).toBe("ready");
     created(await store.createInstance(wantedInstance(model, worker)));

@@ -6,11 +6,13 @@ import {
   makeInstanceReport,
   makePlacement,
   makeRegisterRequest,
+  newDigest,
   newIncarnation,
   newInstanceId,
 } from "../../support/cluster-facts.ts";
 import {
   created,
+  deploy,
   type Fixture,
   history,
   liveInstance,
@@ -108,17 +110,23 @@ export function workerContract(fixture: Fixture): void {
     const { store } = fixture();
     const worker = await register(store);
     const later = now_ms + 1_000;
-    expect(await store.heartbeat(makeHeartbeat(worker, 0), later)).toEqual({ known: true, release: [] });
+    expect(await store.heartbeat(makeHeartbeat(worker, 0), later)).toEqual({
+      known: true,
+      release: [],
+      deployed: [],
+    });
     expect((await workerRow(store, worker))?.last_heartbeat_at).toEqual(new Date(later));
     const stranger = { ...worker, incarnation: newIncarnation() };
     expect(await store.heartbeat(makeHeartbeat(stranger, 1), later + 1)).toEqual({
       known: false,
       release: [],
+      deployed: [],
     });
     expect((await workerRow(store, worker))?.last_heartbeat_at).toEqual(new Date(later));
     expect(await store.heartbeat(makeHeartbeat(makeRegisterRequest(), 0), later)).toEqual({
       known: false,
       release: [],
+      deployed: [],
     });
   });
 
@@ -129,7 +137,7 @@ export function workerContract(fixture: Fixture): void {
     await store.heartbeat(makeHeartbeat(worker, 5, { placements: [placement] }), now_ms + 5);
     for (const sequence of [4, 5]) {
       const late = makeHeartbeat(worker, sequence, { state: "draining" });
-      expect(await store.heartbeat(late, now_ms + 9)).toEqual({ known: true, release: [] });
+      expect(await store.heartbeat(late, now_ms + 9)).toEqual({ known: true, release: [], deployed: [] });
     }
     expect(await workerRow(store, worker)).toMatchObject({
       state: "ready",
@@ -181,6 +189,43 @@ export function workerContract(fixture: Fixture): void {
       "loading -> present (reported)",
       "present -> absent (reported)",
     ]);
+  });
+
+  test("queued links and problems of the disk follow the reports, whatever a message holds", async () => {
+    const { store } = fixture();
+    const disk = { link: "disk", queued_bytes: 4_096, queued_ms: 2.5, bandwidth_bytes_per_s: null };
+    const worker = makeRegisterRequest({ links: [disk] });
+    await store.registerWorker(worker, now_ms);
+    expect(await workerRow(store, worker)).toMatchObject({ links: [disk], problems: [] });
+    const problem = {
+      checkpoint: newDigest(),
+      error: { code: "permission_denied", message: "weights.bin \0 \ud800 📖" },
+    } as const;
+    const busy = { ...disk, link: "device:cuda:0", bandwidth_bytes_per_s: 2 ** 34 };
+    await store.heartbeat(makeHeartbeat(worker, 0, { links: [disk, busy], problems: [problem] }), now_ms);
+    expect(await workerRow(store, worker)).toMatchObject({
+      links: [disk, busy],
+      problems: [{ ...problem, error: { ...problem.error, message: "weights.bin \ufffd \ufffd 📖" } }],
+    });
+    await store.heartbeat(makeHeartbeat(worker, 1), now_ms);
+    expect(await workerRow(store, worker)).toMatchObject({ links: [], problems: [] });
+  });
+
+  test("a worker hears which of its checkpoints a model names, also from a late heartbeat", async () => {
+    const { store } = fixture();
+    const model = await deploy(store);
+    const worker = await register(store);
+    const placements = [
+      makePlacement({ checkpoint: model.checkpoint }),
+      makePlacement({ checkpoint: model.checkpoint, tier: "host" }),
+      makePlacement(),
+    ];
+    const deployed = [model.checkpoint];
+    const report = makeHeartbeat(worker, 3, { placements });
+    expect(await store.heartbeat(report, now_ms)).toMatchObject({ known: true, deployed });
+    expect(await store.heartbeat(report, now_ms)).toMatchObject({ known: true, deployed });
+    const elsewhere = makeHeartbeat(worker, 4, { placements: [makePlacement()] });
+    expect(await store.heartbeat(elsewhere, now_ms)).toMatchObject({ deployed: [] });
   });
 
   test("instances that a worker reports failed or gone end here, with the reason", async () => {

@@ -5,6 +5,7 @@
 import { constants, type FileHandle, open } from "node:fs/promises";
 import { basename } from "node:path";
 import { SllmError } from "../../../schema/error.ts";
+import { systemFailure } from "./system-failure.ts";
 
 export interface ByteSource {
   /** What people call it: shown in messages, never opened. */
@@ -13,21 +14,6 @@ export interface ByteSource {
   /** Fills `into` from `offset` on. Fails when the source ends before it is full. Calls may overlap. */
   read(offset: number, into: Uint8Array): Promise<void>;
 }
-
-/** Text of a system error such as ENOENT, without the path that Node puts into its message. */
-export function systemReason(thrown: unknown): string {
-  if (!(thrown instanceof Error)) return String(thrown);
-  const code = (thrown as NodeJS.ErrnoException).code;
-  return code === undefined ? thrown.message : (knownReasons[code] ?? code);
-}
-
-const knownReasons: Record<string, string> = {
-  ENOENT: "no such file or directory",
-  EACCES: "permission denied",
-  EISDIR: "it is a directory",
-  ENOSPC: "no space left on the disk",
-  EROFS: "the file system is read-only",
-};
 
 /**
  * A local file, read through the page cache: a file that was just downloaded is still there, and on others reading
@@ -47,11 +33,11 @@ export class FileSource implements ByteSource {
     this.#handle = handle;
   }
 
-  /** Opens a regular file; anything else is refused, and a pipe does not block. Errors: `io_error`. */
+  /** Opens a regular file; anything else is refused, and a pipe does not block. Errors: `io_error`, `permission_denied`. */
   static async open(path: string): Promise<FileSource> {
     const name = basename(path);
     const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
-      throw new SllmError("io_error", `Cannot open ${name}: ${systemReason(cause)}.`, { cause });
+      throw systemFailure(`Cannot open ${name}`, cause);
     });
     try {
       const stat = await handle.stat();
@@ -69,15 +55,22 @@ export class FileSource implements ByteSource {
       const { bytesRead } = await this.#handle
         .read(into, done, into.length - done, offset + done)
         .catch((cause: unknown) => {
-          const message = `Cannot read ${this.name} at byte ${offset + done}: ${systemReason(cause)}.`;
-          throw new SllmError("io_error", message, { cause });
+          throw systemFailure(`Cannot read ${this.name} at byte ${offset + done}`, cause);
         });
       if (bytesRead === 0) {
         const message = `${this.name}: the file ends at byte ${offset + done}, inside data that was there before.`;
-        throw new SllmError("checkpoint_invalid", message);
+        throw new SllmError(done + offset < this.bytes ? "file_changed" : "checkpoint_invalid", message);
       }
       done += bytesRead;
     }
+  }
+
+  /** Errors: `file_changed` when size or time of change are not what they were when it was opened. */
+  async checkUnchanged(): Promise<void> {
+    const { size, mtimeMs } = await this.#handle.stat();
+    if (size === this.bytes && mtimeMs === this.modified_ms) return;
+    const message = `${this.name} changed while it was read: it had ${this.bytes} bytes and has ${size} now.`;
+    throw new SllmError("file_changed", message);
   }
 
   async close(): Promise<void> {

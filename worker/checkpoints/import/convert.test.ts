@@ -175,7 +175,7 @@ describe("a conversion that fails", () => {
       await truncate(source, 1000);
       return order;
     };
-    await expect(convert({}, { plan })).rejects.toMatchObject({ code: "checkpoint_invalid" });
+    await expect(convert({}, { plan })).rejects.toMatchObject({ code: "file_changed" });
     expect(await storeNames()).toEqual([]);
   });
 
@@ -207,7 +207,7 @@ describe("a conversion that fails", () => {
     await truncate(source, bytes + 4096);
     const failure = convert({}, { plan: async () => [] });
     await expect(failure).rejects.toMatchObject({
-      code: "io_error",
+      code: "disk_full",
       message: expect.stringMatching(/needs \d+ bytes on the store's disk, \d+ are free/),
     });
     expect(await storeNames()).toEqual([]);

@@ -15,7 +15,6 @@ import {
 } from "../../../schema/checkpoint/manifest.ts";
 import { SllmError } from "../../../schema/error.ts";
 import { limits } from "../../../schema/limits.ts";
-import { systemReason } from "./byte-source.ts";
 import { checkCancelled } from "./cancelled.ts";
 import {
   type Conversion,
@@ -31,6 +30,7 @@ import { type MergedHeader, mergeHeader } from "./gguf-writer.ts";
 import { createIncoming, publish, sweepIncoming } from "./incoming.ts";
 import { canonicalOrder } from "./layout.ts";
 import { compareWithStore } from "./present.ts";
+import { systemFailure } from "./system-failure.ts";
 import { readCheckpoint } from "./verify.ts";
 import { streamWeights } from "./weights.ts";
 import { WeightsFile } from "./weights-file.ts";
@@ -40,8 +40,8 @@ const converter = "sllm gguf-import 1";
 
 /**
  * Converts with the given tools; convertGguf in ../import.ts is the entry with the real ones.
- * Errors: `checkpoint_invalid`, `checkpoint_unsupported`, `native_unavailable`, `insufficient_memory`, `io_error`,
- * `cancelled`.
+ * Errors: `checkpoint_invalid`, `checkpoint_unsupported`, `native_unavailable`, `insufficient_memory`, `disk_full`,
+ * `store_read_only`, `permission_denied`, `file_changed`, `io_error`, `cancelled`.
  */
 export async function convertWith(tools: ConvertTools, options: ConvertOptions): Promise<ConvertResult> {
   try {
@@ -56,11 +56,10 @@ export async function convertWith(tools: ConvertTools, options: ConvertOptions):
   }
 }
 
-/** System errors become `io_error`; anything else that is not ours is a defect and passes as it is. */
+/** System errors get the code that says what to change; anything else that is not ours is a defect and passes as it is. */
 function asOperational(error: unknown): unknown {
   if (error instanceof SllmError || !(error instanceof Error) || !("syscall" in error)) return error;
-  const message = `Cannot ${String(error.syscall)} in the checkpoint store: ${systemReason(error)}.`;
-  return new SllmError("io_error", message, { cause: error });
+  return systemFailure(`Cannot ${String(error.syscall)} in the checkpoint store`, error);
 }
 
 async function convertOpened(
@@ -82,6 +81,7 @@ async function convertOpened(
     return await writeCheckpoint(
       conversion,
       folder,
+      model,
       originOf(options.source, model),
       stored.state === "damaged",
     );
@@ -93,6 +93,7 @@ async function convertOpened(
 async function writeCheckpoint(
   conversion: Conversion,
   folder: string,
+  { sources }: OpenedGguf,
   origin: Origin,
   damaged: boolean,
 ): Promise<ConvertResult> {
@@ -101,6 +102,7 @@ async function writeCheckpoint(
   await checkSpace(options.store_dir, header.bytes.length + header.weights_bytes);
   await writeHeader(join(folder, checkpointFiles.header), header);
   const chunks = await writeWeights(conversion, join(folder, checkpointFiles.weights));
+  for (const source of sources) await source.checkUnchanged();
   const manifest = manifestOf(conversion, chunks);
   await writeSynced(join(folder, checkpointFiles.origin), `${JSON.stringify(origin, null, 2)}\n`);
   await writeSynced(join(folder, checkpointFiles.manifest), `${JSON.stringify(manifest)}\n`);
@@ -125,8 +127,9 @@ async function checkSpace(storeDir: string, bytes: number): Promise<void> {
   const { bavail, bsize } = await statfs(storeDir);
   const free = bavail * bsize;
   if (free >= bytes + limits.convert_spare_bytes) return;
-  const message = `The checkpoint needs ${bytes} bytes on the store's disk, ${free} are free.`;
-  throw new SllmError("io_error", message);
+  const needed = bytes + limits.convert_spare_bytes;
+  const message = `The checkpoint needs ${needed} bytes on the store's disk, ${free} are free.`;
+  throw new SllmError("disk_full", message);
 }
 
 async function writeHeader(path: string, header: MergedHeader): Promise<void> {

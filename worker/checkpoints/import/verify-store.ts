@@ -9,10 +9,11 @@ import { checkpointFiles, type Manifest } from "../../../schema/checkpoint/manif
 import { SllmError } from "../../../schema/error.ts";
 import { checkpointDigest } from "../../../schema/ids.ts";
 import { limits } from "../../../schema/limits.ts";
-import { FileSource, systemReason } from "./byte-source.ts";
+import { FileSource } from "./byte-source.ts";
 import { checkCancelled } from "./cancelled.ts";
 import { sha256Hex } from "./digest.ts";
 import { isIncoming } from "./incoming.ts";
+import { systemFailure } from "./system-failure.ts";
 import { readManifest } from "./verify.ts";
 
 export interface VerifyProgress {
@@ -64,7 +65,7 @@ type Xxh3 = (bytes: Uint8Array) => bigint;
 export async function verifyStoreWith(xxh3: Xxh3, options: VerifyOptions): Promise<VerifiedStore> {
   const { store_dir } = options;
   const names = await readdir(store_dir).catch((cause: unknown) => {
-    throw new SllmError("io_error", `Cannot list ${store_dir}: ${systemReason(cause)}.`, { cause });
+    throw systemFailure(`Cannot list ${store_dir}`, cause);
   });
   const present = names.filter((name) => checkpointDigest.safeParse(name).success).sort();
   const wanted = [...new Set(options.digests ?? present)];

@@ -9,8 +9,8 @@ import {
 } from "../../../schema/checkpoint/manifest.ts";
 import { SllmError } from "../../../schema/error.ts";
 import { limits } from "../../../schema/limits.ts";
-import { systemReason } from "./byte-source.ts";
 import { digestOf } from "./digest.ts";
+import { isMissing, systemFailure, systemReason } from "./system-failure.ts";
 
 /** A checkpoint on disk. */
 export interface StoredCheckpoint {
@@ -24,7 +24,7 @@ export interface StoredCheckpoint {
 /**
  * Reads a checkpoint's manifest and compares its digest, the name of the folder and the sizes of the files with it. The bytes of the weights
  * are not read: every load checks them by their fast digests.
- * Errors: `checkpoint_invalid`, `checkpoint_unsupported` (another version), `io_error`.
+ * Errors: `checkpoint_invalid`, `checkpoint_unsupported` (another version), `permission_denied`, `io_error`.
  */
 export async function readCheckpoint(directory: string): Promise<StoredCheckpoint> {
   const manifest = await readManifest(directory);
@@ -44,8 +44,7 @@ export async function readCheckpoint(directory: string): Promise<StoredCheckpoin
 export async function readManifest(directory: string): Promise<Manifest> {
   const path = join(directory, checkpointFiles.manifest);
   const found = await stat(path).catch((cause: unknown) => {
-    const message = `There is no checkpoint: ${checkpointFiles.manifest}: ${systemReason(cause)}.`;
-    throw new SllmError("io_error", message, { cause });
+    throw systemFailure(`There is no checkpoint: ${checkpointFiles.manifest}`, cause);
   });
   if (found.size > limits.manifest_bytes) {
     throw new SllmError(
@@ -53,7 +52,10 @@ export async function readManifest(directory: string): Promise<Manifest> {
       `${checkpointFiles.manifest} is larger than ${limits.manifest_bytes} bytes.`,
     );
   }
-  return parseManifest(await readFile(path, "utf8"));
+  const text = await readFile(path, "utf8").catch((cause: unknown) => {
+    throw systemFailure(`Cannot read ${checkpointFiles.manifest}`, cause);
+  });
+  return parseManifest(text);
 }
 
 /** Checks the text of a manifest, the digest over its content included. Errors as `readCheckpoint`. */
@@ -85,6 +87,7 @@ export function parseManifest(text: string): Manifest {
 
 async function checkSize(path: string, name: string, bytes: number): Promise<void> {
   const found = await stat(path).catch((cause: unknown) => {
+    if (!isMissing(cause)) throw systemFailure(`Cannot look at ${name}`, cause);
     throw new SllmError("checkpoint_invalid", `${name}: ${systemReason(cause)}.`, { cause });
   });
   if (found.isFile() && found.size === bytes) return;
