@@ -11,6 +11,30 @@ export const limits = {
   stop_strings: 16,
   /** Bytes of one stop string: the engine holds back this much text at most. */
   stop_bytes: 256,
+  /** Answers to one request (`n`): each takes a slot of its own. */
+  choices: 16,
+  /** Likeliest tokens told beside each token, as in the OpenAI API. */
+  top_logprobs: 20,
+  /** Tokens that one request may favour or avoid. */
+  logit_bias: 1_024,
+  /** Tokens that a repetition penalty looks back on; the whole context is possible. */
+  repeat_last_n: 1_048_576,
+  /** Tools of one request. Agents come with some dozens; all of them are part of the prompt and of the grammar. */
+  tools: 256,
+  /** Tool calls of one message in a conversation. */
+  tool_calls: 256,
+  /** JSON text of a schema or of a tool's parameters: it becomes a grammar several times as long. */
+  schema_bytes: 64 * 1024,
+  /** Levels of a schema: what reads it recurses. */
+  schema_depth: 32,
+  /** Text of a grammar, read on the engine's way to the first token. */
+  grammar_bytes: 64 * 1024,
+  /** Parentheses inside each other in a grammar: what reads it recurses. */
+  grammar_depth: 32,
+  /** Times that a grammar or a schema may count; the engine library treats more as without end. */
+  grammar_repetitions: 2_000,
+  /** JSON text of a request's arguments to the chat template. */
+  template_arguments_bytes: 16 * 1024,
   /** Output tokens of one request, whatever the model's context. */
   output_tokens: 1_048_576,
   /** Length of a model id, so that it fits a log line and an index. */

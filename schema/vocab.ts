@@ -45,7 +45,7 @@ export type GenerationState = (typeof generationStates)[number];
 export const finishReasons = ["stop", "length"] as const;
 export type FinishReason = (typeof finishReasons)[number];
 
-export const messageRoles = ["system", "developer", "user", "assistant"] as const;
+export const messageRoles = ["system", "developer", "user", "assistant", "tool"] as const;
 export type MessageRole = (typeof messageRoles)[number];
 
 /** What an audit event is about. */

@@ -1,4 +1,5 @@
 /** Drives one generation through its life: places it, streams it, tries again where nothing was shown yet. */
+import type { MessageDelta } from "../../schema/cluster/conversation.ts";
 import type { GenerateRequest, GenerationEvent } from "../../schema/cluster/generate.ts";
 import { protocolVersion } from "../../schema/cluster/protocol.ts";
 import type { ErrorCode } from "../../schema/codes.ts";
@@ -8,7 +9,7 @@ import { type FailInstanceDeps, failInstance } from "../placement/fail-instance.
 import type { Clock, WorkerAddress, WorkerClient } from "../ports.ts";
 import { advance, type Generation, type GenerationInput, hasEnded, mayPlaceAgain } from "./generation.ts";
 import { type Placement, type Placer, throwIfCancelled } from "./placer.ts";
-import type { GenerationRequest, GenerationUpdate } from "./updates.ts";
+import type { AnswerPiece, GenerationRequest, GenerationUpdate } from "./updates.ts";
 
 export interface DriverDeps extends FailInstanceDeps {
   readonly placer: Placer;
@@ -168,14 +169,14 @@ export class GenerationDriver {
         this.#apply({ type: "tokens", first_index, count: tokens.length, at_ms });
         let text = "";
         for (const token of tokens) text += token.text;
-        yield { type: "text", text, last_token_index: this.#state.next_index - 1 };
+        yield { type: "text", ...this.#piece(text, event.delta ?? null), tokens };
         return;
       }
       case "done": {
         const { text, finish_reason, prompt_tokens, completion_tokens } = event;
         this.#apply(event);
         const usage = { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
-        yield { type: "done", text, last_token_index: this.#state.next_index - 1, finish_reason, usage };
+        yield { type: "done", ...this.#piece(text, event.delta ?? null), finish_reason, usage };
         return;
       }
       case "error":
@@ -183,8 +184,12 @@ export class GenerationDriver {
     }
   }
 
+  #piece(text: string, delta: MessageDelta | null): AnswerPiece {
+    return { choice: 0, text, delta, tokens: [], last_token_index: this.#state.next_index - 1 };
+  }
+
   #toWorkerRequest(instance_id: InstanceId): GenerateRequest {
-    const { prompt, sampling, stop, max_tokens, ignore_eos } = this.#request;
+    const { prompt, sampling, stop, max_tokens, ignore_eos, format } = this.#request;
     return {
       protocol_version: protocolVersion,
       generation_id: this.#state.generation_id,
@@ -195,6 +200,7 @@ export class GenerationDriver {
       stop: [...stop],
       max_tokens,
       ignore_eos,
+      ...(format === null ? {} : { format }),
     };
   }
 

@@ -1,6 +1,7 @@
 /** What a generation tells its reader, in order: waiting*, placed, accepted, text*, done. Failures are thrown. */
-import type { Usage } from "../../schema/api/chat.ts";
-import type { PromptInput, SamplingParams } from "../../schema/cluster/generate.ts";
+import type { Usage } from "../../schema/api/answers.ts";
+import type { AnswerFormat, MessageDelta, PromptInput } from "../../schema/cluster/conversation.ts";
+import type { OutputToken, SamplingParams } from "../../schema/cluster/generate.ts";
 import type { GenerationId, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
 import type { FinishReason } from "../../schema/vocab.ts";
 
@@ -13,6 +14,20 @@ export interface GenerationRequest {
   /** null: until the context is full. */
   readonly max_tokens: number | null;
   readonly ignore_eos: boolean;
+  /** null: anything. */
+  readonly format: AnswerFormat | null;
+}
+
+/** What some tokens say. */
+export interface AnswerPiece {
+  /** Which of several answers to one request, from 0. */
+  readonly choice: number;
+  /** Empty when all of it is held back to a later piece. */
+  readonly text: string;
+  /** What it adds to the message; null where the message is the text itself. */
+  readonly delta: MessageDelta | null;
+  readonly tokens: readonly OutputToken[];
+  readonly last_token_index: number;
 }
 
 /** Said at once when waiting begins and about every second while it lasts. */
@@ -37,16 +52,9 @@ export type GenerationUpdate =
     }
   /** The worker took the prompt. */
   | { readonly type: "accepted"; readonly prompt_tokens: number }
-  /** Text of one batch of tokens; empty when all of it is held back to a later one. */
-  | { readonly type: "text"; readonly text: string; readonly last_token_index: number }
-  | {
-      readonly type: "done";
-      /** Text that was held back until the end. */
-      readonly text: string;
-      readonly last_token_index: number;
-      readonly finish_reason: FinishReason;
-      readonly usage: Usage;
-    };
+  | ({ readonly type: "text" } & AnswerPiece)
+  /** The end of a choice; its text was held back until now. */
+  | ({ readonly type: "done"; readonly finish_reason: FinishReason; readonly usage: Usage } & AnswerPiece);
 
 export interface GenerationRun {
   readonly generation_id: GenerationId;

@@ -1,22 +1,37 @@
 /** Turns the updates of a generation into the text of server-sent events. Keeps where the stream stands. */
+import type { Usage } from "../../schema/api/answers.ts";
 import { formatEventId, type GenerationId, type WorkerId } from "../../schema/ids.ts";
 import { encodeSseComment, encodeSseFrame } from "../../schema/sse.ts";
-import type { GenerationUpdate, WaitingUpdate } from "../dispatch/updates.ts";
-import type { CompletionShape } from "./completion-shape.ts";
+import type { AnswerPiece, GenerationUpdate, WaitingUpdate } from "../dispatch/updates.ts";
+import { type CompletionShape, sumUsage } from "./completion-shape.ts";
+
+export interface AnswerFramesOptions {
+  readonly generation_id: GenerationId;
+  readonly shape: CompletionShape;
+  readonly include_usage: boolean;
+  /** How many answers the request gets. */
+  readonly choices: number;
+}
+
+type Position = Pick<AnswerPiece, "choice" | "last_token_index">;
+
+const nothingSaid: Position = { choice: 0, last_token_index: -1 };
 
 export class AnswerFrames {
   readonly #generation_id: GenerationId;
   readonly #shape: CompletionShape;
   readonly #includeUsage: boolean;
+  readonly #choices: number;
+  readonly #open = new Set<number>();
+  readonly #usages: Usage[] = [];
   #worker_id: WorkerId = "";
-  #isOpen = false;
-  #lastTokenIndex = -1;
   #state = `{"state":"queued"}`;
 
-  constructor(generation_id: GenerationId, shape: CompletionShape, includeUsage: boolean) {
-    this.#generation_id = generation_id;
-    this.#shape = shape;
-    this.#includeUsage = includeUsage;
+  constructor(options: AnswerFramesOptions) {
+    this.#generation_id = options.generation_id;
+    this.#shape = options.shape;
+    this.#includeUsage = options.include_usage;
+    this.#choices = options.choices;
   }
 
   /** What the client gets for an update; "" when nothing. */
@@ -30,17 +45,18 @@ export class AnswerFrames {
         this.#state = `{"state":"running"}`;
         return "";
       case "accepted":
-        return this.#open();
-      case "text":
-        this.#lastTokenIndex = update.last_token_index;
-        return update.text === "" ? "" : this.#open() + this.#event(this.#shape.textChunk(update.text));
+        // Of several choices nobody knows here which one it is: each opens with its first piece.
+        return this.#choices === 1 ? this.#opening(nothingSaid) : "";
+      case "text": {
+        const chunk = this.#shape.chunk(update);
+        return chunk === null ? "" : this.#opening(update) + this.#event(chunk, update);
+      }
       case "done":
-        this.#lastTokenIndex = update.last_token_index;
+        this.#usages.push(update.usage);
         return (
-          this.#open() +
-          this.#event(this.#shape.lastChunk(update.text, update.finish_reason)) +
-          (this.#includeUsage ? this.#event(this.#shape.usageChunk(update.usage)) : "") +
-          encodeSseFrame({ data: "[DONE]" })
+          this.#opening(update) +
+          this.#event(this.#shape.lastChunk(update, update.finish_reason), update) +
+          (this.#usages.length === this.#choices ? this.#ending(update) : "")
         );
     }
   }
@@ -50,19 +66,24 @@ export class AnswerFrames {
     return encodeSseComment(this.#state);
   }
 
-  #open(): string {
-    if (this.#isOpen) return "";
-    this.#isOpen = true;
-    const opening = this.#shape.opening();
-    return opening === null ? "" : this.#event(opening);
+  #opening(piece: Position): string {
+    if (this.#open.has(piece.choice)) return "";
+    this.#open.add(piece.choice);
+    const opening = this.#shape.opening(piece.choice);
+    return opening === null ? "" : this.#event(opening, { ...piece, last_token_index: -1 });
   }
 
-  #event(body: object): string {
+  #ending(position: Position): string {
+    const usage = this.#shape.usageChunk(sumUsage(this.#usages));
+    return (this.#includeUsage ? this.#event(usage, position) : "") + encodeSseFrame({ data: "[DONE]" });
+  }
+
+  #event(body: object, { choice, last_token_index }: Position): string {
     const id = formatEventId({
       generation_id: this.#generation_id,
       worker_id: this.#worker_id,
-      choice: 0,
-      last_token_index: this.#lastTokenIndex,
+      choice,
+      last_token_index,
     });
     return encodeSseFrame({ id, data: JSON.stringify(body) });
   }

@@ -1,17 +1,25 @@
-/** The two public shapes of an answer: what chunks and whole responses of chat and text completions look like. */
-import type { ChatChunk, ChatResponse, CompletionResponse, Usage } from "../../schema/api/chat.ts";
+/** What the two public shapes of an answer have in common: bodies are made of pieces, choice by choice. */
+import type { AnswerFinishReason, Usage } from "../../schema/api/answers.ts";
 import type { GenerationId } from "../../schema/ids.ts";
 import type { FinishReason } from "../../schema/vocab.ts";
+import type { AnswerPiece } from "../dispatch/updates.ts";
 
-/** Builds the bodies of one answer; `id`, `created` and `model` are the same in all of them. */
+/** Builds the bodies of one answer; `id`, `created` and `model` are the same in all of them. Pieces come in order. */
 export interface CompletionShape {
-  /** The chunk before the first text; null where the shape has none. */
-  opening(): object | null;
-  textChunk(text: string): object;
-  /** `text` was held back until the end and may be empty. */
-  lastChunk(text: string, finish_reason: FinishReason): object;
+  /** The chunk before a choice's first piece; null where the shape has none. */
+  opening(choice: number): object | null;
+  /** null when the piece adds nothing that a client sees. */
+  chunk(piece: AnswerPiece): object | null;
+  /** The piece was held back until the end and may be empty. */
+  lastChunk(piece: AnswerPiece, finish_reason: FinishReason): object;
   usageChunk(usage: Usage): object;
-  whole(text: string, finish_reason: FinishReason, usage: Usage): object;
+  /** One entry for each choice, in their order. */
+  whole(choices: readonly WholeChoice[], usage: Usage): object;
+}
+
+export interface WholeChoice {
+  readonly pieces: readonly AnswerPiece[];
+  readonly finish_reason: FinishReason;
 }
 
 export interface AnswerIdentity {
@@ -21,58 +29,18 @@ export interface AnswerIdentity {
   readonly created: number;
   /** Chunks carry `usage: null` until the one that has it. */
   readonly include_usage: boolean;
+  /** Whether the client asked for log-probabilities. */
+  readonly logprobs: boolean;
 }
 
-export function chatShape(answer: AnswerIdentity): CompletionShape {
-  const { model, created } = answer;
-  const id = `chatcmpl-${answer.generation_id}`;
-  const noUsage = answer.include_usage ? { usage: null } : {};
-  type Delta = ChatChunk["choices"][number]["delta"];
-  const chunk = (choices: ChatChunk["choices"], usage: Pick<ChatChunk, "usage">): ChatChunk => ({
-    id,
-    object: "chat.completion.chunk",
-    created,
-    model,
-    choices,
-    ...usage,
-  });
-  const choice = (delta: Delta, finish_reason: FinishReason | null) => [
-    { index: 0, delta, logprobs: null, finish_reason },
-  ];
-  return {
-    opening: () => chunk(choice({ role: "assistant", content: "" }, null), noUsage),
-    textChunk: (content) => chunk(choice({ content }, null), noUsage),
-    lastChunk: (content, reason) => chunk(choice(content === "" ? {} : { content }, reason), noUsage),
-    usageChunk: (usage) => chunk([], { usage }),
-    whole: (content, finish_reason, usage): ChatResponse => ({
-      id,
-      object: "chat.completion",
-      created,
-      model,
-      choices: [
-        { index: 0, message: { role: "assistant", content, refusal: null }, logprobs: null, finish_reason },
-      ],
-      usage,
-    }),
-  };
+/** One prompt, however many answers it has got. */
+export function sumUsage(usages: readonly Usage[]): Usage {
+  const prompt_tokens = usages[0]?.prompt_tokens ?? 0;
+  const completion_tokens = usages.reduce((sum, usage) => sum + usage.completion_tokens, 0);
+  return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
 }
 
-export function textShape(answer: AnswerIdentity): CompletionShape {
-  const { model, created } = answer;
-  const id = `cmpl-${answer.generation_id}`;
-  const noUsage = answer.include_usage ? { usage: null } : {};
-  const body = (
-    choices: CompletionResponse["choices"],
-    usage: Pick<CompletionResponse, "usage">,
-  ): CompletionResponse => ({ id, object: "text_completion", created, model, choices, ...usage });
-  const choice = (text: string, finish_reason: FinishReason | null) => [
-    { index: 0, text, logprobs: null, finish_reason },
-  ];
-  return {
-    opening: () => null,
-    textChunk: (text) => body(choice(text, null), noUsage),
-    lastChunk: (text, reason) => body(choice(text, reason), noUsage),
-    usageChunk: (usage) => body([], { usage }),
-    whole: (text, reason, usage) => body(choice(text, reason), { usage }),
-  };
+/** A message that ends with calls wants their results: clients wait for this word. */
+export function publicFinishReason(reason: FinishReason, hasToolCalls: boolean): AnswerFinishReason {
+  return reason === "stop" && hasToolCalls ? "tool_calls" : reason;
 }

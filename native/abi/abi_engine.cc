@@ -5,17 +5,12 @@
 #include <utility>
 #include <vector>
 
+#include "abi/engine_handle.h"
 #include "abi/guard.h"
 #include "abi/read_request.h"
 #include "core/limits.h"
 #include "engine/echo_backend.h"
-#include "engine/engine.h"
 #include "engine/llama_module.h"
-
-struct sllm_engine {
-    sllm_engine(std::unique_ptr<sllm::Backend> backend, std::uint32_t queue) : impl(std::move(backend), queue) {}
-    sllm::Engine impl;
-};
 
 namespace {
 

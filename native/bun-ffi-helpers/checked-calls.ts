@@ -25,9 +25,10 @@ export function fillText(
   call: string,
   binding: NativeBinding,
   fill: (out: Uint8Array, cap: number, needed: BigUint64Array) => number,
+  guess_bytes: number = guessBytes,
 ): string {
   const needed = new BigUint64Array(1);
-  for (let cap = guessBytes; ; ) {
+  for (let cap = guess_bytes; ; ) {
     const out = new Uint8Array(cap);
     const status = fill(out, cap, needed);
     const bytes = toSafeNumber(needed[0] ?? 0n, "length of a text");

@@ -2,6 +2,7 @@
 import { CallMemory, cString } from "./call-memory.ts";
 import { checkStatus, fillText } from "./checked-calls.ts";
 import { toSafeNumber } from "./errors.ts";
+import { NativeChat } from "./native-chat.ts";
 import { type DrainBuffers, decodeEvents, type NativeEvent } from "./native-events.ts";
 import {
   engineInfo,
@@ -55,16 +56,16 @@ export interface NativeRequest {
   readonly top_p: number;
   readonly min_p: number;
   readonly stop: readonly string[];
-  readonly typical_p?: number;
-  readonly repeat_penalty?: number;
-  readonly repeat_last_n?: number;
-  readonly presence_penalty?: number;
-  readonly frequency_penalty?: number;
-  readonly logit_bias?: readonly NativeLogitBias[];
+  readonly typical_p?: number | undefined;
+  readonly repeat_penalty?: number | undefined;
+  readonly repeat_last_n?: number | undefined;
+  readonly presence_penalty?: number | undefined;
+  readonly frequency_penalty?: number | undefined;
+  readonly logit_bias?: readonly NativeLogitBias[] | undefined;
   /** So many likeliest alternatives are told with each token; left out: no log-probabilities at all. */
-  readonly top_logprobs?: number;
+  readonly top_logprobs?: number | undefined;
   /** JSON of what the answer must look like, see sllm_request; left out: anything. */
-  readonly constraint?: string;
+  readonly constraint?: string | undefined;
 }
 
 export interface NativeLogitBias {
@@ -122,6 +123,11 @@ export class NativeEngine implements Disposable {
     return fillText("sllm_engine_render_chat", this.#binding, (out, cap, needed) =>
       this.#binding.calls.sllm_engine_render_chat(this.#open(), bytes, bytes.length, out, cap, needed),
     );
+  }
+
+  /** sllm_chat_open: see the header for the request. Any thread. */
+  openChat(request: string): NativeChat {
+    return new NativeChat(this.#binding, this.#open(), request);
   }
 
   /** sllm_engine_tokenize. Any thread. */

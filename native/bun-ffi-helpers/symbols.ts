@@ -66,6 +66,16 @@ export const symbols = {
   // sllm_status sllm_engine_render_chat(sllm_engine *engine, const char *messages, uint64_t messages_bytes,
   //                                     char *out, uint64_t cap, uint64_t *needed)
   sllm_engine_render_chat: { args: ["handle", "buffer", "u64", "buffer", "u64", "buffer"], returns: "i32" },
+  // sllm_status sllm_chat_open(sllm_engine *engine, const char *request, uint64_t request_bytes, sllm_chat **out)
+  sllm_chat_open: { args: ["handle", "buffer", "u64", "buffer"], returns: "i32" },
+  // void sllm_chat_close(sllm_chat *chat)
+  sllm_chat_close: { args: ["handle"], returns: "void" },
+  // sllm_status sllm_chat_describe(sllm_chat *chat, char *out, uint64_t cap, uint64_t *needed)
+  sllm_chat_describe: { args: ["handle", "buffer", "u64", "buffer"], returns: "i32" },
+  // sllm_status sllm_chat_feed(sllm_chat *chat, const char *text, uint64_t text_bytes, uint8_t last)
+  sllm_chat_feed: { args: ["handle", "buffer", "u64", "u8"], returns: "i32" },
+  // sllm_status sllm_chat_take(sllm_chat *chat, char *out, uint64_t cap, uint64_t *needed)
+  sllm_chat_take: { args: ["handle", "buffer", "u64", "buffer"], returns: "i32" },
   // sllm_status sllm_engine_tokenize(sllm_engine *engine, const char *text, uint64_t text_bytes,
   //                                  uint8_t add_special, uint8_t parse_special, int32_t *out, uint64_t cap,
   //                                  uint64_t *n)

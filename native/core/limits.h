@@ -68,6 +68,9 @@ inline constexpr std::uint64_t gguf_array = 8'388'608;
 inline constexpr std::uint64_t gguf_string_bytes = std::uint64_t{16} << 20;
 inline constexpr int gguf_array_depth = 4;
 
+// Text of one answer that is taken apart into a message.
+inline constexpr std::uint64_t answer_bytes = std::uint64_t{16} << 20;
+
 // JSON of one conversation.
 inline constexpr std::uint64_t messages_bytes = std::uint64_t{16} << 20;
 

@@ -4,12 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/status.h"
+#include "engine/chat.h"
 #include "engine/sampling_params.h"
 
 namespace sllm {
@@ -54,6 +56,7 @@ public:
     virtual Status tokenize(std::string_view text, bool add_special, bool parse_special,
                             std::vector<std::int32_t> *out) const = 0;
     virtual Status render_chat(std::string_view messages, std::string *out) const = 0;
+    virtual Status open_chat(std::string_view request, std::unique_ptr<Chat> *out) const = 0;
     // Makes a running decode return soon, with an error. Nothing but destruction may follow.
     virtual void interrupt() = 0;
 

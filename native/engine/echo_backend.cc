@@ -3,11 +3,41 @@
 
 #include <algorithm>
 #include <chrono>
+#include <nlohmann/json.hpp>
 
 #include "engine/logprob_record.h"
+#include "engine/message_delta.h"
 #include "engine/messages.h"
 
 namespace sllm {
+
+namespace {
+
+// Its answers are plain text: nobody asks it to take them apart.
+class EchoChat : public Chat {
+public:
+    explicit EchoChat(const std::string &prompt) {
+        const nlohmann::json description{
+            {"prompt", prompt}, {"constraint", nullptr}, {"stops", nlohmann::json::array()}, {"plain", true}};
+        description_ = description.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    }
+
+    const std::string &description() const override { return description_; }
+    Status feed(std::string_view text, bool last) override {
+        text_ += text;
+        delta_.grow({text_, {}, {}}, last);
+        return {};
+    }
+    std::string delta() const override { return delta_.json(); }
+    void clear_delta() override { delta_.clear(); }
+
+private:
+    std::string description_;
+    std::string text_;
+    MessageDelta delta_;
+};
+
+}  // namespace
 
 EchoBackend::EchoBackend(std::uint32_t context_tokens, std::uint32_t slots, std::uint32_t batch_tokens,
                          std::uint32_t token_us)
@@ -28,6 +58,15 @@ Status EchoBackend::render_chat(std::string_view messages, std::string *out) con
     std::vector<Message> parsed;
     if (Status s = parse_messages(messages, &parsed); !s.ok()) return s;
     *out = parsed.back().content;
+    return {};
+}
+
+Status EchoBackend::open_chat(std::string_view request, std::unique_ptr<Chat> *out) const {
+    const auto json = nlohmann::json::parse(request, nullptr, false);
+    if (!json.is_object() || !json.contains("messages")) return {Code::invalid_argument, "there are no messages"};
+    std::string prompt;
+    if (Status s = render_chat(json["messages"].dump(), &prompt); !s.ok()) return s;
+    *out = std::make_unique<EchoChat>(prompt);
     return {};
 }
 

@@ -24,6 +24,7 @@ public:
                     std::vector<std::int32_t> *out) const override;
     // The prompt of a conversation is its last message.
     Status render_chat(std::string_view messages, std::string *out) const override;
+    Status open_chat(std::string_view request, std::unique_ptr<Chat> *out) const override;
     void interrupt() override;
 
     Status attach(const std::string &) override { return {}; }

@@ -1,85 +1,102 @@
 /**
- * Public OpenAI-shaped completion requests and responses. Unknown fields pass (clients send many); fields that
+ * Public OpenAI-shaped completion requests; the answers are in answers.ts. Unknown fields pass (clients send many); fields that
  * would change the answer and are not offered yet are refused by name instead of being ignored.
  */
 import { z } from "zod";
 import { SllmError } from "../error.ts";
-import { modelId } from "../ids.ts";
 import { limits } from "../limits.ts";
-import { finishReasons, messageRoles } from "../vocab.ts";
+import { chatMessage, chatTool, toolChoice } from "./conversation.ts";
+import { grammar, responseFormat } from "./formats.ts";
+import { requestFields } from "./request-fields.ts";
 
-const textPart = z.object({ type: z.literal("text"), text: z.string() });
-const content = z.union([z.string(), z.array(textPart).max(limits.chat_messages)]);
-
-export const chatMessage = z.looseObject({
-  role: z.enum(messageRoles),
-  content: content.transform((value) =>
-    typeof value === "string" ? value : value.map((part) => part.text).join("\n"),
-  ),
-});
-
-const stop = z
-  .union([z.string(), z.array(z.string()).max(limits.stop_strings)])
-  .nullish()
-  .transform((value) => (value == null ? [] : typeof value === "string" ? [value] : value))
-  .pipe(
-    z.array(
-      z
-        .string()
-        .min(1)
-        .refine((text) => new TextEncoder().encode(text).length <= limits.stop_bytes, {
-          message: `a stop string has at most ${limits.stop_bytes} bytes`,
-        }),
-    ),
-  );
-
-/** Fields that chat and text completions share. */
-const generationFields = {
-  model: modelId,
-  stream: z.boolean().nullish(),
-  stream_options: z.looseObject({ include_usage: z.boolean().nullish() }).nullish(),
-  max_tokens: z.number().int().min(1).max(limits.output_tokens).nullish(),
-  temperature: z.number().min(0).max(2).nullish(),
-  top_p: z.number().gt(0).max(1).nullish(),
-  top_k: z.number().int().min(0).max(1_000_000).nullish(),
-  min_p: z.number().min(0).max(1).nullish(),
-  seed: z.number().int().min(Number.MIN_SAFE_INTEGER).max(Number.MAX_SAFE_INTEGER).nullish(),
-  stop,
-  ignore_eos: z.boolean().nullish(),
-  user: z.string().nullish(),
-};
-
-export const chatRequest = z.looseObject({
-  ...generationFields,
-  messages: z.array(chatMessage).min(1).max(limits.chat_messages),
-  max_completion_tokens: z.number().int().min(1).max(limits.output_tokens).nullish(),
-});
+export const chatRequest = z
+  .looseObject({
+    ...requestFields,
+    messages: z.array(chatMessage).min(1).max(limits.chat_messages),
+    max_completion_tokens: z.number().int().min(1).max(limits.output_tokens).nullish(),
+    logprobs: z.boolean().nullish(),
+    top_logprobs: z.number().int().min(0).max(limits.top_logprobs).nullish(),
+    tools: z.array(chatTool).max(limits.tools).nullish(),
+    tool_choice: toolChoice.nullish(),
+    parallel_tool_calls: z.boolean().nullish(),
+    response_format: responseFormat.nullish(),
+    /** Extension: GBNF with the rule `root`, for the whole answer. */
+    grammar: grammar.nullish(),
+    /** Extension: variables of the model's chat template, such as `enable_thinking`. */
+    chat_template_kwargs: z
+      .record(z.string(), z.unknown())
+      .refine((values) => JSON.stringify(values).length <= limits.template_arguments_bytes, {
+        message: `at most ${limits.template_arguments_bytes} characters`,
+      })
+      .nullish(),
+  })
+  .superRefine((body, context) => {
+    const refuse = (path: string, message: string) =>
+      context.addIssue({ code: "custom", path: [path], message });
+    const hasTools = (body.tools?.length ?? 0) > 0 && body.tool_choice !== "none";
+    const hasFormat = body.response_format != null && body.response_format.type !== "text";
+    if (body.top_logprobs && body.logprobs !== true) refuse("top_logprobs", "needs logprobs: true");
+    if (body.grammar && (hasTools || hasFormat))
+      refuse("grammar", "cannot be combined with tools or response_format");
+    if (hasTools && hasFormat) refuse("response_format", "cannot be combined with tools");
+    if ((body.grammar || hasFormat || hasTools) && body.ignore_eos)
+      refuse("ignore_eos", "cannot be combined with grammar, response_format or tools");
+    const { tool_choice } = body;
+    if (tool_choice == null || tool_choice === "auto" || tool_choice === "none") return;
+    if (!hasTools) refuse("tool_choice", "there are no tools to choose from");
+    else if (
+      typeof tool_choice === "object" &&
+      !body.tools?.some((t) => t.function.name === tool_choice.function.name)
+    )
+      refuse("tool_choice", `there is no tool named ${tool_choice.function.name}`);
+  });
 export type ChatRequest = z.output<typeof chatRequest>;
 
-export const completionRequest = z.looseObject({
-  ...generationFields,
-  prompt: z.union([z.string(), z.tuple([z.string()]).transform(([text]) => text)]),
-});
+export const completionRequest = z
+  .looseObject({
+    ...requestFields,
+    prompt: z.union([z.string(), z.tuple([z.string()]).transform(([text]) => text)]),
+    /** Log-probabilities of each token and of so many likeliest ones. */
+    logprobs: z.number().int().min(0).max(limits.top_logprobs).nullish(),
+    /** Extension, as in chats. */
+    response_format: responseFormat.nullish(),
+    /** Extension, as in chats. */
+    grammar: grammar.nullish(),
+  })
+  .superRefine((body, context) => {
+    const hasFormat = body.response_format != null && body.response_format.type !== "text";
+    if (body.grammar && hasFormat)
+      context.addIssue({
+        code: "custom",
+        path: ["grammar"],
+        message: "cannot be combined with response_format",
+      });
+    if ((body.grammar || hasFormat) && body.ignore_eos)
+      context.addIssue({
+        code: "custom",
+        path: ["ignore_eos"],
+        message: "cannot be combined with grammar or response_format",
+      });
+  });
 export type CompletionRequest = z.output<typeof completionRequest>;
 
 /** Parameter -> true when the value asks for nothing beyond what is offered. */
 const neutralValues: Record<string, (value: unknown) => boolean> = {
-  n: (v) => v === 1,
   best_of: (v) => v === 1,
   echo: (v) => v === false,
   suffix: () => false,
-  logprobs: (v) => v === false,
-  top_logprobs: (v) => v === 0,
-  presence_penalty: (v) => v === 0,
-  frequency_penalty: (v) => v === 0,
-  repetition_penalty: (v) => v === 1,
-  logit_bias: (v) => typeof v === "object" && v !== null && Object.keys(v).length === 0,
-  tools: (v) => Array.isArray(v) && v.length === 0,
-  tool_choice: (v) => v === "none" || v === "auto",
   functions: (v) => Array.isArray(v) && v.length === 0,
-  response_format: (v) => typeof v === "object" && v !== null && "type" in v && v.type === "text",
   modalities: (v) => Array.isArray(v) && v.every((m) => m === "text"),
   audio: () => false,
+  // Samplers whose state does not follow from the tokens: a generation could not go on elsewhere.
+  mirostat: (v) => v === 0,
+  adaptive_target: () => false,
+  adaptive_decay: () => false,
+  xtc_probability: (v) => v === 0,
+  // Samplers that are not offered.
+  dry_multiplier: (v) => v === 0,
+  dynatemp_range: (v) => v === 0,
+  top_n_sigma: (v) => typeof v === "number" && v <= 0,
 };
 
 /** Throws `unsupported_parameter` for a parameter that would have to change the answer. */
@@ -90,63 +107,3 @@ export function refuseUnsupported(body: Readonly<Record<string, unknown>>): void
     throw new SllmError("unsupported_parameter", `${name}: this value is not supported`, { param: name });
   }
 }
-
-export const usage = z.object({
-  prompt_tokens: z.number().int().min(0),
-  completion_tokens: z.number().int().min(0),
-  total_tokens: z.number().int().min(0),
-});
-export type Usage = z.infer<typeof usage>;
-
-const finishReason = z.enum(finishReasons).nullable();
-
-export const chatResponse = z.object({
-  id: z.string(),
-  object: z.literal("chat.completion"),
-  created: z.number().int(),
-  model: z.string(),
-  choices: z.array(
-    z.object({
-      index: z.number().int(),
-      message: z.object({ role: z.literal("assistant"), content: z.string(), refusal: z.null() }),
-      logprobs: z.null(),
-      finish_reason: finishReason,
-    }),
-  ),
-  usage,
-});
-export type ChatResponse = z.infer<typeof chatResponse>;
-
-export const chatChunk = z.object({
-  id: z.string(),
-  object: z.literal("chat.completion.chunk"),
-  created: z.number().int(),
-  model: z.string(),
-  choices: z.array(
-    z.object({
-      index: z.number().int(),
-      delta: z.object({ role: z.literal("assistant").optional(), content: z.string().optional() }),
-      logprobs: z.null(),
-      finish_reason: finishReason,
-    }),
-  ),
-  usage: usage.nullable().optional(),
-});
-export type ChatChunk = z.infer<typeof chatChunk>;
-
-const textChoice = z.object({
-  index: z.number().int(),
-  text: z.string(),
-  logprobs: z.null(),
-  finish_reason: finishReason,
-});
-
-export const completionResponse = z.object({
-  id: z.string(),
-  object: z.literal("text_completion"),
-  created: z.number().int(),
-  model: z.string(),
-  choices: z.array(textChoice),
-  usage: usage.nullable().optional(),
-});
-export type CompletionResponse = z.infer<typeof completionResponse>;

@@ -6,7 +6,8 @@ import { z } from "zod";
 import { wireError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { finishReasons } from "../vocab.ts";
-import { generationTimings, outputToken, promptInput, samplingParams } from "./generate.ts";
+import { answerFormat, messageDelta, promptInput } from "./conversation.ts";
+import { generationTimings, outputToken, samplingParams } from "./generate.ts";
 
 /** Which engine runs: a model through libllama, or the deterministic echo engine for tests. */
 export const engineKinds = ["llama", "echo"] as const;
@@ -52,6 +53,7 @@ export const engineCommand = z.discriminatedUnion("op", [
     stop: z.array(z.string()),
     max_tokens: z.number().int().min(1).nullable(),
     ignore_eos: z.boolean(),
+    format: answerFormat.optional(),
   }),
   z.strictObject({ op: z.literal("cancel"), request: requestNumber }),
   z.strictObject({ op: z.literal("exit") }),
@@ -79,12 +81,14 @@ export const engineMessage = z.discriminatedUnion("type", [
     request: requestNumber,
     first_index: z.number().int().min(0),
     tokens: z.array(outputToken).min(1),
+    delta: messageDelta.optional(),
   }),
   z.strictObject({
     type: z.literal("done"),
     request: requestNumber,
     finish_reason: z.enum(finishReasons),
     text: z.string(),
+    delta: messageDelta.optional(),
     prompt_tokens: z.number().int(),
     completion_tokens: z.number().int(),
     timings: generationTimings,

@@ -3,19 +3,13 @@ import { z } from "zod";
 import { wireError } from "../error.ts";
 import { generationId, instanceId } from "../ids.ts";
 import { limits } from "../limits.ts";
-import { finishReasons, messageRoles } from "../vocab.ts";
+import { finishReasons } from "../vocab.ts";
+import { answerFormat, messageDelta, promptInput } from "./conversation.ts";
 import { protocolVersion } from "./protocol.ts";
 
-export const promptInput = z.discriminatedUnion("kind", [
-  /** Rendered by the model's chat template in the engine. */
-  z.strictObject({
-    kind: z.literal("messages"),
-    messages: z.array(z.strictObject({ role: z.enum(messageRoles), content: z.string() })).min(1),
-  }),
-  z.strictObject({ kind: z.literal("text"), text: z.string() }),
-]);
-export type PromptInput = z.infer<typeof promptInput>;
+export { type PromptInput, promptInput } from "./conversation.ts";
 
+/** What is left out changes nothing. sllm.h says in which order it all applies. */
 export const samplingParams = z.strictObject({
   /** 0 is greedy. */
   temperature: z.number().min(0).max(2),
@@ -25,6 +19,19 @@ export const samplingParams = z.strictObject({
   min_p: z.number().min(0).max(1),
   /** The draw of every position is a function of this and the position alone. 64 bits as a decimal string. */
   seed: z.string().regex(/^\d{1,20}$/),
+  typical_p: z.number().gt(0).max(1).optional(),
+  /** Of the last `repeat_last_n` tokens, prompt included. */
+  repeat_penalty: z.number().gt(0).max(10).optional(),
+  repeat_last_n: z.number().int().min(0).max(limits.repeat_last_n).optional(),
+  /** Of the tokens in the output. */
+  presence_penalty: z.number().min(-2).max(2).optional(),
+  frequency_penalty: z.number().min(-2).max(2).optional(),
+  logit_bias: z
+    .array(z.strictObject({ token: z.number().int().min(0), bias: z.number() }))
+    .max(limits.logit_bias)
+    .optional(),
+  /** So many likeliest tokens are told beside each token; left out: no log-probabilities. */
+  top_logprobs: z.number().int().min(0).max(limits.top_logprobs).optional(),
 });
 export type SamplingParams = z.infer<typeof samplingParams>;
 
@@ -41,11 +48,25 @@ export const generateRequest = z.strictObject({
   /** null: until the context is full. */
   max_tokens: z.number().int().min(1).max(limits.output_tokens).nullable(),
   ignore_eos: z.boolean(),
+  format: answerFormat.optional(),
 });
 export type GenerateRequest = z.infer<typeof generateRequest>;
 
+/** From the model's bare logits. Bytes, because a token may be part of a character. */
+export const tokenLogprob = z.strictObject({
+  token: z.number().int(),
+  logprob: z.number(),
+  bytes: z.array(z.number().int().min(0).max(255)),
+});
+export type TokenLogprob = z.infer<typeof tokenLogprob>;
+
 /** One output token. Text that could still become a stop string or half a character is held back to a later one. */
-export const outputToken = z.strictObject({ token: z.number().int(), text: z.string() });
+export const outputToken = z.strictObject({
+  token: z.number().int(),
+  text: z.string(),
+  /** The token's own, then those of the likeliest. */
+  logprobs: z.array(tokenLogprob).optional(),
+});
 export type OutputToken = z.infer<typeof outputToken>;
 
 export const generationTimings = z.strictObject({
@@ -64,12 +85,15 @@ export const generationEvent = z.discriminatedUnion("type", [
     /** Index of the first token of `tokens`, from 0 per choice. */
     first_index: z.number().int().min(0),
     tokens: z.array(outputToken).min(1),
+    /** What the tokens add to the message; left out where the message is the text itself. */
+    delta: messageDelta.optional(),
   }),
   z.strictObject({
     type: z.literal("done"),
     finish_reason: z.enum(finishReasons),
     /** Text held back until the end; belongs to the last token. */
     text: z.string(),
+    delta: messageDelta.optional(),
     prompt_tokens: z.number().int().min(0),
     completion_tokens: z.number().int().min(0),
     timings: generationTimings,

@@ -89,9 +89,11 @@ describe("the openai client", () => {
     const unknown = await client.chat.completions.create({ ...ask, model: "nobody" }).catch(refused);
     expect(unknown).toBeInstanceOf(OpenAI.NotFoundError);
     expect(unknown).toMatchObject({ code: "model_not_found", param: "model" });
-    const unsupported = await client.chat.completions.create({ ...ask, n: 2 }).catch(refused);
+    const unsupported = await client.chat.completions
+      .create({ ...ask, audio: { voice: "any", format: "mp3" } })
+      .catch(refused);
     expect(unsupported).toBeInstanceOf(OpenAI.BadRequestError);
-    expect(unsupported).toMatchObject({ code: "unsupported_parameter", param: "n" });
+    expect(unsupported).toMatchObject({ code: "unsupported_parameter", param: "audio" });
     const stranger = clientOf(scene, "not-the-key-of-the-tests");
     expect(await stranger.models.list().catch(refused)).toBeInstanceOf(OpenAI.AuthenticationError);
   });

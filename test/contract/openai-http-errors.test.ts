@@ -58,11 +58,11 @@ describe("errors", () => {
   });
 
   test.each([
-    ["n", { n: 2 }],
-    ["tools", { tools: [{ type: "function" }] }],
-    ["response_format", { response_format: { type: "json_object" } }],
-    ["logprobs", { logprobs: true }],
-    ["presence_penalty", { presence_penalty: 0.5 }],
+    ["best_of", { best_of: 2 }],
+    ["audio", { audio: { voice: "any" } }],
+    ["mirostat", { mirostat: 2 }],
+    ["adaptive_target", { adaptive_target: 0.5 }],
+    ["xtc_probability", { xtc_probability: 0.5 }],
   ])("name the parameter %s that would change the answer and is not offered", async (param, fields) => {
     const scene = new GatewayScene();
     const { model } = await scene.ready();
@@ -71,6 +71,48 @@ describe("errors", () => {
       code: "unsupported_parameter",
       param,
     });
+  });
+
+  const tool = { type: "function", function: { name: "look", parameters: {} } };
+  const json = { type: "json_object" };
+  const deep = (levels: number): unknown => (levels === 0 ? {} : { items: deep(levels - 1) });
+  const schema = (value: unknown) => ({ type: "json_schema", json_schema: { name: "x", schema: value } });
+  test.each([
+    ["n", { n: 0 }],
+    ["n", { n: limits.choices + 1 }],
+    ["temperature", { temperature: 2.5 }],
+    ["typical_p", { typical_p: 0 }],
+    ["repeat_penalty", { repeat_penalty: 0 }],
+    ["presence_penalty", { presence_penalty: 2.1 }],
+    ["frequency_penalty", { frequency_penalty: -2.1 }],
+    ["logit_bias", { logit_bias: { word: 1 } }],
+    ["logit_bias", { logit_bias: { 5: 101 } }],
+    ["top_logprobs", { logprobs: true, top_logprobs: 21 }],
+    ["top_logprobs", { top_logprobs: 2 }],
+    ["tools", { tools: [{ type: "function" }] }],
+    ["tools", { tools: [{ type: "function", function: { name: "no blanks" } }] }],
+    ["tool_choice", { tool_choice: "required" }],
+    ["tool_choice", { tools: [tool], tool_choice: { type: "function", function: { name: "other" } } }],
+    ["response_format", { tools: [tool], response_format: json }],
+    ["response_format", { response_format: { type: "yaml" } }],
+    ["response_format", { response_format: schema("none") }],
+    ["response_format", { response_format: schema(deep(limits.schema_depth + 1)) }],
+    ["response_format", { response_format: schema({ description: "x".repeat(limits.schema_bytes) }) }],
+    ["response_format", { response_format: schema({ type: "string", maxLength: 5_000 }) }],
+    ["ignore_eos", { response_format: json, ignore_eos: true }],
+    ["grammar", { grammar: 'root ::= "a"', tools: [tool] }],
+    ["grammar", { grammar: 'other ::= "a"' }],
+    ["grammar", { grammar: `root ::= ${"(".repeat(40)}"a"${")".repeat(40)}` }],
+    ["grammar", { grammar: 'root ::= "a"{9999}' }],
+    ["grammar", { grammar: "x".repeat(limits.grammar_bytes + 1) }],
+    ["messages", { messages: [{ role: "assistant", content: null }] }],
+  ])("name the field %s that is out of its range in %j", async (field, fields) => {
+    const scene = new GatewayScene();
+    const { model } = await scene.ready();
+    const error = await readError(await scene.chat(model.id, fields));
+    expect(error).toMatchObject({ status: 400, code: "invalid_request" });
+    expect(error.param).toStartWith(field);
+    expect(scene.workers.generations).toEqual([]);
   });
 
   test("of a body beyond the limit are 413, whether its length is declared or not", async () => {

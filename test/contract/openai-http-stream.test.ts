@@ -1,6 +1,6 @@
 /** Streams of the public API, as clients rely on them: shape, ids, comments, errors, leaving, slow readers. */
 import { describe, expect, test } from "bun:test";
-import { chatChunk, completionResponse } from "../../schema/api/chat.ts";
+import { chatChunk, completionResponse } from "../../schema/api/answers.ts";
 import { errorBody, SllmError } from "../../schema/error.ts";
 import { parseEventId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";

@@ -1,6 +1,6 @@
 /** Whole answers of the public API, what a request becomes at the worker, headers and the list of models. */
 import { describe, expect, test } from "bun:test";
-import { chatResponse, completionResponse } from "../../schema/api/chat.ts";
+import { chatResponse, completionResponse } from "../../schema/api/answers.ts";
 import { modelList, modelObject } from "../../schema/api/models.ts";
 import { limits } from "../../schema/limits.ts";
 import { eventually } from "../support/eventually.ts";

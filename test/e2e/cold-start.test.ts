@@ -1,7 +1,7 @@
 /** The main job over public HTTP: a request meets no instance, one is started, its tokens stream. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import path from "node:path";
-import { chatChunk } from "../../schema/api/chat.ts";
+import { chatChunk } from "../../schema/api/answers.ts";
 import { parseEventId } from "../../schema/ids.ts";
 import { makeModel } from "../models/make-model.ts";
 import { TestCluster } from "../support/cluster.ts";

@@ -3,6 +3,7 @@ import type { NativeEvent } from "../../native/bun-ffi-helpers/native.ts";
 import { failureName } from "../../native/bun-ffi-helpers/native.ts";
 import { eventKind, finishKind, statuses } from "../../native/bun-ffi-helpers/sllm-structs.ts";
 import type { EngineMessage } from "../../schema/cluster/engine.ts";
+import type { OutputToken } from "../../schema/cluster/generate.ts";
 import { requestErrorCode } from "../status-codes.ts";
 
 type TokensMessage = Extract<EngineMessage, { type: "tokens" }>;
@@ -42,7 +43,7 @@ export function isFatal(event: NativeEvent): boolean {
 }
 
 function addToken(messages: EngineMessage[], open: Map<number, TokensMessage>, event: NativeEvent): void {
-  const token = { token: event.token, text: event.text };
+  const token = toToken(event);
   const before = open.get(event.request);
   if (before) {
     before.tokens.push(token);
@@ -56,6 +57,19 @@ function addToken(messages: EngineMessage[], open: Map<number, TokensMessage>, e
   };
   open.set(event.request, message);
   messages.push(message);
+}
+
+/** JSON has no minus infinity: what is impossible gets a number that no possible token has. */
+const impossible = -9999;
+
+function toToken({ token, text, logprobs }: NativeEvent): OutputToken {
+  if (logprobs.length === 0) return { token, text };
+  const told = logprobs.map(({ token: id, logprob, bytes }) => ({
+    token: id,
+    logprob: Math.max(logprob, impossible),
+    bytes: [...bytes],
+  }));
+  return { token, text, logprobs: told };
 }
 
 function doneMessage(event: NativeEvent): EngineMessage {

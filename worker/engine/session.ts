@@ -8,11 +8,12 @@ import {
   SllmNativeError,
 } from "../../native/bun-ffi-helpers/native.ts";
 import type { EngineCommand, EngineMessage } from "../../schema/cluster/engine.ts";
-import type { PromptInput } from "../../schema/cluster/generate.ts";
 import type { WireError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import { toWireError } from "../status-codes.ts";
+import { preparePrompt } from "./prompts.ts";
 import { controlWord, controlWords, type PumpCommand, type PumpMessage } from "./pump-messages.ts";
+import { AnswerReaders } from "./readers.ts";
 
 type EngineWarmCommand = Extract<EngineCommand, { op: "warm" }>;
 type BuildCommand = Extract<EngineCommand, { op: "build" | "load" }>;
@@ -35,6 +36,7 @@ export interface SessionOptions {
 export class Session {
   readonly #options: SessionOptions;
   readonly #control = new Int32Array(new SharedArrayBuffer(controlWords * Int32Array.BYTES_PER_ELEMENT));
+  readonly #readers = new AnswerReaders();
   #engine: NativeEngine | null = null;
   #contextTokens = 0;
   /** Long calls that the pump is inside of or was told to make: until they end it cannot be told anything. */
@@ -151,23 +153,37 @@ export class Session {
       return;
     }
     try {
-      const prompt = tokenizePrompt(this.#engine, command.prompt);
-      if (prompt.length >= this.#contextTokens) {
-        refuse(contextError(prompt.length, this.#contextTokens));
-        return;
-      }
-      this.#engine.submit({
-        request: command.request,
-        prompt,
-        max_tokens: command.max_tokens ?? 0,
-        ignore_eos: command.ignore_eos,
-        stop: command.stop,
-        ...command.sampling,
-        seed: BigInt.asUintN(64, BigInt(command.sampling.seed)),
-      });
+      const refusal = this.#submit(this.#engine, command);
+      if (refusal !== null) refuse(refusal);
     } catch (error) {
       if (!(error instanceof SllmNativeError)) throw error;
       refuse(toWireError(error));
+    }
+  }
+
+  /** A refusal, or null when the engine has the request. Throws SllmNativeError when the library refuses it. */
+  #submit(engine: NativeEngine, command: GenerateCommand): WireError | null {
+    const { tokens, constraint, stops, chat } = preparePrompt(engine, command.prompt, command.format);
+    if (tokens.length >= this.#contextTokens) {
+      chat?.[Symbol.dispose]();
+      return contextError(tokens.length, this.#contextTokens);
+    }
+    if (chat !== null) this.#readers.open(command.request, chat);
+    try {
+      engine.submit({
+        request: command.request,
+        prompt: tokens,
+        max_tokens: command.max_tokens ?? 0,
+        ignore_eos: command.ignore_eos,
+        stop: [...command.stop, ...stops],
+        constraint,
+        ...command.sampling,
+        seed: BigInt.asUintN(64, BigInt(command.sampling.seed)),
+      });
+      return null;
+    } catch (error) {
+      this.#readers.close(command.request);
+      throw error;
     }
   }
 
@@ -196,7 +212,7 @@ export class Session {
         void this.#options.write([message]);
         break;
       case "batch":
-        void this.#options.write(message.messages).then(() => {
+        void this.#options.write(this.#readers.read(message.messages)).then(() => {
           Atomics.sub(this.#control, controlWord.unwritten, 1);
           Atomics.notify(this.#control, controlWord.unwritten);
         });
@@ -215,16 +231,11 @@ export class Session {
   }
 
   async #end(): Promise<void> {
+    this.#readers.closeAll();
     this.#engine = null;
     await this.#failure;
     this.#options.onEnd(this.#failure === null ? 0 : 1);
   }
-}
-
-/** Control tokens in a text count as such: chat templates are made of them, and completions may quote them. */
-function tokenizePrompt(engine: NativeEngine, prompt: PromptInput): Int32Array {
-  const text = prompt.kind === "text" ? prompt.text : engine.renderChat(JSON.stringify(prompt.messages));
-  return engine.tokenize(text, { add_special: true, parse_special: true });
 }
 
 function contextError(prompt_tokens: number, context_tokens: number): WireError {

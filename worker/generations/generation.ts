@@ -12,6 +12,8 @@ import type { Clock, EventReader } from "../ports.ts";
 const tokensPerEvent = 256;
 /** What a token costs beside its text while it waits. */
 const tokenBytes = 16;
+/** What a log-probability costs, its token's bytes as a list of numbers included. */
+const logprobBytes = 64;
 
 export interface GenerationOptions {
   readonly generation_id: GenerationId;
@@ -107,7 +109,7 @@ export class Generation implements EventReader<GenerationEvent> {
     }
     const last = this.#events.at(-1);
     this.#bufferedBytes += eventBytes(event);
-    if (event.type === "tokens" && last?.type === "tokens" && last.tokens.length < tokensPerEvent) {
+    if (event.type === "tokens" && last?.type === "tokens" && mayJoin(last, event)) {
       last.tokens.push(...event.tokens);
     } else this.#events.push(event);
     if (this.#bufferedBytes > limits.stream_buffer_bytes && !this.#ended) {
@@ -117,7 +119,19 @@ export class Generation implements EventReader<GenerationEvent> {
   }
 }
 
+type TokensEvent = Extract<GenerationEvent, { type: "tokens" }>;
+
+/** What tokens add to a message has an order of its own: such events stay apart. */
+function mayJoin(last: TokensEvent, next: TokensEvent): boolean {
+  return last.tokens.length < tokensPerEvent && last.delta === undefined && next.delta === undefined;
+}
+
 function eventBytes(event: GenerationEvent): number {
   if (event.type !== "tokens") return 0;
-  return event.tokens.reduce((sum, token) => sum + token.text.length + tokenBytes, 0);
+  const bytes = event.tokens.reduce(
+    (sum, token) => sum + token.text.length + tokenBytes + (token.logprobs?.length ?? 0) * logprobBytes,
+    0,
+  );
+  // A delta says what its tokens' text says, and little more.
+  return event.delta === undefined ? bytes : 2 * bytes;
 }

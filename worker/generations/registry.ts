@@ -98,6 +98,6 @@ function readyInstance(instance: GenerationTarget): GenerationTarget {
 }
 
 function toSettings(request: GenerateRequest): GenerateSettings {
-  const { prompt, sampling, stop, max_tokens, ignore_eos } = request;
-  return { prompt, sampling, stop, max_tokens, ignore_eos };
+  const { prompt, sampling, stop, max_tokens, ignore_eos, format } = request;
+  return { prompt, sampling, stop, max_tokens, ignore_eos, format };
 }

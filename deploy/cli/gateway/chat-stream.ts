@@ -1,7 +1,7 @@
 /** One streaming chat request over public HTTP: texts, waiting comments and the end, as an async iterable. */
 import { createParser } from "eventsource-parser";
 import { z } from "zod";
-import { chatChunk } from "../../../schema/api/chat.ts";
+import { chatChunk } from "../../../schema/api/answers.ts";
 import { errorBody } from "../../../schema/error.ts";
 import { parseEventId } from "../../../schema/ids.ts";
 import type { MessageRole } from "../../../schema/vocab.ts";

@@ -7,15 +7,18 @@ import {
   refuseUnsupported,
 } from "../../../schema/api/chat.ts";
 import { limits } from "../../../schema/limits.ts";
+import { startChoices } from "../../dispatch/choices.ts";
 import type { Dispatcher } from "../../dispatch/dispatcher.ts";
 import type { GenerationRequest } from "../../dispatch/updates.ts";
 import type { Clock, Log, Random } from "../../ports.ts";
 import { AnswerFrames } from "../answer-frames.ts";
-import { type AnswerIdentity, type CompletionShape, chatShape, textShape } from "../completion-shape.ts";
+import { ChatShape } from "../chat-shape.ts";
+import type { AnswerIdentity, CompletionShape } from "../completion-shape.ts";
 import type { AppContext, AppEnv } from "../context.ts";
 import { readBody } from "../read-json.ts";
 import { respondJson } from "../respond-json.ts";
 import { respondStream } from "../respond-stream.ts";
+import { TextShape } from "../text-shape.ts";
 import { chatToGeneration, completionToGeneration } from "../to-generation.ts";
 
 export interface CompletionDeps {
@@ -30,12 +33,12 @@ export function completionRoutes(deps: CompletionDeps): Hono<AppEnv> {
     .post("/v1/chat/completions", async (c) => {
       const body = await readBody(c, chatRequest, limits.body_bytes);
       refuseUnsupported(body);
-      return answer(c, deps, body, chatToGeneration(body, deps.random), chatShape);
+      return answer(c, deps, body, chatToGeneration(body, deps.random), (id) => new ChatShape(id));
     })
     .post("/v1/completions", async (c) => {
       const body = await readBody(c, completionRequest, limits.body_bytes);
       refuseUnsupported(body);
-      return answer(c, deps, body, completionToGeneration(body, deps.random), textShape);
+      return answer(c, deps, body, completionToGeneration(body, deps.random), (id) => new TextShape(id));
     });
 }
 
@@ -43,7 +46,7 @@ export function completionRoutes(deps: CompletionDeps): Hono<AppEnv> {
 function answer(
   c: AppContext,
   deps: CompletionDeps,
-  body: Pick<ChatRequest, "stream" | "stream_options">,
+  body: Pick<ChatRequest, "stream" | "stream_options" | "n">,
   request: GenerationRequest,
   toShape: (answer: AnswerIdentity) => CompletionShape,
 ): Promise<Response> {
@@ -52,12 +55,15 @@ function answer(
   if (client.aborted) cancel.abort();
   client.addEventListener("abort", () => cancel.abort(), { once: true });
 
-  const run = deps.dispatcher.start(request, cancel.signal);
+  const choices = body.n ?? 1;
+  const start = (one: GenerationRequest) => deps.dispatcher.start(one, cancel.signal);
+  const run = startChoices(start, request, choices);
   const { generation_id } = run;
   const created = Math.floor(deps.clock.wallMs() / 1000);
   const include_usage = body.stream === true && body.stream_options?.include_usage === true;
-  const shape = toShape({ generation_id, model: request.model_id, created, include_usage });
-  if (body.stream !== true) return respondJson(run, shape);
-  const frames = new AnswerFrames(generation_id, shape, include_usage);
+  const logprobs = request.sampling.top_logprobs !== undefined;
+  const shape = toShape({ generation_id, model: request.model_id, created, include_usage, logprobs });
+  if (body.stream !== true) return respondJson(run, shape, choices);
+  const frames = new AnswerFrames({ generation_id, shape, include_usage, choices });
   return respondStream(deps, { run, frames, cancel, request_id: c.get("request_id") });
 }

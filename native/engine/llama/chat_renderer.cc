@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "chat.h"
+#include "engine/llama/chat_request.h"
+#include "engine/llama/template_chat.h"
 #include "engine/messages.h"
 
 namespace sllm::llama {
@@ -41,6 +43,19 @@ Status ChatRenderer::render(std::string_view messages, std::string *out) {
         *out = common_chat_templates_apply(templates_.get(), inputs).prompt;
     } catch (const std::exception &error) {
         return {Code::invalid_argument, std::string("the chat template refuses the messages: ") + error.what()};
+    }
+    return {};
+}
+
+Status ChatRenderer::open(std::string_view request, std::unique_ptr<Chat> *out) {
+    common_chat_templates_inputs inputs;
+    if (Status s = read_chat_request(request, &inputs); !s.ok()) return s;
+    const std::lock_guard lock(mutex_);
+    if (Status s = prepare(); !s.ok()) return s;
+    try {
+        *out = std::make_unique<TemplateChat>(inputs, common_chat_templates_apply(templates_.get(), inputs));
+    } catch (const std::exception &error) {
+        return {Code::invalid_argument, std::string("the chat template refuses the conversation: ") + error.what()};
     }
     return {};
 }

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "core/status.h"
+#include "engine/chat.h"
 #include "llama.h"
 
 struct common_chat_templates;
@@ -21,6 +22,8 @@ public:
     // See sllm_engine_render_chat. A model without a template is refused: a made-up format would give text, but not
     // the answers the model was trained for. The template is compiled at the first call. [any]
     Status render(std::string_view messages, std::string *out);
+    // See sllm_chat_open. [any]
+    Status open(std::string_view request, std::unique_ptr<Chat> *out);
 
 private:
     Status prepare();

@@ -10,6 +10,7 @@
 #include "common.h"
 #include "core/limits.h"
 #include "engine/llama/log.h"
+#include "json-schema-to-grammar.h"
 
 namespace sllm::llama {
 
@@ -23,6 +24,11 @@ Status unreadable(const std::string &what) { return {Code::invalid_argument, "co
 std::int32_t single_token(const llama_vocab *vocab, const std::string &text) {
     const std::vector<llama_token> tokens = common_tokenize(vocab, text, false, true);
     return tokens.size() == 1 ? tokens[0] : -1;
+}
+
+std::string grammar_of(const Json &json) {
+    if (!json.contains("json_schema")) return json.value("grammar", "");
+    return json_schema_to_grammar(common_json::parse(json["json_schema"].dump()));
 }
 
 struct Triggers {
@@ -67,7 +73,7 @@ Status Constraint::create(const llama_vocab *vocab, std::string_view text, std::
         for (const std::string shown : json.value("shown", Json::array())) {
             if (const std::int32_t token = single_token(vocab, shown); token >= 0) constraint->shown_.insert(token);
         }
-        const std::string grammar = json.value("grammar", "");
+        const std::string grammar = grammar_of(json);
         constraint->lazy_ = json.value("lazy", false);
         if (!grammar.empty()) {
             Triggers triggers;

@@ -171,6 +171,10 @@ Status LlamaBackend::render_chat(std::string_view messages, std::string *out) co
     return chat_->render(messages, out);
 }
 
+Status LlamaBackend::open_chat(std::string_view request, std::unique_ptr<Chat> *out) const {
+    return chat_->open(request, out);
+}
+
 Status LlamaBackend::begin(std::uint32_t slot, const SamplingParams &sampling, const TokenHistory &history) {
     return Sampler::create(vocab_, sampling, history, &samplers_[slot]);
 }

@@ -25,6 +25,7 @@ public:
     Status tokenize(std::string_view text, bool add_special, bool parse_special,
                     std::vector<std::int32_t> *out) const override;
     Status render_chat(std::string_view messages, std::string *out) const override;
+    Status open_chat(std::string_view request, std::unique_ptr<Chat> *out) const override;
     void interrupt() override { interrupted_ = true; }
 
     Status attach(const std::string &weights_path) override;

@@ -283,6 +283,34 @@ SLLM_API sllm_status sllm_engine_device_memory(sllm_engine *engine, char *out, u
 SLLM_API sllm_status sllm_engine_render_chat(sllm_engine *engine, const char *messages, uint64_t messages_bytes,
                                              char *out, uint64_t cap, uint64_t *needed);
 
+/* One conversation: its prompt, what its answer must look like, and the reading of the answer. Since 1.2. */
+typedef struct sllm_chat sllm_chat;
+
+/* Renders a conversation with the model's own chat template, ready for an answer. request: JSON object {"messages":
+ * [{"role", "content": text or null, "reasoning_content"?, "tool_calls"?: [{"id", "name", "arguments": JSON text}],
+ * "tool_call_id"?, "name"?}], "tools"?: [{"name", "description"?, "parameters": JSON schema}], "tool_choice"?: "auto",
+ * "required" or "none", "parallel_tool_calls"?: false, "json_schema"?: what the answer's content must be,
+ * "template_arguments"?: variables of the template}. Close it before the engine is destroyed. Since 1.2.
+ * Errors: INVALID_ARGUMENT (text says what the template refused, or why a schema cannot become a grammar). [any] */
+SLLM_API sllm_status sllm_chat_open(sllm_engine *engine, const char *request, uint64_t request_bytes, sllm_chat **out);
+
+/* Frees the conversation. Since 1.2. [serial] */
+SLLM_API void sllm_chat_close(sllm_chat *chat);
+
+/* What to ask the engine for, as JSON: {"prompt": text, "constraint": that of sllm_request or null, "stops": further
+ * stop strings, "plain": true when the answer's text is the message's content, so that it need not be fed}. Since 1.2.
+ * Errors: BUFFER_TOO_SMALL. [serial] */
+SLLM_API sllm_status sllm_chat_describe(sllm_chat *chat, char *out, uint64_t cap, uint64_t *needed);
+
+/* More of the answer's text, in order; last: nothing follows. Text of an earlier run that this one goes on from is fed
+ * first. Since 1.2. Errors: INVALID_ARGUMENT beyond 16 MiB. [serial] */
+SLLM_API sllm_status sllm_chat_feed(sllm_chat *chat, const char *text, uint64_t text_bytes, uint8_t last);
+
+/* What the message has gained since the last take, as JSON: {"content"?, "reasoning_content"?, "tool_calls"?:
+ * [{"index", "name"? (once, whole), "arguments"? (more of its JSON text)}]}. Since 1.2. Errors: BUFFER_TOO_SMALL.
+ * [serial] */
+SLLM_API sllm_status sllm_chat_take(sllm_chat *chat, char *out, uint64_t cap, uint64_t *needed);
+
 /* Tokens of a text. add_special: begin-of-text and the like as the model wants; parse_special: read control tokens that
  * stand in the text. *n is the count, also with BUFFER_TOO_SMALL. [any] */
 SLLM_API sllm_status sllm_engine_tokenize(sllm_engine *engine, const char *text, uint64_t text_bytes,
@@ -325,10 +353,11 @@ typedef struct sllm_request {
     uint32_t logprobs;       /* 0: none; 1 + n: log-probabilities of each token and of the n likeliest, n up to 20 */
     const sllm_logit_bias *logit_bias;
     uint64_t n_logit_bias;   /* 1024 at most */
-    /* What the answer must look like, as JSON; NULL: anything. {"grammar": GBNF text with the rule "root",
-     * "lazy": true when it applies only from a trigger on, "triggers": [{"type": "word" or "pattern", "value"}],
-     * "prefill": text at the prompt's end that the grammar describes too, "shown": control tokens that are part of the
-     * answer's text}; all but the grammar may be left out. Not together with ignore_eos. */
+    /* What the answer must look like, as JSON; NULL: anything. {"grammar": GBNF text with the rule "root", or
+     * "json_schema": a schema that becomes one; "lazy": true when it applies only from a trigger on, "triggers":
+     * [{"type": "word" or "pattern", "value"}], "prefill": text at the prompt's end that the grammar describes too,
+     * "shown": control tokens that are part of the answer's text}; one of the first two is enough. Not together with
+     * ignore_eos. */
     const char *constraint;
     uint64_t constraint_bytes;
 } sllm_request;
