@@ -6,6 +6,8 @@ export interface UsageView {
   readonly now_ms: number;
   /** How long an instance stays parked; 0: none is parked. */
   readonly park_ms: number;
+  /** Whether an instance's device can give its memory back without the process. */
+  canPark(instance: InstanceRow): boolean;
   inFlight(instance_id: InstanceId): number;
   lastUsedMs(instance_id: InstanceId): number;
 }
@@ -50,7 +52,7 @@ function whatToDo(
   }
   if (!isParked) {
     if (idle_ms < model.keep_alive_ms) return null;
-    return usage.park_ms > 0 ? { how: "park", reason: "idle" } : stop("idle");
+    return usage.park_ms > 0 && usage.canPark(instance) ? { how: "park", reason: "idle" } : stop("idle");
   }
   // It would come back with the settings it was started with.
   if (model.context_tokens !== instance.context_tokens || model.slots !== instance.slots) {

@@ -1,16 +1,19 @@
 /** Idle instances park before they end, on a clock moved by hand: what they book, how they come back, when they go. */
 import { expect, test } from "bun:test";
+import type { DeviceReport } from "../../schema/cluster/membership.ts";
 import { SllmError } from "../../schema/error.ts";
 import { parkedMemoryBytes } from "../../schema/memory.ts";
+import { cpuDevice } from "../../test/support/cluster-facts.ts";
 import { GatewayScene } from "../../test/support/gateway-scene.ts";
 import { ManualClock } from "../../test/support/manual-clock.ts";
 
 /** A running gateway with one model whose instance is ready. */
-async function parkingScene(keep_alive_ms = 5_000, park_ms = 10_000) {
+async function parkingScene(device: Partial<DeviceReport> = {}) {
+  const [keep_alive_ms, park_ms] = [5_000, 10_000];
   const clock = new ManualClock();
   const scene = new GatewayScene({ clock, config: { park_ms } });
   const model = await scene.deploy({ settings: { slots: 4, keep_alive_ms } });
-  const worker = await scene.register([model]);
+  const worker = await scene.register([model], { devices: [{ ...cpuDevice(2 ** 40), ...device }] });
   await scene.gateway.start();
   await (await scene.chat(model.id)).text();
   const one = async () => (await scene.store.snapshot()).instances[0];
@@ -143,4 +146,12 @@ test("a parked instance of a deleted model ends, and one with older settings", a
   await changed.pass(2);
   expect(await changed.one()).toBeUndefined();
   await changed.scene.gateway.stop();
+});
+
+test("on a discrete device, which would keep the memory, an idle instance ends at once", async () => {
+  const { scene, one, pass } = await parkingScene({ device_id: "cuda0", kind: "cuda" });
+  await pass(7);
+  expect(await one()).toBeUndefined();
+  expect(scene.workers.parks).toEqual([]);
+  await scene.gateway.stop();
 });

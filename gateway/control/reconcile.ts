@@ -1,4 +1,5 @@
 /** The loop that brings the cluster to what it should be: leases, idle instances, deletions, loads without a follower. */
+import type { InstanceRow } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import type { Fleet } from "../placement/fleet.ts";
@@ -108,6 +109,11 @@ export class ReconcileLoop {
     const usage = {
       now_ms: clock.wallMs(),
       park_ms,
+      // A discrete device keeps the memory of a model as long as its process lives.
+      canPark: ({ worker_id, device_id }: InstanceRow) =>
+        fleet.snapshot.devices.some(
+          (d) => d.worker_id === worker_id && d.device_id === device_id && d.kind === "cpu",
+        ),
       inFlight: (instance_id: string) => fleet.inFlight(instance_id),
       lastUsedMs: (instance_id: string) => fleet.lastUsedMs(instance_id),
     };

@@ -48,6 +48,8 @@ describe("the list of models", () => {
     [["failed", "ready"], "ready"],
     [["draining", "loading"], "loading"],
     [["failed"], "failed"],
+    [["failed", "parked"], "parked"],
+    [["parked", "loading"], "loading"],
   ])("with instances that are %p a model is %p", (states, word) => {
     expect(formatModels([model(states)])).toContain(` ${word} `);
   });
