@@ -3,6 +3,7 @@
  * loaders on the same model, and step by step (ablation). README.md beside this file says how to read it.
  *
  *   npm run bench -- load [--json] [--quick] [--pairs <n>] [--minutes <n>] [--case <name>]... [--only pairs|ablation]
+ *                           [--ceiling <method>,<block_bytes>,<in_flight>]
  *   npm run bench -- load [--json] --from <raw results>...
  */
 import { loadavg } from "node:os";
@@ -15,7 +16,7 @@ import { type Case, caseNames, prepareCase } from "./load/cases.ts";
 import { askFio } from "./load/fio.ts";
 import { goalsOf } from "./load/goals.ts";
 import { measureAblation, measureCase, type Run } from "./load/measure.ts";
-import { type Ceiling, ceilingSweep, evict, vocabularyMs } from "./load/programs.ts";
+import { type Ceiling, type CeilingSetting, ceilingSweep, evict, vocabularyMs } from "./load/programs.ts";
 import { type AblationRun, openResults, type RawRuns, readResults } from "./load/raw-runs.ts";
 import { ablationText, caseText, goalsText } from "./load/report-text.ts";
 import { machine } from "./machine.ts";
@@ -29,6 +30,8 @@ const { values } = parseArgs({
     minutes: { type: "string", default: "17" },
     case: { type: "string", multiple: true },
     only: { type: "string" },
+    // As an earlier run has found it, to spare the search.
+    ceiling: { type: "string" },
     from: { type: "string", multiple: true },
   },
 });
@@ -78,6 +81,10 @@ async function measureAll(cases: readonly Case[]): Promise<RawRuns & { readonly 
 function chooseCeiling(cases: readonly Case[], record: (kind: "ceiling" | "fio", line: object) => void) {
   const [smallest] = cases.toSorted((a, b) => a.manifest.weights.bytes - b.manifest.weights.bytes);
   if (smallest === undefined) throw new Error("no case");
+  if (values.ceiling !== undefined) {
+    const ceiling = ceilingSetting(values.ceiling);
+    return { ceiling, facts: { ceiling_setting: ceiling, fio: null } };
+  }
   evict(smallest.weights, smallest.manifest.weights.bytes);
   const sweep = ceilingSweep(smallest.weights);
   for (const found of sweep) record("ceiling", found);
@@ -90,6 +97,17 @@ function chooseCeiling(cases: readonly Case[], record: (kind: "ceiling" | "fio",
     say(`fio: ${fio.gbps.toFixed(2)} GB/s, ${fio.to_ceiling.toFixed(2)} of the ceiling`);
   }
   return { ceiling, facts: { ceiling_setting: { method, block_bytes, in_flight }, fio } };
+}
+
+function ceilingSetting(text: string): CeilingSetting {
+  const [, method, block, in_flight] = /^(threads|io_uring),(\d+),(\d+)$/.exec(text) ?? [];
+  if (method === undefined)
+    throw new RangeError("--ceiling: threads or io_uring, bytes of a block, requests");
+  return {
+    method: method === "threads" ? "threads" : "io_uring",
+    block_bytes: Number(block),
+    in_flight: Number(in_flight),
+  };
 }
 
 const names = values.case ?? caseNames.filter((name) => !values.quick || name !== "random-4gb");
