@@ -8,7 +8,7 @@ import { type ClusterMemory, OurCluster } from "./our-cluster.ts";
 
 /** Milliseconds to the first token, per round. */
 export interface Round {
-  readonly ours: Times;
+  readonly ours: OurTimes;
   /** Null where llama-server was not built. */
   readonly router: Times | null;
   /** One reading of the weights by the disk alone. */
@@ -22,6 +22,11 @@ export interface Times {
   readonly host: number;
   /** The model runs and is idle. */
   readonly warm: number;
+}
+
+export interface OurTimes extends Times {
+  /** The instance is parked, and the host tier holds the weights. */
+  readonly parked: number;
 }
 
 export interface Measured {
@@ -44,22 +49,27 @@ const ceilingSetting: CeilingSetting = { method: "threads", block_bytes: 16 << 2
 export async function measureModel(it: Case, options: MeasureOptions): Promise<Measured> {
   const { threads, context_tokens } = options;
   await using parts = new AsyncDisposableStack();
-  const started = async (host_cache_bytes: number) => {
-    const cluster = await OurCluster.start(it, { host_cache_bytes, threads, context_tokens });
+  const started = async (host_cache_bytes: number, parks: boolean) => {
+    const cluster = await OurCluster.start(it, { host_cache_bytes, parks, threads, context_tokens });
     parts.defer(() => cluster.close());
     return cluster;
   };
-  const cold = await started(0);
-  const hosted = await started(it.manifest.weights.bytes * 2);
+  const host_cache_bytes = it.manifest.weights.bytes + 2 ** 26;
+  const clusters: Clusters = {
+    cold: await started(0, false),
+    hosted: await started(host_cache_bytes, false),
+    parking: await started(host_cache_bytes, true),
+  };
   const router = await startRouter(it, options);
   if (router !== null) parts.defer(() => router.close());
 
-  const memory = await hosted.memoryOfStart();
-  // Both have run the model once: it is likely to come back.
-  await cold.coldThenWarm();
+  const memory = await clusters.hosted.memoryOfStart();
+  // All have run the model once: it is likely to come back.
+  await clusters.cold.coldThenWarm();
+  await clusters.parking.coldThenWarm();
   const rounds: Round[] = [];
   for (let i = 0; i < options.rounds; i++) {
-    const round = await oneRound(it, cold, hosted, router);
+    const round = await oneRound(it, clusters, router);
     options.record({ model: it.name, ...round });
     rounds.push(round);
   }
@@ -71,19 +81,25 @@ async function startRouter(it: Case, { router, threads, context_tokens }: Measur
   return LlamaRouter.start({ program: router, models: { [it.name]: it.gguf }, threads, context_tokens });
 }
 
-async function oneRound(
-  it: Case,
-  cold: OurCluster,
-  hosted: OurCluster,
-  router: LlamaRouter | null,
-): Promise<Round> {
-  await cold.atRest(true);
+interface Clusters {
+  /** Without a host tier. */
+  readonly cold: OurCluster;
+  /** Ends idle instances and keeps their weights. */
+  readonly hosted: OurCluster;
+  /** Parks idle instances. */
+  readonly parking: OurCluster;
+}
+
+async function oneRound(it: Case, clusters: Clusters, router: LlamaRouter | null): Promise<Round> {
+  await clusters.cold.atRest();
   const { ms } = coldCeiling(it);
-  const { cold: disk } = await cold.coldThenWarm();
+  const { cold: disk } = await clusters.cold.coldThenWarm();
   const peer = router === null ? null : await routerTimes(it, router);
-  await hosted.atRest(true);
-  const { cold: host, warm } = await hosted.coldThenWarm();
-  return { ours: { disk, host, warm }, router: peer, ceiling_ms: ms };
+  await clusters.hosted.atRest();
+  const { cold: host } = await clusters.hosted.coldThenWarm();
+  await clusters.parking.atRest();
+  const { cold: parked, warm } = await clusters.parking.coldThenWarm();
+  return { ours: { disk, host, parked, warm }, router: peer, ceiling_ms: ms };
 }
 
 function coldCeiling(it: Case): Ceiling {

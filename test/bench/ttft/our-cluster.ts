@@ -1,6 +1,7 @@
 /** One worker and its gateway for starts of one kind, brought back to where such a start begins before each of them. */
 import { readFileSync } from "node:fs";
 import type { ModelSettings } from "../../../schema/api/admin.ts";
+import type { WorkerStatus } from "../../../schema/cluster/status.ts";
 import { TestCluster } from "../../support/cluster.ts";
 import { eventually } from "../../support/eventually.ts";
 import type { Case } from "../load/cases.ts";
@@ -10,6 +11,8 @@ import { ttftMs } from "./first-event.ts";
 export interface OurClusterOptions {
   /** Of host copies whose instances have ended; 0: every start is from disk. */
   readonly host_cache_bytes: number;
+  /** Idle instances are parked instead of ended. */
+  readonly parks: boolean;
   readonly threads: number;
   readonly context_tokens: number;
 }
@@ -27,10 +30,12 @@ export interface ClusterMemory {
 export class OurCluster {
   readonly #cluster: TestCluster;
   readonly #model: string;
+  readonly #parks: boolean;
 
-  private constructor(cluster: TestCluster, model: string) {
+  private constructor(cluster: TestCluster, model: string, parks: boolean) {
     this.#cluster = cluster;
     this.#model = model;
+    this.#parks = parks;
   }
 
   /** Resolves when the model can be asked for and the arena has been faulted in. */
@@ -39,15 +44,14 @@ export class OurCluster {
     const prefault_bytes = it.manifest.weights.bytes + 2 ** 26;
     const cluster = await TestCluster.start({
       checkpoints: it.store,
-      // Every start counts here, no return of a parked instance.
-      gateway: { SLLM_GATEWAY_PARK_MS: "0" },
+      gateway: { SLLM_GATEWAY_PARK_MS: options.parks ? "600000" : "0" },
       worker: {
         SLLM_WORKER_THREADS: String(options.threads),
         SLLM_WORKER_HOST_CACHE_BYTES: String(options.host_cache_bytes),
         SLLM_WORKER_PREFAULT_BYTES: String(prefault_bytes),
       },
     });
-    const own = new OurCluster(cluster, it.name);
+    const own = new OurCluster(cluster, it.name, options.parks);
     try {
       const settings: Partial<ModelSettings> = { slots: 1, context_tokens: options.context_tokens };
       await cluster.deployCheckpoint(it.name, it, { ...settings, keep_alive_ms: keepAliveMs });
@@ -60,20 +64,22 @@ export class OurCluster {
     return own;
   }
 
-  /**
-   * No instance of the model, and a worker at rest: its reserve of engine processes is full again, which takes seconds
-   * after a load. `hasSkeleton`: one of them has built the model, which it does once the model has been used.
-   */
-  async atRest(hasSkeleton: boolean): Promise<void> {
+  /** The model is parked where the cluster parks, else gone and its process followed by another that has built it. */
+  async atRest(): Promise<void> {
     const cluster = this.#cluster;
-    await eventually("the instance is gone", async () => {
-      const { instances, standby_engines, standby_skeletons } = await cluster.workerStatus();
-      const isFull = standby_engines > 0 && (!hasSkeleton || standby_skeletons > 0);
-      return isFull && instances.every(({ pid }) => pid === null);
-    });
-    await eventually("its row has ended", async () =>
-      (await cluster.adminInstances()).every(({ state }) => state === "gone"),
+    const end = this.#parks ? "parked" : "gone";
+    await eventually(`the instance is ${end}`, async () =>
+      (await cluster.adminInstances()).every(({ state }) => state === end),
     );
+    if (!this.#parks) await this.#reserveIsFull(({ standby_skeletons }) => standby_skeletons > 0);
+  }
+
+  /** Its reserve of engine processes is full, which takes a worker some seconds after a load. */
+  async #reserveIsFull(also: (status: WorkerStatus) => boolean = () => true): Promise<void> {
+    await eventually("the reserve is full", async () => {
+      const status = await this.#cluster.workerStatus();
+      return status.standby_engines > 0 && status.instances.every(({ pid }) => pid === null) && also(status);
+    });
   }
 
   /** A first request, and at once another one while the instance is there. */
@@ -84,7 +90,7 @@ export class OurCluster {
 
   /** Growth from a worker at rest to one that has just answered, over the worker and the process that became engine. */
   async memoryOfStart(): Promise<{ readonly before: ClusterMemory; readonly after: ClusterMemory }> {
-    await this.atRest(false);
+    await this.#reserveIsFull();
     const pids = this.#workerPids();
     const before = memoryOf(pids);
     await this.coldThenWarm();
