@@ -2,7 +2,8 @@
  * Loading speed and memory: our starts from disk and from host memory against the disk's own ceiling, against other
  * loaders on the same model, and step by step (ablation). README.md beside this file says how to read it.
  *
- *   npm run bench -- load [--json] [--quick] [--pairs <n>] [--minutes <n>] [--case <name>]... [--only pairs|ablation]
+ *   npm run bench -- load [--json] [--quick] [--pairs <n>] [--minutes <n>] [--case <name>]...
+ *                           [--peer <name>]... [--only pairs|ablation]
  *                           [--ceiling <method>,<block_bytes>,<in_flight>]
  *   npm run bench -- load [--json] --from <raw results>...
  */
@@ -11,7 +12,7 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { repositoryRoot } from "../support/processes.ts";
 import { reportAblation } from "./load/ablation-report.ts";
-import { reportCase, rowsOfCase } from "./load/case-report.ts";
+import { knownPeers, reportCase, rowsOfCase } from "./load/case-report.ts";
 import { type Case, caseNames, prepareCase } from "./load/cases.ts";
 import { askFio } from "./load/fio.ts";
 import { goalsOf } from "./load/goals.ts";
@@ -29,6 +30,7 @@ const { values } = parseArgs({
     // A run ends within 20 minutes; no repetition begins later than this.
     minutes: { type: "string", default: "17" },
     case: { type: "string", multiple: true },
+    peer: { type: "string", multiple: true, default: [...knownPeers] },
     only: { type: "string" },
     // As an earlier run has found it, to spare the search.
     ceiling: { type: "string" },
@@ -41,6 +43,8 @@ const mostMinutes = Number(values.minutes);
 if (!(mostMinutes > 0 && mostMinutes <= 1000)) throw new RangeError("--minutes: up to 1000");
 if (![undefined, "pairs", "ablation"].includes(values.only))
   throw new RangeError("--only: pairs or ablation");
+const unknown = values.peer.find((name) => !knownPeers.some((known) => known === name));
+if (unknown !== undefined) throw new RangeError(`--peer: one of ${knownPeers.join(", ")}`);
 const say = (text: string) => (values.json ? process.stderr.write(`${text}\n`) : console.log(text));
 const started = performance.now();
 
@@ -61,7 +65,7 @@ async function measureAll(cases: readonly Case[]): Promise<RawRuns & { readonly 
     const until_ms = performance.now() + left * share;
     if (values.only !== "ablation") {
       const record = (run: object) => results.record("run", run);
-      runs.push(...(await measureCase(it, { pairs, ceiling, until_ms, record, say })));
+      runs.push(...(await measureCase(it, { pairs, peers: values.peer, ceiling, until_ms, record, say })));
     }
     if (values.only !== "pairs") {
       measureAblation(it, Math.max(1, Math.floor(pairs / 3)), until_ms, (outcome) => {

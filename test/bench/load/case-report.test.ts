@@ -6,7 +6,7 @@ import type { StartOutcome, StartState } from "./engine-process.ts";
 import { goalsOf } from "./goals.ts";
 import type { Run } from "./measure.ts";
 import { type AblationOutcome, ablationSteps } from "./programs.ts";
-import { wholeRepetitions } from "./raw-runs.ts";
+import { countedOn } from "./raw-runs.ts";
 
 const bytes = 4e9;
 const facts = { tensors: 165, vocabulary_ms: 40 };
@@ -140,12 +140,18 @@ describe("several raw results as one", () => {
   ];
 
   test("count repetitions on", () => {
-    expect(wholeRepetitions([whole, whole]).map(({ repetition }) => repetition)).toEqual([0, 0, 1, 1]);
+    expect(countedOn([whole, whole]).map(({ repetition }) => repetition)).toEqual([0, 0, 1, 1]);
   });
 
-  test("leave out a repetition that was cut off", () => {
+  test("keep what a cut repetition has of ours, and nothing that has no start of ours beside it", () => {
     const cut = [ours({ repetition: 1, ready_ms: 3, ceiling_ms: 1 })];
-    expect(wholeRepetitions([[...whole, ...cut], whole])).toHaveLength(4);
+    const alone = [peer("mmap", { repetition: 2, ready_ms: 3, ceiling_ms: 1 })];
+    const kept = countedOn([[...whole, ...cut, ...alone], whole]);
+    expect(kept.map(({ subject, repetition }) => `${subject} ${repetition}`)).toEqual([
+      ...["ours 0", "mmap 0", "ours 1"],
+      ...["ours 2", "mmap 2"],
+    ]);
+    expect(diskReport(kept).times_as_fast).toEqual({ mmap: 2 });
   });
 });
 

@@ -60,8 +60,8 @@ export interface CaseReport extends Rows {
   readonly vocabulary_ms: number;
 }
 
-/** Peers that the report names even where they were not measured. */
-const knownPeers = ["mmap", "none", "dio", "safetensors"] as const;
+/** All peers; the report names them even where they were not measured. */
+export const knownPeers = ["mmap", "none", "dio", "safetensors"] as const;
 
 const bySubject = <T>(subjects: readonly string[], of: (subject: string) => T): Record<string, T> =>
   Object.fromEntries(subjects.map((subject) => [subject, of(subject)]));

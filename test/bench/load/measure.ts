@@ -49,6 +49,8 @@ export interface Run {
 
 export interface MeasureOptions {
   readonly pairs: number;
+  /** Which peers take part, where they can. */
+  readonly peers: readonly string[];
   readonly ceiling: CeilingSetting;
   /** Time (performance.now()) after which no further repetition begins. */
   readonly until_ms: number;
@@ -64,15 +66,18 @@ export async function measureCase(it: Case, options: MeasureOptions): Promise<Ru
     runs.push(whole);
     options.record(whole);
   };
-  const safetensors = safetensorsPeer(it, options.say);
+  const { peers } = options;
+  const safetensors = peers.includes("safetensors") ? safetensorsPeer(it, options.say) : null;
+  const modes = loadModes.filter((mode) => peers.includes(mode));
   for (let repetition = 0; repetition < options.pairs; repetition++) {
     if (repetition > 0 && performance.now() > options.until_ms) {
       options.say(`${it.name}: time is over after ${repetition} of ${options.pairs} repetitions`);
       break;
     }
     for (const run of await ours(it, options.ceiling)) put(repetition, run);
-    for (const mode of loadModes) put(repetition, fromDisk(it, mode, options.ceiling));
-    for (const mode of ["mmap", "none"] as const) put(repetition, fromCache(it, mode));
+    for (const mode of modes) put(repetition, fromDisk(it, mode, options.ceiling));
+    // O_DIRECT has nothing from the page cache.
+    for (const mode of modes.filter((mode) => mode !== "dio")) put(repetition, fromCache(it, mode));
     if (safetensors !== null) {
       for (const run of withSafetensors(safetensors, options.ceiling)) put(repetition, run);
     }
@@ -124,8 +129,8 @@ function fromDisk(it: Case, mode: LoadMode, setting: CeilingSetting): Measured {
 
 /** What a peer has instead of a host tier: the page cache, filled by the load before. */
 function fromCache(it: Case, mode: LoadMode): Measured {
-  // The first one reads what the last cold load left out of the cache.
-  if (mode === "mmap") plain(it.gguf, mode);
+  // Reads what the last cold load left out of the cache.
+  plain(it.gguf, "mmap");
   return peerRun(it, mode, null, plain(it.gguf, mode));
 }
 

@@ -36,7 +36,7 @@ export interface RawRuns {
   readonly ablations: readonly AblationRun[];
 }
 
-/** All of several files, in their order; see `wholeRepetitions`. */
+/** All of several files, in their order; see `countedOn`. */
 export function readResults(files: readonly string[]): RawRuns {
   const parts = files.map((file) => {
     const lines = readFileSync(file, "utf8")
@@ -49,32 +49,27 @@ export function readResults(files: readonly string[]): RawRuns {
     };
   });
   return {
-    runs: wholeRepetitions(parts.map(({ runs }) => runs)),
+    runs: countedOn(parts.map(({ runs }) => runs)),
     ablations: parts.flatMap(({ ablations }) => ablations),
   };
 }
 
 /**
- * The runs of several measurements as those of one: repetitions are counted on, and those that were cut off, which lack
- * a subject that others of the case have, are left out.
+ * The runs of several measurements as those of one, their repetitions counted on. Peers that a repetition lacks, because
+ * it was cut off or they were not asked for, do no harm; without a start of ours it is left out.
  */
-export function wholeRepetitions(parts: readonly (readonly Run[])[]): Run[] {
-  const repetitions = parts.flatMap((runs) => {
-    const keys = [...new Set(runs.map(keyOf))];
-    return keys.map((key) => runs.filter((run) => keyOf(run) === key));
-  });
-  const most = new Map<string, number>();
-  for (const [first, ...rest] of repetitions) {
-    if (first) most.set(first.case, Math.max(most.get(first.case) ?? 0, rest.length + 1));
-  }
+export function countedOn(parts: readonly (readonly Run[])[]): Run[] {
   const counted = new Map<string, number>();
-  return repetitions.flatMap((runs) => {
-    const name = runs[0]?.case ?? "";
-    if (runs.length < (most.get(name) ?? 0)) return [];
-    const repetition = counted.get(name) ?? 0;
-    counted.set(name, repetition + 1);
-    return runs.map((run) => ({ ...run, repetition }));
-  });
+  return parts.flatMap((runs) =>
+    [...new Set(runs.map(keyOf))].flatMap((key) => {
+      const ofOne = runs.filter((run) => keyOf(run) === key);
+      const name = ofOne[0]?.case ?? "";
+      if (!ofOne.some(({ subject }) => subject === "ours")) return [];
+      const repetition = counted.get(name) ?? 0;
+      counted.set(name, repetition + 1);
+      return ofOne.map((run) => ({ ...run, repetition }));
+    }),
+  );
 }
 
 function keyOf(run: Run): string {
