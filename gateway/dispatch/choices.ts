@@ -9,23 +9,30 @@ export function seedOfChoice(seed: string, choice: number): string {
   return BigInt.asUintN(64, BigInt(seed) + BigInt(choice) * seedStep).toString();
 }
 
+export type StartGeneration = (request: GenerationRequest, signal: AbortSignal) => GenerationRun;
+
 /**
  * Starts `n` generations. The run has the first one's id, its updates are those of all in the order they come, texts and
- * ends with their choice. The first failure ends it, as does its reader: the others are cancelled.
+ * ends with their choice. The first failure ends it, as do its reader and the signal: the others are cancelled.
  */
 export function startChoices(
-  start: (request: GenerationRequest) => GenerationRun,
+  start: StartGeneration,
   request: GenerationRequest,
   n: number,
+  signal: AbortSignal,
 ): GenerationRun {
-  const first = start(request);
-  if (n === 1) return first;
-  const runs = [first];
-  for (let choice = 1; choice < n; choice++) {
+  if (n === 1) return start(request, signal);
+  const cancel = new AbortController();
+  const runs = Array.from({ length: n }, (_, choice) => {
     const seed = seedOfChoice(request.sampling.seed, choice);
-    runs.push(start({ ...request, sampling: { ...request.sampling, seed } }));
-  }
-  return { generation_id: first.generation_id, updates: mergeUpdates(runs) };
+    return start(
+      { ...request, sampling: { ...request.sampling, seed } },
+      AbortSignal.any([signal, cancel.signal]),
+    );
+  });
+  const [first] = runs;
+  if (first === undefined) throw new RangeError("there is no choice");
+  return { generation_id: first.generation_id, updates: mergeUpdates(runs, cancel) };
 }
 
 interface Arrival {
@@ -33,7 +40,10 @@ interface Arrival {
   readonly result: IteratorResult<GenerationUpdate, void>;
 }
 
-async function* mergeUpdates(runs: readonly GenerationRun[]): AsyncGenerator<GenerationUpdate, void> {
+async function* mergeUpdates(
+  runs: readonly GenerationRun[],
+  cancel: AbortController,
+): AsyncGenerator<GenerationUpdate, void> {
   const pending = new Map<number, Promise<Arrival>>();
   const ask = (choice: number, run: GenerationRun) =>
     pending.set(
@@ -53,6 +63,8 @@ async function* mergeUpdates(runs: readonly GenerationRun[]): AsyncGenerator<Gen
       yield update.type === "text" || update.type === "done" ? { ...update, choice } : update;
     }
   } finally {
+    // Those that wait for their worker hear of it by the signal: a return alone would wait with them.
+    cancel.abort();
     // What is under way fails or ends with its run; nobody waits for it any more.
     for (const next of pending.values()) next.catch(() => undefined);
     await Promise.all(runs.map((run) => run.updates.return()));

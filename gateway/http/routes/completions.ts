@@ -7,7 +7,7 @@ import {
   refuseUnsupported,
 } from "../../../schema/api/chat.ts";
 import { limits } from "../../../schema/limits.ts";
-import { startChoices } from "../../dispatch/choices.ts";
+import { type StartGeneration, startChoices } from "../../dispatch/choices.ts";
 import type { Dispatcher } from "../../dispatch/dispatcher.ts";
 import type { GenerationRequest } from "../../dispatch/updates.ts";
 import type { Clock, Log, Random } from "../../ports.ts";
@@ -56,8 +56,8 @@ function answer(
   client.addEventListener("abort", () => cancel.abort(), { once: true });
 
   const choices = body.n ?? 1;
-  const start = (one: GenerationRequest) => deps.dispatcher.start(one, cancel.signal);
-  const run = startChoices(start, request, choices);
+  const start: StartGeneration = (one, signal) => deps.dispatcher.start(one, signal);
+  const run = startChoices(start, request, choices, cancel.signal);
   const { generation_id } = run;
   const created = Math.floor(deps.clock.wallMs() / 1000);
   const include_usage = body.stream === true && body.stream_options?.include_usage === true;
