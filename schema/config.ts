@@ -100,6 +100,13 @@ export const workerConfig = z.strictObject({
       "Memory for weights made ready from the start, so that loads need not wait for it; the smaller of an eighth " +
         "of memory_bytes and 2 GiB if left out, 0 for none.",
     ),
+  huge_pages: z
+    .enum(["auto", "off"])
+    .default("auto")
+    .describe(
+      "Whether weights lie in huge pages where the kernel makes them: 'auto' or 'off'. They let the disk write in " +
+        "larger requests and engines map weights at once.",
+    ),
   threads: z.coerce
     .number()
     .int()

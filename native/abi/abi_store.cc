@@ -36,6 +36,8 @@ sllm_status sllm_store_create(const sllm_store_params *params, sllm_store **out)
         options.arena = {p.arena_bytes, p.prefault_bytes, p.huge_pages == 0};
         options.reads.method = static_cast<sllm::ReadMethod>(p.read_method);
         if (p.reader_threads > 0) options.reads.in_flight_bytes = p.reader_threads * options.reads.block_bytes;
+        options.probe = p.reader_threads == 0 && p.read_method == 0;
+        if (p.state_dir != nullptr) options.state_dir = p.state_dir;
         if (Status s = sllm::Store::create(options, sllm::Env::posix(), &store->impl); !s.ok()) return s;
         *out = store.release();
         return {};
@@ -138,6 +140,10 @@ sllm_status sllm_store_volume(sllm_store *store, const char *path, sllm_volume_s
         result.in_flight_bytes = status.settings.in_flight_bytes;
         result.queued_bytes = status.queued_bytes;
         result.queued_loads = status.queued_loads;
+        result.direct_io = status.settings.direct ? 1 : 0;
+        result.bytes_per_second = status.bytes_per_second;
+        result.registered_bytes = status.registered_bytes;
+        result.probed = status.probed ? 1 : 0;
         return write_result(result, out);
     });
 }

@@ -20,6 +20,8 @@ export interface NativeStoreParams {
   readonly prefault_bytes?: number;
   /** Whether to use huge pages where the system can; true if left out. */
   readonly huge_pages?: boolean;
+  /** Existing folder that keeps what was found out about volumes; nothing does if left out. */
+  readonly state_dir?: string;
 }
 
 export interface NativeArenaStatus {
@@ -46,6 +48,14 @@ export interface NativeVolumeStatus {
   /** Of loads in progress, not read yet. */
   readonly queued_bytes: number;
   readonly queued_loads: number;
+  /** Around the page cache, where the file system can. */
+  readonly direct_io: boolean;
+  /** As the probe or the last large load measured it; null: not yet. */
+  readonly bytes_per_second: number | null;
+  /** Of the arena, kept at hand for io_uring. */
+  readonly registered_bytes: number;
+  /** Whether a probe has found these settings. */
+  readonly probed: boolean;
 }
 
 /** When the stages of a load were reached, in milliseconds since its submission (0: not yet), and what they cost. */
@@ -192,6 +202,10 @@ export class NativeStore implements Disposable {
       in_flight_bytes: toSafeNumber(found.in_flight_bytes, "in_flight_bytes"),
       queued_bytes: toSafeNumber(found.queued_bytes, "queued_bytes"),
       queued_loads: found.queued_loads,
+      direct_io: found.direct_io !== 0,
+      bytes_per_second: found.bytes_per_second === 0 ? null : found.bytes_per_second,
+      registered_bytes: toSafeNumber(found.registered_bytes, "registered_bytes"),
+      probed: found.probed !== 0,
     };
   }
 

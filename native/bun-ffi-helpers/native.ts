@@ -81,13 +81,15 @@ export class NativeLibrary {
 
   /** sllm_store_create. The caller owns the store and disposes of it. */
   createStore(params: NativeStoreParams = {}): NativeStore {
-    const { reader_threads = 0, arena_bytes = 0, prefault_bytes = 0, huge_pages = true } = params;
+    const { reader_threads = 0, arena_bytes = 0, prefault_bytes = 0, huge_pages = true, state_dir } = params;
+    using memory = new CallMemory(this.binding);
     const encoded = storeParams.encode({
       reader_threads,
       arena_bytes: BigInt(arena_bytes),
       prefault_bytes: BigInt(prefault_bytes),
       huge_pages: huge_pages ? 0 : 1,
       read_method: 0,
+      state_dir: state_dir === undefined ? 0n : memory.cString(state_dir),
     });
     const out = new BigUint64Array(1);
     const status = this.binding.calls.sllm_store_create(encoded, out);

@@ -52,6 +52,7 @@ export const storeParams = struct("sllm_store_params", {
   prefault_bytes: "u64",
   huge_pages: "u32",
   read_method: "u32",
+  state_dir: "pointer",
 });
 
 export const arenaStatus = struct("sllm_arena_status", {
@@ -73,6 +74,10 @@ export const volumeStatus = struct("sllm_volume_status", {
   in_flight_bytes: "u64",
   queued_bytes: "u64",
   queued_loads: "u32",
+  direct_io: "u32",
+  bytes_per_second: "f64",
+  registered_bytes: "u64",
+  probed: "u32",
   reserved: "u32",
 });
 

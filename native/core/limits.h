@@ -43,6 +43,9 @@ inline constexpr std::size_t devices = 16;
 // Reads of one volume in flight whatever its settings: io_uring's queue, or the threads of the fallback.
 inline constexpr std::uint32_t reads_in_flight = 256;
 
+// Bytes of one volume in flight: more only wait inside the device.
+inline constexpr std::uint64_t in_flight_bytes = std::uint64_t{1} << 30;
+
 // Compute threads of an engine.
 inline constexpr std::uint32_t threads = 512;
 

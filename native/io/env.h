@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "io/read_queue.h"
 
@@ -28,7 +29,7 @@ public:
     // the method is missing or forbidden.
     virtual int make_read_queue(ReadMethod method, std::uint32_t depth, std::uint32_t buffers,
                                 std::unique_ptr<ReadQueue> *out);
-    // Number of the file system that a file lies on, the same as long as it is mounted.
+    // Number of the file system that a file lies on: the same as long as it is mounted, on most as long as it exists.
     virtual std::int64_t file_system_of(int fd);
     // Size in bytes of a regular file or of anonymous memory; -EISDIR and the like are up to open.
     virtual std::int64_t file_size(int fd);
@@ -61,6 +62,13 @@ public:
 
     // Milliseconds of a clock that never goes back.
     virtual double now_ms();
+
+    // Raises the soft limit of locked memory to the hard one: registered buffers count against it.
+    virtual void raise_memory_lock_limit();
+
+    // A small file as a whole, empty when it cannot be read; and in its place, at once or not at all.
+    virtual std::string read_text(const std::string &path);
+    virtual bool write_text(const std::string &path, const std::string &text);
 
     // Processor time of the calling thread in milliseconds.
     virtual double thread_cpu_ms();

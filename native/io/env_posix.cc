@@ -4,15 +4,20 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
+#include <cstring>
 #include <ctime>
 #include <fstream>
+#include <sstream>
 #include <thread>
 
 #include "io/env.h"
@@ -50,8 +55,15 @@ int Env::make_read_queue(ReadMethod method, std::uint32_t depth, std::uint32_t b
 }
 
 std::int64_t Env::file_system_of(int fd) {
+    struct statfs system {};
     struct stat facts {};
-    return ::fstat(fd, &facts) < 0 ? -errno : static_cast<std::int64_t>(facts.st_dev);
+    if (::fstatfs(fd, &system) < 0 || ::fstat(fd, &facts) < 0) return -errno;
+    std::uint64_t number = 0;
+    static_assert(sizeof system.f_fsid == sizeof number);
+    std::memcpy(&number, &system.f_fsid, sizeof number);
+    // Some file systems have no number of their own. The sign is for errors.
+    if (number == 0) number = facts.st_dev;
+    return static_cast<std::int64_t>(number & INT64_MAX);
 }
 
 std::int64_t Env::file_size(int fd) {
@@ -121,6 +133,30 @@ bool Env::process_exists(std::int32_t pid) { return ::kill(pid, 0) == 0 || errno
 double Env::now_ms() {
     const auto now = std::chrono::steady_clock::now().time_since_epoch();
     return std::chrono::duration<double, std::milli>(now).count();
+}
+
+void Env::raise_memory_lock_limit() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == limit.rlim_max) return;
+    limit.rlim_cur = limit.rlim_max;
+    // A process may always do this; were it refused, less is registered.
+    ::setrlimit(RLIMIT_MEMLOCK, &limit);
+}
+
+std::string Env::read_text(const std::string &path) {
+    std::ostringstream text;
+    text << std::ifstream(path).rdbuf();
+    return text.str();
+}
+
+bool Env::write_text(const std::string &path, const std::string &text) {
+    const std::string draft = path + "." + std::to_string(::getpid());
+    std::ofstream out(draft);
+    out << text;
+    out.close();
+    if (out.good() && ::rename(draft.c_str(), path.c_str()) == 0) return true;
+    ::unlink(draft.c_str());
+    return false;
 }
 
 double Env::thread_cpu_ms() {

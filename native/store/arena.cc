@@ -81,6 +81,7 @@ Status Arena::create(Env &env, const ArenaOptions &options, std::unique_ptr<Aren
 
 Arena::Arena(Env &env, std::uint32_t chunks, std::uint32_t keep_faulted, bool huge_pages)
     : env_(env),
+      chunk_count_(chunks),
       prefault_bytes_(keep_faulted * chunk_bytes),
       created_ms_(env.now_ms()),
       huge_pages_(huge_pages),
@@ -154,9 +155,19 @@ ArenaStatus Arena::status() {
     return status;
 }
 
+void Arena::before_punch(std::function<void(std::uint32_t chunk)> forget) {
+    const std::lock_guard lock(punch_mutex_);
+    before_punch_ = std::move(forget);
+}
+
 bool Arena::has_memory(std::uint32_t chunk) {
     const std::lock_guard lock(mutex_);
     return chunks_.has_memory(chunk);
+}
+
+bool Arena::is_huge(std::uint32_t chunk) {
+    const std::lock_guard lock(mutex_);
+    return huge_[chunk];
 }
 
 void Arena::fault_in(std::uint32_t chunk) {
@@ -192,6 +203,10 @@ void Arena::work_loop() {
 ChunkAllocator::Outcome Arena::perform(ChunkAllocator::Work work) {
     using Outcome = ChunkAllocator::Outcome;
     if (work.task == ChunkAllocator::Task::punch) {
+        {
+            const std::lock_guard lock(punch_mutex_);
+            if (before_punch_) before_punch_(work.chunk);
+        }
         const bool punched = env_.punch_hole(fd_.get(), work.chunk * chunk_bytes, chunk_bytes) >= 0;
         const std::lock_guard lock(mutex_);
         if (punched) huge_[work.chunk] = false;

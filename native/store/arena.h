@@ -86,6 +86,10 @@ public:
     Arena &operator=(const Arena &) = delete;
 
     int fd() const { return fd_.get(); }
+    std::uint32_t chunks() const { return chunk_count_; }
+    // `forget` is called, from the background thread, before a chunk's memory is taken away. An empty one ends that: it
+    // is not called any more once this returns.
+    void before_punch(std::function<void(std::uint32_t chunk)> forget);
     // Writable memory of a chunk. Mapped as long as the arena lives. [any]
     std::uint8_t *at(std::uint32_t chunk) const;
 
@@ -93,6 +97,8 @@ public:
     Status take(std::uint64_t bytes, ArenaChunks *out);
     // Whether a taken chunk has memory behind it. [any]
     bool has_memory(std::uint32_t chunk);
+    // Whether all of a chunk's memory is in huge pages. [any]
+    bool is_huge(std::uint32_t chunk);
     // Gives a taken chunk its memory. Without it the first touch does, in small pages. [any] [blocks]
     void fault_in(std::uint32_t chunk);
     ArenaStatus status();  // [any]
@@ -114,9 +120,13 @@ private:
     Env &env_;
     OwnedFd fd_;
     Mapping memory_;
+    const std::uint32_t chunk_count_;
     const std::uint64_t prefault_bytes_;
     const double created_ms_;
     std::atomic<bool> huge_pages_;  // false as soon as the system has said that it has none
+
+    std::mutex punch_mutex_;  // held while before_punch_ runs; taken before any other
+    std::function<void(std::uint32_t chunk)> before_punch_;
 
     std::mutex mutex_;
     // All below is guarded by mutex_.

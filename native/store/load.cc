@@ -12,6 +12,9 @@ namespace sllm {
 
 namespace {
 
+// A load of so much tells what the disk can do.
+constexpr std::uint64_t telling_bytes = std::uint64_t{256} << 20;
+
 Status check(const LoadRequest &request) {
     const std::uint64_t align = limits::file_align_bytes;
     if (request.weights_bytes == 0 || request.weights_bytes % align != 0 ||
@@ -211,6 +214,14 @@ void Load::end(std::int32_t state) {
 
 void Load::give_chunks_back_when_idle() {
     if (reading_ == 0 && busy_ == 0 && (released_ || state_ < 0)) chunks_.reset();
+}
+
+double Load::disk_bytes_per_second() const {
+    const double ms = trace_.last_read_ms - trace_.first_read_ms;
+    const bool tells = state_ == static_cast<std::int32_t>(LoadState::ready) && ms > 0 &&
+                       trace_.memory_wait_ms < ms / 10 && trace_.cached_bytes == 0 &&
+                       request_.weights_bytes >= telling_bytes;
+    return tells ? static_cast<double>(request_.weights_bytes) / ms * 1e3 : 0;
 }
 
 LoadStatus Load::status() const {

@@ -96,6 +96,8 @@ public:
     void release();
 
     LoadStatus status() const;
+    // Of a load that has ended well, read enough from the disk to tell and never waited for memory; 0 otherwise.
+    double disk_bytes_per_second() const;
     std::uint64_t bytes_left() const { return loading() ? request_.weights_bytes - bytes_arrived_ : 0; }
 
 private:

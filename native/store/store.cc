@@ -16,7 +16,11 @@ Status Store::create(const StoreOptions &options, Env &env, std::unique_ptr<Stor
 }
 
 Store::Store(const StoreOptions &options, std::unique_ptr<Arena> arena, Env &env)
-    : env_(env), reads_(options.reads), arena_(std::move(arena)) {
+    : env_(env), options_(options), arena_(std::move(arena)) {
+    arena_->before_punch([this](std::uint32_t chunk) {
+        const std::lock_guard lock(mutex_);
+        for (auto &[file_system, volume] : volumes_) volume->forget_memory(chunk);
+    });
     const std::uint32_t workers = options.workers > 0 ? options.workers : std::clamp(env.processors(), 2u, 8u);
     workers_.reserve(workers);
     for (std::uint32_t i = 0; i < workers; i++) workers_.emplace_back([this] { work_loop(); });
@@ -34,6 +38,7 @@ Store::~Store() {
     work_.notify_all();
     progress_.notify_all();
     for (std::thread &worker : workers_) worker.join();
+    arena_->before_punch({});
     volumes_.clear();
 }
 
@@ -54,8 +59,13 @@ Status Store::load(LoadRequest request, std::uint64_t *number) {
 
 Volume &Store::volume_of(std::int64_t file_system) {
     std::unique_ptr<Volume> &volume = volumes_[file_system];
+    if (volume != nullptr) return *volume;
+    VolumeOptions options{options_.reads, options_.probe, {}, options_.register_memory};
+    if (!options_.state_dir.empty()) {
+        options.state_file = options_.state_dir + "/volume-" + std::to_string(file_system);
+    }
     Volume::Listener &listener = *this;
-    if (volume == nullptr) volume = std::make_unique<Volume>(env_, file_system, reads_, mutex_, listener);
+    volume = std::make_unique<Volume>(env_, *arena_, file_system, options, mutex_, listener);
     return *volume;
 }
 

@@ -21,8 +21,11 @@ namespace sllm {
 
 struct StoreOptions {
     ArenaOptions arena;
-    ReadSettings reads;         // of volumes that nothing is known about
-    std::uint32_t workers = 0;  // 0: one per processor, 2 to 8
+    ReadSettings reads = {};      // of volumes that nothing is known about
+    bool probe = false;           // whether to find out what suits a volume
+    std::string state_dir = {};   // folder that keeps what was found; empty: nothing does
+    bool register_memory = true;  // with io_uring, as far as the limit of locked memory goes
+    std::uint32_t workers = 0;    // that digest and fault in; 0: one per processor, 2 to 8
 };
 
 class Store : private Volume::Listener {
@@ -62,7 +65,7 @@ private:
     void wake_volume_of(Load &load);
 
     Env &env_;
-    const ReadSettings reads_;
+    const StoreOptions options_;
     const std::unique_ptr<Arena> arena_;
     std::mutex mutex_;
     // All below is guarded by mutex_.

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <utility>
 
 #include "core/limits.h"
 
@@ -14,6 +16,11 @@ namespace {
 constexpr std::size_t sharing_loads = 2;
 constexpr std::uint32_t turns = 4;
 
+// A probe reads this long in each way, so that all of them take less than half a second, and begins when nothing has
+// been to do for a while.
+constexpr double probe_slice_ms = 40;
+constexpr std::chrono::seconds quiet_before_probe{2};
+
 // A read that was interrupted this often in a row without bringing a byte has failed.
 constexpr std::uint32_t fruitless_attempts = 100;
 
@@ -21,9 +28,21 @@ bool refuses_direct(std::int64_t result) { return result == -EINVAL || result ==
 
 }  // namespace
 
-Volume::Volume(Env &env, std::int64_t file_system, const ReadSettings &settings, std::mutex &mutex,
+Volume::Volume(Env &env, Arena &arena, std::int64_t file_system, const VolumeOptions &options, std::mutex &mutex,
                Listener &listener)
-    : env_(env), file_system_(file_system), mutex_(mutex), listener_(listener), settings_(settings) {
+    : env_(env),
+      arena_(arena),
+      file_system_(file_system),
+      options_(options),
+      mutex_(mutex),
+      listener_(listener),
+      settings_(options.settings) {
+    ProbeResult known;
+    if (options.probe && !options.state_file.empty() && from_text(env.read_text(options.state_file), &known)) {
+        settings_ = known.settings;
+        bytes_per_second_ = known.bytes_per_second;
+        probed_ = true;
+    }
     thread_ = std::thread([this] { read_loop(); });
 }
 
@@ -45,6 +64,10 @@ VolumeStatus Volume::status() const {
     VolumeStatus status;
     status.file_system = file_system_;
     status.settings = settings_;
+    status.probed = probed_;
+    status.bytes_per_second = bytes_per_second_;
+    const auto registered = std::count(registered_.begin(), registered_.end(), true);
+    status.registered_bytes = static_cast<std::uint64_t>(registered) * limits::arena_chunk_bytes;
     for (const auto &load : loads_) {
         status.queued_bytes += load->bytes_left();
         if (load->loading()) status.queued_loads++;
@@ -52,21 +75,42 @@ VolumeStatus Volume::status() const {
     return status;
 }
 
-std::uint32_t Volume::depth() const {
-    const std::uint64_t depth = settings_.in_flight_bytes / settings_.block_bytes;
-    return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(depth, 1, limits::reads_in_flight));
-}
-
 bool Volume::open_queue() {
     if (queue_ != nullptr) return true;
-    if (env_.make_read_queue(settings_.method, depth(), 0, &queue_) < 0) {
+    const std::uint32_t slots = options_.register_memory ? arena_.chunks() : 0;
+    if (env_.make_read_queue(settings_.method, settings_.depth(), slots, &queue_) < 0) {
         // Without io_uring, or where it is forbidden, threads do the same with more processor time.
         settings_.method = ReadMethod::threads;
-        if (env_.make_read_queue(settings_.method, depth(), 0, &queue_) < 0) return false;
+        if (env_.make_read_queue(settings_.method, settings_.depth(), 0, &queue_) < 0) return false;
     }
-    flights_.resize(depth());
+    if (slots > 0) env_.raise_memory_lock_limit();
+    registered_.assign(slots, false);
+    may_register_ = slots > 0;
+    flights_.resize(settings_.depth());
     for (std::uint64_t tag = 0; tag < flights_.size(); tag++) free_flights_.push_back(tag);
     return true;
+}
+
+void Volume::close_queue() {
+    queue_.reset();
+    registered_.clear();
+    flights_.clear();
+    free_flights_.clear();
+}
+
+void Volume::register_memory(std::uint32_t chunk) {
+    // Registered small pages make requests smaller still, which costs more than looking the pages up.
+    if (!may_register_ || registered_[chunk] || !arena_.is_huge(chunk)) return;
+    // False past the limit of locked memory, or with a kernel that cannot: what is registered stays of use, the rest of
+    // the arena is read into without.
+    may_register_ = queue_->register_buffer(chunk, {arena_.at(chunk), limits::arena_chunk_bytes});
+    registered_[chunk] = may_register_;
+}
+
+void Volume::forget_memory(std::uint32_t chunk) {
+    if (registered_.empty() || !registered_[chunk]) return;
+    queue_->forget_buffer(chunk);
+    registered_[chunk] = false;
 }
 
 void Volume::read_loop() {
@@ -77,7 +121,7 @@ void Volume::read_loop() {
         if (stopping_ && in_flight_ == 0) return;
         fill();
         if (in_flight_ == 0) {
-            if (!stopping_) work_.wait(lock);
+            if (!stopping_) rest(lock);
             continue;
         }
         lock.unlock();
@@ -89,7 +133,38 @@ void Volume::read_loop() {
 }
 
 void Volume::forget_ended() {
+    for (const auto &load : loads_) {
+        const double rate = load->disk_bytes_per_second();
+        if (rate > 0) bytes_per_second_ = rate;
+        if (options_.probe && !probed_ && rate > 0) probe_path_ = load->file().path();
+    }
     std::erase_if(loads_, [](const std::shared_ptr<Load> &load) { return !load->loading(); });
+}
+
+void Volume::rest(std::unique_lock<std::mutex> &lock) {
+    if (probe_path_.empty() || !loads_.empty()) {
+        work_.wait(lock);
+        return;
+    }
+    // The next load may be about to come; it is not to meet the probe.
+    if (work_.wait_for(lock, quiet_before_probe) == std::cv_status::no_timeout) return;
+    const auto undisturbed = [this] {
+        const std::lock_guard guard(mutex_);
+        return !stopping_ && loads_.empty();
+    };
+    const std::string path = std::exchange(probe_path_, {});
+    close_queue();
+    lock.unlock();
+    ProbeResult found;
+    const Status outcome = probe(env_, path, probe_candidates(), probe_slice_ms, undisturbed, &found);
+    const bool finished = outcome.ok() && undisturbed();
+    // Without the file the next run probes again, which is all that is lost.
+    if (finished && !options_.state_file.empty()) env_.write_text(options_.state_file, to_text(found));
+    lock.lock();
+    if (!finished) return;
+    settings_ = found.settings;
+    bytes_per_second_ = found.bytes_per_second;
+    probed_ = true;
 }
 
 void Volume::fill() {
@@ -127,7 +202,8 @@ void Volume::begin(std::uint64_t tag) {
     const Block &block = chunk.block(flight.read.block);
     const std::uint64_t offset = block.offset + flight.done;
     // After a short read the rest may not be aligned any more, which only the page cache can serve.
-    const bool direct = !chunk.cached() && file.has_direct() && offset % limits::file_align_bytes == 0;
+    const bool aligned = offset % limits::file_align_bytes == 0;
+    const bool direct = settings_.direct && file.has_direct() && !chunk.cached() && aligned;
     flight.source = direct ? Source::direct : chunk.cached() ? Source::cached : Source::buffered;
     ReadOp op;
     op.fd = file.fd(direct);
@@ -136,6 +212,8 @@ void Volume::begin(std::uint64_t tag) {
     op.offset = offset;
     op.tag = tag;
     op.blocking = !direct;
+    if (direct) register_memory(flight.read.arena_chunk);
+    op.slot = flight.read.arena_chunk;
     queue_->add(op);
 }
 

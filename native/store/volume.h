@@ -8,24 +8,29 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "io/read_queue.h"
 #include "store/load.h"
+#include "store/probe.h"
 
 namespace sllm {
 
-// How a volume is read.
-struct ReadSettings {
-    ReadMethod method = ReadMethod::ring;
-    std::uint32_t block_bytes = std::uint32_t{4} << 20;
-    std::uint64_t in_flight_bytes = std::uint64_t{64} << 20;
+struct VolumeOptions {
+    ReadSettings settings;        // to begin with
+    bool probe = false;           // whether to find better ones, once, when a load has ended and nothing is to do
+    std::string state_file;       // keeps what was found; empty: nothing does
+    bool register_memory = true;  // whether io_uring keeps the arena's pages at hand
 };
 
 struct VolumeStatus {
     std::int64_t file_system = 0;
     ReadSettings settings;
+    bool probed = false;           // the settings were found by a probe, in this run or an earlier one
+    double bytes_per_second = 0;   // measured by the probe or the last large load; 0: not yet
+    std::uint64_t registered_bytes = 0;
     std::uint64_t queued_bytes = 0;  // of loads in progress, not read yet
     std::uint32_t queued_loads = 0;
 };
@@ -43,7 +48,8 @@ public:
     };
 
     // `mutex` guards the volume and its loads; it and the listener must outlive the volume.
-    Volume(Env &env, std::int64_t file_system, const ReadSettings &settings, std::mutex &mutex, Listener &listener);
+    Volume(Env &env, Arena &arena, std::int64_t file_system, const VolumeOptions &options, std::mutex &mutex,
+           Listener &listener);
     // After stop(). Waits until no read is in flight.
     ~Volume();
     Volume(const Volume &) = delete;
@@ -53,6 +59,8 @@ public:
     void add(std::shared_ptr<Load> load);
     // A load of this volume has blocks to read, or memory for them, that it had not before; or it has ended.
     void wake();
+    // The arena is about to take a chunk's memory away.
+    void forget_memory(std::uint32_t arena_chunk);
     // No further read begins.
     void stop();
     VolumeStatus status() const;
@@ -68,7 +76,11 @@ private:
     };
 
     void read_loop();
+    // Waits for work; finds better settings meanwhile.
+    void rest(std::unique_lock<std::mutex> &lock);
     bool open_queue();
+    void close_queue();
+    void register_memory(std::uint32_t arena_chunk);
     // Begins reads as long as there are blocks and room for them.
     void fill();
     bool next_read(Flight *out);
@@ -76,15 +88,21 @@ private:
     void begin(std::uint64_t tag);
     void take(const ReadResult &result);
     void end(std::uint64_t tag, const Status &outcome);
-    std::uint32_t depth() const;
 
     Env &env_;
+    Arena &arena_;
     const std::int64_t file_system_;
+    const VolumeOptions options_;
     std::mutex &mutex_;
     Listener &listener_;
-    // All below is guarded by mutex_, but the queue: it belongs to the thread.
+    // All below is guarded by mutex_. Only the thread adds to the queue, waits for it and replaces it.
     ReadSettings settings_;
+    bool probed_ = false;
+    double bytes_per_second_ = 0;
+    std::string probe_path_;  // a file to probe with; empty: none yet, or no need
     std::unique_ptr<ReadQueue> queue_;
+    std::vector<bool> registered_;  // chunks of the arena that the queue keeps at hand
+    bool may_register_ = false;     // further ones
     std::condition_variable work_;
     bool stopping_ = false;
     std::deque<std::shared_ptr<Load>> loads_;  // in progress, oldest first

@@ -279,7 +279,8 @@ static void test_parked(sllm_engine_params *params, const char *weights) {
 }
 
 static void test_model(const char *folder, const char *libraries) {
-    sllm_store_params store_params = {sizeof(sllm_store_params), 2, (uint64_t)256 << 20, (uint64_t)16 << 20, 0, 0};
+    sllm_store_params store_params = {
+        sizeof(sllm_store_params), 2, (uint64_t)256 << 20, (uint64_t)16 << 20, 0, 0, NULL};
     sllm_arena_status arena;
     sllm_volume_status volume;
     sllm_engine_params params;
@@ -328,6 +329,7 @@ static void test_model(const char *folder, const char *libraries) {
     CHECK(arena.used_bytes == 0 && arena.huge_bytes <= arena.faulted_bytes);
     CHECK(sllm_store_volume(store, folder, &volume) == SLLM_OK);
     CHECK(volume.block_bytes > 0 && volume.in_flight_bytes == 2 * volume.block_bytes && volume.queued_loads == 0);
+    CHECK(volume.probed == 0 && volume.direct_io == 1 && volume.registered_bytes <= (uint64_t)256 << 20);
     CHECK(sllm_store_volume(store, join(2, folder, "no such file"), &volume) == SLLM_E_NOT_FOUND);
     sllm_store_destroy(store);
 }

@@ -4,7 +4,7 @@
 // ceiling's time over ours. Any file will do: it is cut to whole pages, its digests are computed first.
 // SLLM_BENCH_METHOD (threads or io_uring), SLLM_BENCH_BLOCK_MIB and SLLM_BENCH_IN_FLIGHT set the ceiling's way;
 // SLLM_BENCH_OURS_THREADS=1, SLLM_BENCH_OURS_BLOCK_MIB, SLLM_BENCH_OURS_IN_FLIGHT_MIB, SLLM_BENCH_PREFAULT_MIB and
-// SLLM_BENCH_HUGE=0 ours.
+// SLLM_BENCH_HUGE=0, SLLM_BENCH_REGISTER=0 ours.
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
@@ -104,9 +104,10 @@ int run(int argc, char **argv) {
     const std::uint64_t prefault = std::uint64_t{number("SLLM_BENCH_PREFAULT_MIB", 1 << 20)} << 20;
     const bool threads = number("SLLM_BENCH_OURS_THREADS", 0) != 0;
     options.arena = {arena, std::min(arena, prefault), number("SLLM_BENCH_HUGE", 1) != 0};
-    options.reads = {threads ? sllm::ReadMethod::threads : sllm::ReadMethod::ring,
+    options.reads = {threads ? sllm::ReadMethod::threads : sllm::ReadMethod::ring, true,
                      number("SLLM_BENCH_OURS_BLOCK_MIB", 4) << 20,
                      std::uint64_t{number("SLLM_BENCH_OURS_IN_FLIGHT_MIB", 64)} << 20};
+    options.register_memory = number("SLLM_BENCH_REGISTER", 1) != 0;
     const auto store = test::open_store(options);
     while (store->arena_status().prefaulting) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     const sllm::ArenaStatus arena_status = store->arena_status();

@@ -25,7 +25,11 @@ inline std::unique_ptr<sllm::Store> open_store(std::uint32_t reads, sllm::Env &e
                                                const sllm::ArenaOptions &arena = small_arena,
                                                sllm::ReadMethod method = sllm::ReadMethod::ring) {
     constexpr std::uint32_t block = 65'536;
-    return open_store({arena, {method, block, reads * block}, 2}, env);
+    sllm::StoreOptions options;
+    options.arena = arena;
+    options.reads = {method, true, block, reads * block};
+    options.workers = 2;
+    return open_store(options, env);
 }
 
 }  // namespace test

@@ -14,73 +14,24 @@
 #include <random>
 #include <thread>
 
-#include "core/digest.h"
 #include "store/store.h"
 #include "test/faulty_env.h"
 #include "test/harness.h"
 #include "test/open_store.h"
+#include "test/small_weights.h"
 #include "test/temp_folder.h"
-
-namespace {
 
 using sllm::Code;
 using sllm::LoadRequest;
 using sllm::LoadStatus;
 using sllm::Store;
-
-constexpr std::uint64_t page = 4096;
-
-struct Weights {
-    test::TempFolder folder;
-    std::vector<std::uint8_t> bytes;
-    LoadRequest request;
-
-    Weights(std::uint64_t pages, std::uint64_t chunk_pages, std::uint64_t seed = 1) {
-        std::mt19937_64 random(seed);
-        bytes.resize(pages * page);
-        for (std::uint8_t &byte : bytes) byte = static_cast<std::uint8_t>(random());
-        request.weights_path = folder / "weights.bin";
-        request.weights_bytes = bytes.size();
-        request.chunk_bytes = chunk_pages * page;
-        for (std::uint64_t at = 0; at < bytes.size(); at += request.chunk_bytes) {
-            const std::uint64_t n = std::min<std::uint64_t>(request.chunk_bytes, bytes.size() - at);
-            request.chunk_digests.push_back(sllm::xxh3(bytes.data() + at, n));
-        }
-        test::write_file(request.weights_path, bytes);
-    }
-};
-
-LoadStatus wait_until_ended(Store &store, std::uint64_t load) {
-    LoadStatus status;
-    for (int i = 0; i < 1000; i++) {
-        CHECK_OK(store.status(load, &status));
-        if (status.state != 0) return status;
-        store.wait(50'000);
-    }
-    throw test::Failed("the load does not end");
-}
-
-LoadStatus load_and_wait(Store &store, const LoadRequest &request) {
-    std::uint64_t load = 0;
-    CHECK_OK(store.load(request, &load));
-    return wait_until_ended(store, load);
-}
-
-// The weights of a host copy as an engine sees them.
-std::vector<std::uint8_t> content(int fd, std::uint64_t bytes) {
-    sllm::HostCopyView view;
-    sllm::Mapping mapping;
-    CHECK_OK(sllm::HostCopyView::open(sllm::Env::posix(), "/proc/self/fd/" + std::to_string(fd), bytes, &view));
-    CHECK_OK(view.map(&mapping));
-    return {mapping.data(), mapping.data() + bytes};
-}
-
-// Both methods of reading must behave alike; the first is missing where io_uring is.
-const std::vector<sllm::ReadMethod> methods{sllm::ReadMethod::ring, sllm::ReadMethod::threads};
-
-bool mentions(const std::string &text, const std::string &part) { return text.find(part) != std::string::npos; }
-
-}  // namespace
+using test::content;
+using test::load_and_wait;
+using test::mentions;
+using test::methods;
+using test::page;
+using test::wait_until_ended;
+using test::Weights;
 
 TEST("store: a host copy holds the file's bytes, whatever its size and chunks") {
     std::mt19937_64 random(test::seed());
@@ -287,10 +238,12 @@ TEST("store: impossible requests are refused at once") {
 TEST("store: memory that cannot be had is OUT_OF_MEMORY") {
     test::FaultyEnv env;
     env.memory_error = -ENOMEM;
+    sllm::StoreOptions options;
+    options.arena = test::small_arena;
     std::unique_ptr<Store> store;
-    CHECK_EQ(Store::create({test::small_arena, {}, 1}, env, &store).code(), Code::out_of_memory);
+    CHECK_EQ(Store::create(options, env, &store).code(), Code::out_of_memory);
     env.memory_error = 0;
-    CHECK_OK(Store::create({test::small_arena, {}, 1}, env, &store));
+    CHECK_OK(Store::create(options, env, &store));
     env.memory_error = -ENOMEM;
     const Weights weights(8, 4);
     std::uint64_t load = 0;

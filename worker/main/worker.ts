@@ -143,9 +143,11 @@ export class Worker {
   /** One log line when the arena's memory is ready: until then loads pay for their own. */
   async #followPrefault(): Promise<void> {
     while (this.#state === "ready") {
-      const { prefaulting, prefault_ms, prefault_bytes, faulted_bytes } = this.#parts.store.arena();
+      const { prefaulting, prefault_ms, ...arena } = this.#parts.store.arena();
       if (!prefaulting) {
-        log.info("arena_prefaulted", { prefault_bytes, faulted_bytes, prefault_ms: Math.round(prefault_ms) });
+        const { prefault_bytes, faulted_bytes, huge_bytes } = arena;
+        const bytes = { prefault_bytes, faulted_bytes, huge_bytes };
+        log.info("arena_prefaulted", { ...bytes, prefault_ms: Math.round(prefault_ms) });
         return;
       }
       await clock.sleep(prefaultPollMs);

@@ -100,6 +100,8 @@ typedef struct sllm_store_params {
                                 are read without the cost of its first touch. Since 1.1 */
     uint32_t huge_pages;     /* 0: where the system can; 1: never. Since 1.2 */
     uint32_t read_method;    /* 0: io_uring where the system has and allows it; 1: threads. Since 1.2 */
+    const char *state_dir;   /* NUL-terminated; an existing folder that keeps what was found out about volumes. NULL:
+                                nothing does. Since 1.2 */
 } sllm_store_params;
 
 typedef struct sllm_arena_status {
@@ -113,15 +115,23 @@ typedef struct sllm_arena_status {
     uint64_t huge_bytes;     /* of faulted_bytes, in huge pages. Since 1.2 */
 } sllm_arena_status;
 
-/* A file system that checkpoints are read from, as a link with a queue. Since 1.2 */
+/*
+ * A file system that checkpoints are read from, as a link with a queue. What suits it (method, blocks, bytes in flight,
+ * the page cache or not) is found out by a probe of less than half a second, once, when a load of 256 MiB or more has
+ * ended and nothing was to do for two seconds; not where the parameters name reader_threads or read_method. Since 1.2.
+ */
 typedef struct sllm_volume_status {
     uint32_t struct_size;
-    uint32_t read_method;     /* 0 io_uring, 1 threads */
-    uint64_t file_system;     /* its number, the same as long as it is mounted */
-    uint64_t block_bytes;     /* of one read */
-    uint64_t in_flight_bytes; /* at most */
-    uint64_t queued_bytes;    /* of loads in progress, not read yet */
+    uint32_t read_method;      /* 0 io_uring, 1 threads */
+    uint64_t file_system;      /* its number, the same as long as it is mounted */
+    uint64_t block_bytes;      /* of one read */
+    uint64_t in_flight_bytes;  /* at most */
+    uint64_t queued_bytes;     /* of loads in progress, not read yet */
     uint32_t queued_loads;
+    uint32_t direct_io;        /* 1: around the page cache, where the file system can */
+    double bytes_per_second;   /* as the probe or the last large load measured it; 0: not yet */
+    uint64_t registered_bytes; /* of the arena, with io_uring; the limit of locked memory bounds them */
+    uint32_t probed;           /* 1: found by a probe, in this run or an earlier one */
     uint32_t reserved;
 } sllm_volume_status;
 
