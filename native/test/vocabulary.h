@@ -22,6 +22,7 @@ public:
         if (!model_) throw std::runtime_error("the sample model cannot be loaded");
     }
 
+    const llama_model *model() const { return model_.get(); }
     const llama_vocab *get() const { return llama_model_get_vocab(model_.get()); }
     std::int32_t size() const { return llama_vocab_n_tokens(get()); }
     // The token that ends an answer.

@@ -55,6 +55,60 @@ test("text completions work", async () => {
   expect(answer.choices[0]?.text.length).toBeGreaterThan(0);
 }, 60_000);
 
+test("an answer fits its schema, streamed and parsed by the client", async () => {
+  const schema = {
+    type: "object",
+    properties: { mood: { enum: ["merry", "grim"] }, acts: { type: "integer", minimum: 1, maximum: 5 } },
+    required: ["mood", "acts"],
+    additionalProperties: false,
+  };
+  const stream = client.chat.completions.stream({
+    model,
+    messages,
+    // The grammar leaves blanks to the model, and sampled freely this one would fill its context with them.
+    temperature: 0,
+    response_format: { type: "json_schema", json_schema: { name: "play", strict: true, schema } },
+  });
+  const found = JSON.parse((await stream.finalChatCompletion()).choices[0]?.message.content ?? "");
+  expect(["merry", "grim"]).toContain(found.mood);
+  expect(Number.isInteger(found.acts)).toBe(true);
+}, 60_000);
+
+test("several choices come with their log-probabilities; the first is the one of the seed alone", async () => {
+  const wanted = {
+    model,
+    messages,
+    max_tokens: 6,
+    seed: 21,
+    logprobs: true,
+    top_logprobs: 2,
+    ignore_eos: true,
+  };
+  const one = await client.chat.completions.create(wanted);
+  const three = await client.chat.completions.create({ ...wanted, n: 3 });
+  expect(three.choices.map((choice) => choice.index)).toEqual([0, 1, 2]);
+  expect(three.usage?.completion_tokens).toBe(18);
+  expect(three.usage?.prompt_tokens).toBe(one.usage?.prompt_tokens ?? 0);
+  expect(three.choices[0]?.message.content).toBe(one.choices[0]?.message.content ?? "");
+  for (const choice of three.choices) {
+    expect(choice.logprobs?.content).toHaveLength(6);
+    for (const token of choice.logprobs?.content ?? []) {
+      expect(token.logprob).toBeLessThanOrEqual(0);
+      expect(token.top_logprobs).toHaveLength(2);
+    }
+  }
+}, 60_000);
+
+test("a schema that cannot become a grammar is 400 with the reason", async () => {
+  const schema = { type: "object", properties: { a: { $ref: "#/nowhere" } } };
+  const response_format = { type: "json_schema" as const, json_schema: { name: "x", schema } };
+  const refused = await client.chat.completions
+    .create({ model, messages, response_format })
+    .catch((error: unknown) => error);
+  expect(refused).toBeInstanceOf(OpenAI.BadRequestError);
+  expect(String(refused)).toContain("nowhere");
+}, 60_000);
+
 test("lists and retrieves models whose ids hold slashes and colons", async () => {
   const ids: string[] = [];
   for await (const entry of client.models.list()) ids.push(entry.id);
