@@ -149,6 +149,8 @@ export const limits = {
   store_problems: 100,
   /** Loads that read from one disk at once; more would only slow each other down. Others wait in order. */
   disk_loads: 2,
+  /** How often a worker writes down what is deployed although nothing changed: newer checkpoints are not evicted. */
+  deployed_mark_ms: 60_000,
   /** Traces of loads that a worker keeps in memory and shows. */
   kept_loads: 200,
   /** One file of load traces on disk (there are two: current and previous), some 2,000 loads. */

@@ -2,15 +2,21 @@
 import { realpathSync, statSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import type { Manifest } from "../../schema/checkpoint/manifest.ts";
+import { SllmError } from "../../schema/error.ts";
 import { checkpointDigest } from "../../schema/ids.ts";
-import { type ConvertResult, convertGguf, readCheckpoint } from "../../worker/checkpoints/import.ts";
+import {
+  type ConvertResult,
+  convertGguf,
+  readCheckpoint,
+  touchCheckpoint,
+} from "../../worker/checkpoints/import.ts";
 import { CommandFailure } from "./failure.ts";
 import { formatProgress, type StatusLine } from "./terminal/progress.ts";
 
 /** Converts the file into the store, with progress on the status line. Errors: those of `convertGguf`. */
 export async function convertIntoStore(
   source: string,
-  store_dir: string,
+  { store_dir, disk_bytes }: { readonly store_dir: string; readonly disk_bytes: number | undefined },
   status: StatusLine,
   signal: AbortSignal,
 ): Promise<ConvertResult> {
@@ -18,7 +24,10 @@ export async function convertIntoStore(
   try {
     const on_progress = ({ bytes_done, bytes_total }: { bytes_done: number; bytes_total: number }) =>
       status.show(`converting ${basename(source)} ${formatProgress(bytes_done, bytes_total)}`);
-    return await convertGguf({ source, store_dir, on_progress, signal });
+    const converted = await convertGguf({ source, store_dir, disk_bytes, on_progress, signal });
+    // Whoever converts it again wants it: it must not be the next to be evicted.
+    if (converted.already_present) await touch(store_dir, converted.digest);
+    return converted;
   } finally {
     status.clear();
   }
@@ -36,6 +45,7 @@ export async function findInStore(source: string, store_dir: string): Promise<Ma
         advice: "'sllm convert <file.gguf>' makes one.",
       });
     }
+    await touch(store_dir, source);
     return (await readCheckpoint(folder)).manifest;
   }
   requireFile(source);
@@ -47,7 +57,15 @@ export async function findInStore(source: string, store_dir: string): Promise<Ma
       advice: `Workers look there. Copy it: cp -r ${resolve(source)} ${expected}`,
     });
   }
+  await touch(store_dir, digest);
   return manifest;
+}
+
+/** A store that takes no marks evicts nothing either. */
+async function touch(store_dir: string, digest: string): Promise<void> {
+  await touchCheckpoint(store_dir, digest).catch((error: unknown) => {
+    if (!(error instanceof SllmError)) throw error;
+  });
 }
 
 function requireFile(path: string): void {

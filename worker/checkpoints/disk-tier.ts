@@ -27,13 +27,20 @@ interface CachedCheckpoint {
 export class DiskTier {
   readonly #directory: string;
   readonly #log: Log;
+  readonly #isEvicting: (digest: CheckpointDigest) => boolean;
   readonly #checkpoints = new Map<CheckpointDigest, CachedCheckpoint>();
   /** Versions of headers whose digest was found right. */
   readonly #goodHeaders = new Map<CheckpointDigest, string>();
   #problems: StoreProblem[] = [];
 
-  constructor(options: { readonly directory: string; readonly log: Log }) {
+  constructor(options: {
+    readonly directory: string;
+    readonly log: Log;
+    /** Whether a checkpoint is about to go; none is, if left out. */
+    readonly isEvicting?: (digest: CheckpointDigest) => boolean;
+  }) {
     this.#directory = options.directory;
+    this.#isEvicting = options.isEvicting ?? (() => false);
     this.#log = options.log;
   }
 
@@ -69,7 +76,7 @@ export class DiskTier {
     return (await this.scan()).map(({ digest, manifest: { header, weights } }) => ({
       checkpoint: digest,
       tier: "disk",
-      state: "present",
+      state: this.#isEvicting(digest) ? "evicting" : "present",
       bytes_present: header.bytes + weights.bytes,
     }));
   }

@@ -4,8 +4,11 @@ import { NativeLibrary, NativeLoadError } from "../../native/bun-ffi-helpers/nat
 import { SllmError } from "../../schema/error.ts";
 import type { ConvertOptions, ConvertResult } from "./import/conversion.ts";
 import { convertWith } from "./import/convert.ts";
+import { storeEntries } from "./import/eviction.ts";
 import { childLayoutPlanner } from "./import/layout.ts";
+import { markUsed, pin, unpin } from "./import/marks.ts";
 import { defaultNativePaths, type NativePaths } from "./import/native-paths.ts";
+import { systemFailure } from "./import/system-failure.ts";
 import { type VerifiedStore, type VerifyOptions, verifyStoreWith } from "./import/verify-store.ts";
 
 export type { ConvertOptions, ConvertProgress, ConvertResult } from "./import/conversion.ts";
@@ -40,6 +43,29 @@ export async function verifyStore(
 ): Promise<VerifiedStore> {
   const native = await openNative((options.native ?? defaultNativePaths()).library);
   return await verifyStoreWith((bytes) => native.digestXxh3(bytes), options);
+}
+
+/**
+ * Pins a checkpoint of the store, so that it is never evicted, or lets it go again. Errors: `not_found` for a
+ * checkpoint that is not there, `store_read_only`, `permission_denied`, `io_error`.
+ */
+export async function pinCheckpoint(store_dir: string, digest: string, isPinned: boolean): Promise<void> {
+  if (!isPinned) return await unpin(store_dir, digest);
+  if (!(await storeEntries(store_dir).catch(noStore)).some((entry) => entry.digest === digest)) {
+    throw new SllmError("not_found", `The store ${store_dir} has no checkpoint ${digest}.`);
+  }
+  await pin(store_dir, digest);
+}
+
+/** Notes that somebody wants the checkpoint now: it is not among the next to be evicted. Errors: as `pinCheckpoint`. */
+export async function touchCheckpoint(store_dir: string, digest: string): Promise<void> {
+  await markUsed(store_dir, digest).catch((cause: unknown) => {
+    throw systemFailure("Cannot mark a use in the checkpoint store", cause);
+  });
+}
+
+function noStore(cause: unknown): never {
+  throw systemFailure("Cannot list the checkpoint store", cause);
 }
 
 async function openNative(path: string): Promise<NativeLibrary> {

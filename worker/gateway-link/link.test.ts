@@ -23,6 +23,7 @@ const instance: InstanceReport = {
 let clock: ManualClock;
 let calls: Call[];
 let released: string[];
+let deployed: string[];
 let reported: Report[];
 let answerTo: (call: Call) => Response | Promise<Response>;
 let heartbeatAnswer: HeartbeatResponse;
@@ -31,6 +32,7 @@ beforeEach(() => {
   clock = new ManualClock();
   calls = [];
   released = [];
+  deployed = [];
   reported = [];
   heartbeatAnswer = idle;
   answerTo = (call) =>
@@ -53,6 +55,7 @@ function newLink(gateways = ["http://one:1"]): GatewayLink {
       problems: [],
     }),
     onRelease: (ids) => released.push(...ids),
+    onDeployed: (checkpoints) => deployed.push(...checkpoints),
     onReported: (report) => reported.push(report),
     fetch: async (url, init) => {
       const call = {

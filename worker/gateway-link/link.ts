@@ -11,7 +11,7 @@ import {
   registerResponse,
 } from "../../schema/cluster/membership.ts";
 import { gatewayPaths } from "../../schema/cluster/protocol.ts";
-import type { InstanceId } from "../../schema/ids.ts";
+import type { CheckpointDigest, InstanceId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { Clock, Log } from "../ports.ts";
 import { backOffMs } from "./back-off.ts";
@@ -33,6 +33,8 @@ export interface GatewayLinkOptions {
   readonly report: () => Promise<Report>;
   /** The cluster wants these no longer. */
   readonly onRelease: (instances: readonly InstanceId[]) => void;
+  /** What a gateway says is deployed of the reported checkpoints. */
+  readonly onDeployed: (checkpoints: readonly CheckpointDigest[]) => void;
   /** A gateway has taken this report in. */
   readonly onReported: (report: Report) => void;
   readonly fetch: Fetch;
@@ -134,6 +136,7 @@ export class GatewayLink {
       return;
     }
     this.#options.onReported(report);
+    this.#options.onDeployed(answer.deployed);
     if (answer.release.length > 0) this.#options.onRelease(answer.release);
   }
 

@@ -43,6 +43,7 @@ beforeEach(() => {
       process_id: 1,
     }),
     devices: new Devices([{ device_id: "cpu", kind: "cpu", memory_bytes: 1, engine_name: null }]),
+    useCheckpoint: async () => () => {},
     launch: unused,
     engine: "echo",
     threads: 1,

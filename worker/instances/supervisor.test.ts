@@ -25,6 +25,8 @@ let devices: Devices;
 let engines: EngineObserver[];
 let supervisor: Supervisor;
 let traces: LoadTrace[];
+/** Checkpoints in use. */
+let uses: string[];
 /** Slots of the models that are likely to be wanted. */
 let likely: number[];
 
@@ -36,6 +38,7 @@ beforeEach(() => {
   devices = new Devices([{ device_id: "cpu", kind: "cpu", memory_bytes, engine_name: null }]);
   engines = [];
   traces = [];
+  uses = [];
   const clock = new ManualClock();
   const read: NativeLoadStatus = {
     ...begunLoad,
@@ -63,6 +66,10 @@ beforeEach(() => {
       process_id: 1,
     }),
     devices,
+    useCheckpoint: async (digest) => {
+      uses.push(digest);
+      return () => uses.splice(uses.indexOf(digest), 1);
+    },
     launch: (observer) => {
       engines.push(observer);
       return {

@@ -5,7 +5,7 @@ import type { LoadTrace } from "../../schema/cluster/loads.ts";
 import type { InstanceReport } from "../../schema/cluster/membership.ts";
 import type { WorkerStatus } from "../../schema/cluster/status.ts";
 import { SllmError } from "../../schema/error.ts";
-import type { InstanceId } from "../../schema/ids.ts";
+import type { CheckpointDigest, InstanceId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import { instanceMemoryBytes, parkedMemoryBytes } from "../../schema/memory.ts";
 import type { DiskTier } from "../checkpoints/disk-tier.ts";
@@ -21,6 +21,8 @@ import { LikelyModels } from "./likely-models.ts";
 export interface SupervisorOptions {
   readonly disk: DiskTier;
   readonly host: HostTier;
+  /** Marks what is in use on disk; resolves to the release. */
+  readonly useCheckpoint: (digest: CheckpointDigest) => Promise<() => void>;
   readonly devices: Devices;
   readonly launch: LaunchEngine;
   readonly engine: (typeof engineKinds)[number];
@@ -39,6 +41,8 @@ export interface SupervisorOptions {
 
 interface Placed {
   readonly placement: DevicePlacement;
+  /** Ends the use of the checkpoint on disk. */
+  readonly letGo: () => void;
 }
 
 export class Supervisor {
@@ -127,19 +131,34 @@ export class Supervisor {
     await Promise.all([...this.#instances.values()].map((instance) => instance.stop()));
   }
 
+  /** Whatever ends the instance, or keeps it from being made, lets the checkpoint go. */
   async #begin(request: LoadRequest): Promise<Instance> {
-    const { disk, devices, clock } = this.#options;
-    const trace = new LoadRecorder(clock);
+    const trace = new LoadRecorder(this.#options.clock);
     trace.begin("lookup");
     this.#admit();
-    const placement = devices.place(request.device_id);
-    const checkpoint = await disk.find(request.checkpoint);
+    const placement = this.#options.devices.place(request.device_id);
+    const letGo = await this.#options.useCheckpoint(request.checkpoint);
+    try {
+      return await this.#beginOn(placement, request, trace, letGo);
+    } catch (error) {
+      letGo();
+      throw error;
+    }
+  }
+
+  async #beginOn(
+    placement: DevicePlacement,
+    request: LoadRequest,
+    trace: LoadRecorder,
+    letGo: () => void,
+  ): Promise<Instance> {
+    const checkpoint = await this.#options.disk.find(request.checkpoint);
     this.#admit();
     const { model, weights } = checkpoint.manifest;
     const { context_tokens, slots, instance_id } = request;
     placement.book(instance_id, instanceMemoryBytes(model, weights.bytes, context_tokens, slots));
     trace.end("lookup");
-    const instance = this.#create({ request, checkpoint, placement, trace });
+    const instance = this.#create({ request, checkpoint, placement, trace, letGo });
     this.#instances.set(instance_id, instance);
     this.#options.log.info("instance_loading", { instance_id, model_id: request.model_id });
     this.#options.onLoading(true);
@@ -150,7 +169,7 @@ export class Supervisor {
 
   #create(begun: Pick<InstanceOptions, "request" | "checkpoint" | "trace"> & Placed): Instance {
     const { host, disk, launch, engine, threads, clock, onChange, onLoadEnded } = this.#options;
-    const { request, checkpoint, placement, trace } = begun;
+    const { request, checkpoint, placement, trace, letGo } = begun;
     const { instance_id, context_tokens, slots } = request;
     const { model, weights } = checkpoint.manifest;
     const instance = new Instance({
@@ -173,7 +192,10 @@ export class Supervisor {
       onParked: () => placement.rebook(instance_id, parkedMemoryBytes()),
       onResuming: () =>
         placement.rebook(instance_id, instanceMemoryBytes(model, weights.bytes, context_tokens, slots)),
-      onReleased: () => placement.release(instance_id),
+      onReleased: () => {
+        placement.release(instance_id);
+        letGo();
+      },
       onChange: () => {
         this.#note(instance);
         onChange();

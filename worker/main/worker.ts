@@ -10,6 +10,7 @@ import type { Config } from "../../schema/config.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { InstanceId, WorkerId } from "../../schema/ids.ts";
 import type { WorkerState } from "../../schema/vocab.ts";
+import { DiskBudget } from "../checkpoints/disk-budget.ts";
 import { DiskTier, fileVersionNow } from "../checkpoints/disk-tier.ts";
 import { HostTier } from "../checkpoints/host-tier.ts";
 import { GatewayLink, type Report } from "../gateway-link/link.ts";
@@ -51,6 +52,7 @@ export class Worker {
   readonly #devices: Devices;
   readonly #disk: DiskTier;
   readonly #host: HostTier;
+  readonly #diskBudget: DiskBudget;
   readonly #diskLink: LinkQueue;
   readonly #loads: LoadLog;
   readonly #standbys: StandbyPool;
@@ -65,7 +67,13 @@ export class Worker {
     const processors = { device_id: cpuDeviceId, kind: "cpu", memory_bytes, engine_name: null } as const;
     this.#parts = parts;
     this.#devices = new Devices(discrete.length > 0 ? discrete : [processors]);
-    this.#disk = new DiskTier({ directory: path.join(config.data_dir, "checkpoints"), log });
+    const directory = path.join(config.data_dir, "checkpoints");
+    const { disk_bytes } = config.worker;
+    const onChange = () => this.#link?.notify();
+    const { worker_id } = parts;
+    this.#diskBudget = new DiskBudget({ directory, worker_id, disk_bytes, clock, log, onChange });
+    const isEvicting = (digest: string) => this.#diskBudget.isEvicting(digest);
+    this.#disk = new DiskTier({ directory, log, isEvicting });
     this.#diskLink = new LinkQueue({ link: "disk", parallel: config.worker.disk_loads, clock });
     this.#loads = new LoadLog({ file: path.join(config.data_dir, "loads.jsonl"), log });
     this.#host = newHostTier(parts, this.#devices, this.#diskLink);
@@ -82,12 +90,13 @@ export class Worker {
       disk: this.#disk,
       host: this.#host,
       devices: this.#devices,
+      useCheckpoint: (digest) => this.#diskBudget.use(digest),
       launch: this.#standbys.launch,
       engine,
       threads: config.worker.threads ?? defaultThreads(),
       clock,
       log,
-      onChange: () => this.#link?.notify(),
+      onChange,
       onLoading: (isLoading) => this.#standbys.setLoading(isLoading),
       onLikely: (skeletons) => this.#standbys.setLikely(skeletons),
       onLoadEnded: (trace) => this.#loads.add(trace),
@@ -109,6 +118,7 @@ export class Worker {
 
   /** Fills the reserve and begins to report to the gateways; `url` is where they reach this worker. */
   async connect(url: string): Promise<void> {
+    await this.#diskBudget.start();
     await this.#loads.open();
     this.#standbys.start();
     const { config, cluster_token, version } = this.#parts;
@@ -117,6 +127,7 @@ export class Worker {
       cluster_token,
       identity: { url, version, devices: this.#devices.reports() },
       report: () => this.#report(),
+      onDeployed: (digests) => void this.#diskBudget.heard(digests),
       onRelease: (ids) => void this.#release(ids),
       onReported: ({ instances }) =>
         this.#supervisor.forget(instances.filter((i) => i.state === "gone").map((i) => i.instance_id)),

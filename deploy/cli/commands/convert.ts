@@ -33,10 +33,13 @@ export const convert: Command = {
     const flags = [{ flag: "--data-dir", path: ["data_dir"], value: args.text("data-dir") }] as const;
     const { config } = readSettings(flags, args.text("config"), surroundingsOfProcess());
     const store = args.text("store") ?? checkpointStore(config.data_dir);
+    // The budget is that of the worker's store.
+    const disk_bytes = args.text("store") === undefined ? config.worker.disk_bytes : undefined;
+    const room = { store_dir: store, disk_bytes };
     const stop = listenForStop(() => process.exit(exitStatus.interrupted));
     try {
       const status = createStatusLine(process.stderr);
-      const { manifest, directory } = await convertIntoStore(source, store, status, stop.signal);
+      const { manifest, directory } = await convertIntoStore(source, room, status, stop.signal);
       const { model, weights, digest } = manifest;
       if (args.isOn("json")) {
         printLine(JSON.stringify({ digest, directory, weights_bytes: weights.bytes, model }));

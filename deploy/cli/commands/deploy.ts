@@ -57,13 +57,14 @@ export const deploy: Command = {
     const settings = readSettings(flags, args.text("config"), surroundingsOfProcess());
     const gateway = new GatewayClient(findTarget(args.text("url"), settings));
     const store = checkpointStore(settings.config.data_dir);
+    const room = { store_dir: store, disk_bytes: settings.config.worker.disk_bytes };
     const stored = await findInStore(source, store);
     const workers = await gateway.listWorkers(); // before a long conversion: is there anybody to deploy to?
     const stop = listenForStop(() => process.exit(exitStatus.interrupted));
     try {
       const manifest =
         stored ??
-        (await convertIntoStore(source, store, createStatusLine(process.stderr), stop.signal)).manifest;
+        (await convertIntoStore(source, room, createStatusLine(process.stderr), stop.signal)).manifest;
       const model = await gateway.deploy({
         id: name,
         manifest,

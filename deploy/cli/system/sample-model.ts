@@ -37,8 +37,14 @@ export async function prepareSampleModel(
   const isStored = offered !== null && existsSync(join(store, offered, "manifest.json"));
   const manifest = isStored
     ? (await readCheckpoint(join(store, offered))).manifest
-    : (await convertIntoStore(join(root, sampleModel.file), store, createStatusLine(progress), signal))
-        .manifest;
+    : (
+        await convertIntoStore(
+          join(root, sampleModel.file),
+          { store_dir: store, disk_bytes: undefined },
+          createStatusLine(progress),
+          signal,
+        )
+      ).manifest;
   return {
     offer: async (gateway) => {
       const models = await gateway.listModels();

@@ -10,6 +10,8 @@ export interface ConvertOptions {
   readonly source: string;
   /** Folder of checkpoints; made if it is missing. */
   readonly store_dir: string;
+  /** Bytes that checkpoints may take there in all; what the disk has if left out. Others may be evicted for it. */
+  readonly disk_bytes?: number | undefined;
   /** Called often, with growing bytes_done; a store that holds a damaged copy makes it start over once. */
   readonly on_progress?: ((progress: ConvertProgress) => void) | undefined;
   /** Ends the conversion with `cancelled`. */

@@ -2,9 +2,8 @@
  * Converts GGUF files into checkpoints of a store: reads the header, asks the engine for its order, streams the
  * tensors into place and publishes the folder at once. On any failure the store is as it was before.
  */
-import { open, rm, statfs } from "node:fs/promises";
-import { join, resolve } from "node:path";
-import { pathToFileURL } from "node:url";
+import { open, rm } from "node:fs/promises";
+import { join } from "node:path";
 import {
   type ChunkEntry,
   checkpointFiles,
@@ -27,16 +26,16 @@ import { digestOf, sha256Hex } from "./digest.ts";
 import { factsOf, tensorEntries } from "./facts.ts";
 import { type OpenedGguf, openGguf } from "./gguf-splits.ts";
 import { type MergedHeader, mergeHeader } from "./gguf-writer.ts";
-import { createIncoming, publish, sweepIncoming } from "./incoming.ts";
+import { createIncoming, markOf, publish, sweepIncoming } from "./incoming.ts";
 import { canonicalOrder } from "./layout.ts";
+import { originOf } from "./origin.ts";
+import { sweepOwned } from "./owned-files.ts";
 import { compareWithStore } from "./present.ts";
+import { reserveRoom } from "./reserve.ts";
 import { systemFailure } from "./system-failure.ts";
 import { readCheckpoint } from "./verify.ts";
 import { streamWeights } from "./weights.ts";
 import { WeightsFile } from "./weights-file.ts";
-
-/** Stands in origin.json; the number grows when the same source would give other content. */
-const converter = "sllm gguf-import 1";
 
 /**
  * Converts with the given tools; convertGguf in ../import.ts is the entry with the real ones.
@@ -71,6 +70,7 @@ async function convertOpened(
   checkCancelled(options.signal);
   await sweepIncoming(options.store_dir);
   const folder = await createIncoming(options.store_dir);
+  await sweepOwned(options.store_dir);
   try {
     const order = await canonicalOrder(model.pairs, model.tensors, folder, tools.plan, options.signal);
     const header = mergeHeader(model.pairs, order);
@@ -78,13 +78,19 @@ async function convertOpened(
     const conversion = { options, tools, header, header_sha256, model: facts };
     const stored = await compareWithStore(conversion);
     if (stored.state === "whole") return { ...stored.checkpoint, already_present: true };
-    return await writeCheckpoint(
-      conversion,
-      folder,
-      model,
-      originOf(options.source, model),
-      stored.state === "damaged",
-    );
+    const { store_dir, disk_bytes } = options;
+    const room = await reserveRoom({
+      owner: markOf(folder),
+      store_dir,
+      bytes: header.bytes.length + header.weights_bytes,
+      disk_bytes,
+    });
+    try {
+      const origin = originOf(options.source, model.sources, new Date().toISOString());
+      return await writeCheckpoint(conversion, folder, model, origin, stored.state === "damaged");
+    } finally {
+      await room.release();
+    }
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -99,7 +105,6 @@ async function writeCheckpoint(
 ): Promise<ConvertResult> {
   const { options, header } = conversion;
   await rm(join(folder, "draft.gguf"));
-  await checkSpace(options.store_dir, header.bytes.length + header.weights_bytes);
   await writeHeader(join(folder, checkpointFiles.header), header);
   const chunks = await writeWeights(conversion, join(folder, checkpointFiles.weights));
   for (const source of sources) await source.checkUnchanged();
@@ -120,16 +125,6 @@ async function publishOnce(folder: string, storeDir: string, digest: string, dam
     () => false,
   );
   return whole ? false : await publish(folder, storeDir, digest, true);
-}
-
-/** Refuses before the first byte is written when the disk cannot hold the checkpoint. */
-async function checkSpace(storeDir: string, bytes: number): Promise<void> {
-  const { bavail, bsize } = await statfs(storeDir);
-  const free = bavail * bsize;
-  if (free >= bytes + limits.convert_spare_bytes) return;
-  const needed = bytes + limits.convert_spare_bytes;
-  const message = `The checkpoint needs ${needed} bytes on the store's disk, ${free} are free.`;
-  throw new SllmError("disk_full", message);
 }
 
 async function writeHeader(path: string, header: MergedHeader): Promise<void> {
@@ -181,15 +176,4 @@ function manifestOf({ header, header_sha256, model }: Conversion, chunks: ChunkE
     ...content,
     tensors,
   });
-}
-
-/** Names the version of the source by what changes with a file: sizes, times of change and headers of its parts. */
-function originOf(source: string, model: OpenedGguf): Origin {
-  const parts = model.sources.map(({ name, bytes, modified_ms }) => `${name} ${bytes} ${modified_ms}\n`);
-  return {
-    uri: pathToFileURL(resolve(source)).href,
-    revision: sha256Hex(parts.join("")),
-    converted_at: new Date().toISOString(),
-    converter,
-  };
 }

@@ -5,7 +5,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { hostname } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import process from "node:process";
 import { limits } from "../../../schema/limits.ts";
 
@@ -26,8 +26,25 @@ export async function createIncoming(storeDir: string): Promise<string> {
 
 /** A fresh name that marks a folder as owned by this process. */
 export async function incomingFolderName(): Promise<string> {
+  return `.incoming-${await ownerMark()}`;
+}
+
+/** The mark in the name of a temporary folder. */
+export function markOf(incoming: string): string {
+  return basename(incoming).slice(".incoming-".length);
+}
+
+/** Marks a thing as this process's own: host and boot, process and its start, and a random part. */
+export async function ownerMark(): Promise<string> {
   const start = await startTime(process.pid);
-  return `.incoming-${await hostMark()}-${process.pid}-${start ?? 0}-${randomBytes(6).toString("hex")}`;
+  return `${await hostMark()}-${process.pid}-${start ?? 0}-${randomBytes(6).toString("hex")}`;
+}
+
+/** True when the owner of what lies at `path` is gone; on a shared disk, other hosts' things go by their age. */
+export async function isAbandoned(owner: string, path: string): Promise<boolean> {
+  const [host, pid, start] = owner.split("-");
+  if (host === (await hostMark())) return String((await startTime(Number(pid))) ?? -1) !== start;
+  return Date.now() - (await lastChange(path)) > limits.incoming_abandoned_ms;
 }
 
 /** Removes temporary folders whose owner is gone. Folders of other hosts on a shared disk go when they are old. */
@@ -39,10 +56,7 @@ export async function sweepIncoming(storeDir: string): Promise<void> {
 }
 
 async function isLeftover(name: string, path: string): Promise<boolean> {
-  const [, host, pid, start] = incomingName.exec(name) ?? [];
-  if (host === undefined) return false;
-  if (host === (await hostMark())) return String((await startTime(Number(pid))) ?? -1) !== start;
-  return Date.now() - (await lastChange(path)) > limits.incoming_abandoned_ms;
+  return isIncoming(name) && (await isAbandoned(markOf(name), path));
 }
 
 async function lastChange(path: string): Promise<number> {

@@ -1,0 +1,133 @@
+/**
+ * The reservation book of a store: whoever wants to write a checkpoint writes down how much before it looks whether
+ * that fits, so that everybody sees everybody. The earlier one wins; of two that came at the same moment both give way
+ * and try again. Then evictions make the room, and nobody else takes it.
+ */
+import { stat, statfs } from "node:fs/promises";
+import { join } from "node:path";
+import { checkpointFiles } from "../../../schema/checkpoint/manifest.ts";
+import { SllmError } from "../../../schema/error.ts";
+import { limits } from "../../../schema/limits.ts";
+import { evict, type Protection, protectionOf, type StoreEntry, storeEntries } from "./eviction.ts";
+import { createOwned, listOwned, madeAtMs, type OwnedFile, removeOwned } from "./owned-files.ts";
+
+export interface Room {
+  readonly store_dir: string;
+  readonly bytes: number;
+  /** Bytes that checkpoints may take in all; undefined: what the disk has. */
+  readonly disk_bytes: number | undefined;
+  /** Mark of the temporary folder that the bytes go into. */
+  readonly owner: string;
+}
+
+/** How often a reservation that met another of the same moment is tried. */
+const attempts = 10;
+
+/** Holds the room until `release`, which the caller calls once the checkpoint is there or given up. */
+export async function reserveRoom(room: Room): Promise<{ release(): Promise<void> }> {
+  for (let attempt = 1; ; attempt++) {
+    const own = await createOwned(room.store_dir, "reserved", room.bytes.toString(16), room.owner);
+    const release = () => removeOwned(room.store_dir, own);
+    try {
+      const missing = await makeRoom(room, own);
+      if (missing === 0) return { release };
+      await release();
+      if (attempt === attempts || missing === "refused") throw await diskFull(room);
+    } catch (error) {
+      await release();
+      throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 5 + (process.pid % 20) * attempt));
+  }
+}
+
+/** 0: it fits now. "contested": it would, but for somebody who came at the same moment. "refused": it does not. */
+async function makeRoom(room: Room, own: OwnedFile): Promise<0 | "contested" | "refused"> {
+  for (;;) {
+    const { missing, isContested } = await shortage(room, own);
+    if (missing <= 0) return 0;
+    const { free } = await evictable(room.store_dir);
+    const [victim] = free;
+    const enough = free.reduce((sum, entry) => sum + entry.bytes, 0) >= missing;
+    if (victim === undefined || !enough) return isContested ? "contested" : "refused";
+    await evict(room.store_dir, victim.digest);
+  }
+}
+
+/** Evicts until the checkpoints fit the budget, as far as that is allowed. Returns what was evicted. */
+export async function trimStore(
+  store_dir: string,
+  disk_bytes: number,
+  beforeEach: (digest: string) => Promise<void>,
+): Promise<string[]> {
+  const evicted: string[] = [];
+  for (;;) {
+    const entries = await storeEntries(store_dir);
+    const reserved = (await listOwned(store_dir, "reserved")).reduce((sum, r) => sum + reservedBytes(r), 0);
+    const used = entries.reduce((sum, entry) => sum + entry.bytes, 0);
+    const { free } = await evictable(store_dir);
+    const victim = free.find((entry) => !evicted.includes(entry.digest));
+    if (used + reserved <= disk_bytes || victim === undefined) return evicted;
+    await beforeEach(victim.digest);
+    if ((await protectionOf(store_dir, victim)) === null) await evict(store_dir, victim.digest);
+    evicted.push(victim.digest);
+  }
+}
+
+/** Bytes that are missing for a reservation, counting those that are older. */
+async function shortage(room: Room, own: OwnedFile): Promise<{ missing: number; isContested: boolean }> {
+  const ownMs = (await madeAtMs(room.store_dir, own)) ?? 0;
+  let others = 0;
+  let unwritten = 0;
+  let isContested = false;
+  for (const other of await listOwned(room.store_dir, "reserved")) {
+    const otherMs = await madeAtMs(room.store_dir, other);
+    if (other.name === own.name || otherMs === null || otherMs > ownMs) continue;
+    if (otherMs === ownMs) isContested = true;
+    others += reservedBytes(other);
+    unwritten += Math.max(0, reservedBytes(other) - (await writtenBytes(room.store_dir, other)));
+  }
+  const { bavail, bsize } = await statfs(room.store_dir);
+  const free = bavail * bsize - limits.convert_spare_bytes - unwritten;
+  const used = (await storeEntries(room.store_dir)).reduce((sum, entry) => sum + entry.bytes, 0);
+  const budget = (room.disk_bytes ?? Number.POSITIVE_INFINITY) - used - others;
+  return { missing: room.bytes - Math.min(free, budget), isContested };
+}
+
+function reservedBytes({ payload }: OwnedFile): number {
+  return Number.parseInt(payload, 16);
+}
+
+/** What the owner of a reservation has written of it so far. */
+async function writtenBytes(storeDir: string, { owner }: OwnedFile): Promise<number> {
+  const weights = join(storeDir, `.incoming-${owner}`, checkpointFiles.weights);
+  return await stat(weights).then(
+    ({ blocks }) => blocks * 512,
+    () => 0,
+  );
+}
+
+async function evictable(storeDir: string) {
+  const free: StoreEntry[] = [];
+  const kept = new Map<Protection, number>();
+  for (const entry of await storeEntries(storeDir)) {
+    const why = await protectionOf(storeDir, entry);
+    if (why === null) free.push(entry);
+    else kept.set(why, (kept.get(why) ?? 0) + 1);
+  }
+  return { free, kept };
+}
+
+async function diskFull({ store_dir, bytes, disk_bytes }: Room): Promise<SllmError> {
+  const { bavail, bsize } = await statfs(store_dir);
+  const { free, kept } = await evictable(store_dir);
+  const stay = [...kept].map(([why, count]) => `${count} ${why}`).join(", ");
+  const needed = bytes + limits.convert_spare_bytes;
+  const space =
+    disk_bytes === undefined
+      ? `needs ${needed} bytes on the store's disk, ${bavail * bsize} are free`
+      : `needs ${bytes} bytes of the ${disk_bytes} that checkpoints may take; on the disk ${bavail * bsize} are free`;
+  const evictions =
+    kept.size === 0 ? "" : `; of the checkpoints there ${free.length} could go (${stay} stay)`;
+  return new SllmError("disk_full", `The checkpoint ${space}${evictions}.`);
+}
