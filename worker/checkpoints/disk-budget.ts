@@ -34,6 +34,7 @@ export class DiskBudget {
   readonly #uses = new Map<CheckpointDigest, Use>();
   readonly #evicting = new Set<CheckpointDigest>();
   #deployed = "";
+  #reportedMs = 0;
   #markedMs = Number.NEGATIVE_INFINITY;
   #trimming = false;
 
@@ -65,15 +66,20 @@ export class DiskBudget {
     return this.#evicting.has(digest);
   }
 
-  /** What the gateway says is deployed of this worker's checkpoints. */
-  async heard(deployed: readonly CheckpointDigest[]): Promise<void> {
+  /** A report of what lies here is being made: what the gateway answers is about that moment. */
+  reporting(): void {
+    this.#reportedMs = this.#options.clock.wallMs();
+  }
+
+  /** What the gateway says is deployed of the checkpoints that were reported. */
+  async heard(deployed: readonly CheckpointDigest[], reported: readonly CheckpointDigest[]): Promise<void> {
     const { clock, directory, worker_id } = this.#options;
-    const text = [...deployed].sort().join();
+    const text = [[...deployed].sort().join(), [...reported].sort().join()].join(" ");
     const isOld = clock.monotonicMs() - this.#markedMs > limits.deployed_mark_ms;
     if (text === this.#deployed && !isOld) return;
     this.#deployed = text;
     this.#markedMs = clock.monotonicMs();
-    const mark = { digests: [...deployed], known_at_ms: clock.wallMs() };
+    const mark = { digests: [...deployed], known_at_ms: this.#reportedMs };
     await this.#try("deployed_not_marked", () => markDeployed(directory, worker_id, mark));
     await this.trim();
   }

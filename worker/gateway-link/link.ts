@@ -34,7 +34,7 @@ export interface GatewayLinkOptions {
   /** The cluster wants these no longer. */
   readonly onRelease: (instances: readonly InstanceId[]) => void;
   /** What a gateway says is deployed of the reported checkpoints. */
-  readonly onDeployed: (checkpoints: readonly CheckpointDigest[]) => void;
+  readonly onDeployed: (checkpoints: readonly CheckpointDigest[], report: Report) => void;
   /** A gateway has taken this report in. */
   readonly onReported: (report: Report) => void;
   readonly fetch: Fetch;
@@ -136,7 +136,7 @@ export class GatewayLink {
       return;
     }
     this.#options.onReported(report);
-    this.#options.onDeployed(answer.deployed);
+    this.#options.onDeployed(answer.deployed, report);
     if (answer.release.length > 0) this.#options.onRelease(answer.release);
   }
 

@@ -127,7 +127,10 @@ export class Worker {
       cluster_token,
       identity: { url, version, devices: this.#devices.reports() },
       report: () => this.#report(),
-      onDeployed: (digests) => void this.#diskBudget.heard(digests),
+      onDeployed: (digests, { placements }) => {
+        const onDisk = placements.filter((p) => p.tier === "disk").map((p) => p.checkpoint);
+        void this.#diskBudget.heard(digests, onDisk);
+      },
       onRelease: (ids) => void this.#release(ids),
       onReported: ({ instances }) =>
         this.#supervisor.forget(instances.filter((i) => i.state === "gone").map((i) => i.instance_id)),
@@ -166,6 +169,7 @@ export class Worker {
   }
 
   async #report(): Promise<Report> {
+    this.#diskBudget.reporting();
     return {
       protocol_version: protocolVersion,
       worker_id: this.#parts.worker_id,
