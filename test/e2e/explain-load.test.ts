@@ -11,7 +11,8 @@ import { eventually } from "../support/eventually.ts";
 
 let cluster: TestCluster;
 beforeAll(async () => {
-  cluster = await TestCluster.start();
+  // Without parking an idle instance ends at once.
+  cluster = await TestCluster.start({ gateway: { SLLM_GATEWAY_PARK_MS: "0" } });
   await cluster.deploy("romeo", undefined, { context_tokens: 128, keep_alive_ms: 0 });
 }, 120_000);
 afterAll(() => cluster?.close(), 60_000);
