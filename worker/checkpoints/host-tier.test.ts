@@ -368,3 +368,17 @@ test("weights that no eviction could make room for name the arena's size", async
     message: `The weights take 1 chunks of 16777216 bytes, 16777216 bytes in all; the arena in host memory has 0.`,
   });
 });
+
+test("memory that a released load still reads into is waited for, not refused", async () => {
+  store.arenaChunks = 1;
+  const leaving = await tier.acquire(checkpoint(1));
+  const draining = store.status(1n);
+  leaving.release();
+  store.statuses.set(99n, draining);
+  const waiting = tier.acquire(checkpoint(2));
+  await clock.advance(50);
+  expect(store.loads).toHaveLength(1);
+  store.statuses.delete(99n);
+  await clock.advance(50);
+  expect((await waiting).was_begun).toBe(true);
+});

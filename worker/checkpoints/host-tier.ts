@@ -4,7 +4,8 @@
  *
  * A copy's memory is used again as soon as the native store is told to release it, and an engine that still mapped it
  * would compute on other bytes. So a lease ends only when the engine process it was taken for is gone, or has said that
- * it maps the copy no longer: a parked engine keeps its mapping until the tier wants the memory.
+ * it maps the copy no longer: a parked engine keeps its mapping until the tier wants the memory. Longer than other files
+ * because sharing, reading and evicting change one set of copies.
  */
 import type {
   NativeArenaStatus,
@@ -39,6 +40,9 @@ export interface CopyStore {
 
 /** How often loads in progress are looked at: for reports only, engines follow the copy by themselves. */
 const pollMs = 20;
+
+/** Longest wait for the reads of a released load to end. */
+const drainMs = 2_000;
 
 interface HostCopy extends LentCopy {
   readonly checkpoint: StoredCheckpoint;
@@ -167,7 +171,7 @@ export class HostTier {
    * suffices, and nothing when all idle copies together would not: the store then refuses with its numbers.
    */
   async #makeRoom(bytes: number): Promise<void> {
-    const { used_bytes, ...arena } = this.#options.store.arena();
+    const { used_bytes, ...arena } = await this.#drained(bytes);
     const arena_bytes = Math.min(this.#options.arena_bytes ?? arena.arena_bytes, arena.arena_bytes);
     const needed = arenaBytesOf(bytes);
     if (needed > arena_bytes) throw arenaTooSmall(needed, arena_bytes);
@@ -184,6 +188,21 @@ export class HostTier {
     }
     if (missing > 0) return;
     await Promise.all(victims.map((copy) => this.#evict(copy)));
+  }
+
+  /**
+   * The arena once no released load holds memory that these bytes need: its chunks come back when the last of its reads
+   * has ended, which takes moments.
+   */
+  async #drained(bytes: number): Promise<NativeArenaStatus> {
+    for (let waitedMs = 0; ; waitedMs += pollMs) {
+      const arena = this.#options.store.arena();
+      const held = [...this.#copies.values(), ...this.#leaving.keys()];
+      const ours = held.reduce((sum, copy) => sum + arenaBytesOf(bytesOf(copy)), 0);
+      const fits = arenaBytesOf(bytes) <= arena.arena_bytes - arena.used_bytes;
+      if (fits || arena.used_bytes <= ours || waitedMs >= drainMs) return arena;
+      await this.#options.clock.sleep(pollMs);
+    }
   }
 
   /** Resolves when the copy's memory is free. Nobody shares it from the first moment on. */
