@@ -129,8 +129,8 @@ describe("room for a checkpoint", () => {
     const outcomes = await Promise.allSettled(Array.from({ length: 6 }, () => reserve(each, budget)));
     const held = outcomes.filter((outcome) => outcome.status === "fulfilled");
     // Two fit beside the stored one, a third in its place.
+    expect(held.length).toBeGreaterThanOrEqual(2);
     expect(held.length).toBeLessThanOrEqual(3);
-    expect(held.length).toBeGreaterThan(0);
     const reserved = (await listOwned(store, "reserved")).length * each;
     expect(reserved + (await bytesOf())).toBeLessThanOrEqual(budget);
     for (const outcome of held) await outcome.value.release();

@@ -1,7 +1,7 @@
 /**
  * The reservation book of a store: whoever wants to write a checkpoint writes down how much before it looks whether
- * that fits, so that everybody sees everybody. The earlier one wins; of two that came at the same moment both give way
- * and try again. Then evictions make the room, and nobody else takes it.
+ * that fits, so that everybody sees everybody. The earlier one wins, by the time of the file and then its name. Then
+ * evictions make the room, and nobody else takes it.
  */
 import { stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
@@ -20,36 +20,34 @@ export interface Room {
   readonly owner: string;
 }
 
-/** How often a reservation that met another of the same moment is tried. */
-const attempts = 10;
+/**
+ * File times move in ticks of the kernel, 10 ms at most. After one, everybody who could have come before is to be seen.
+ */
+const tickMs = 12;
 
 /** Holds the room until `release`, which the caller calls once the checkpoint is there or given up. */
 export async function reserveRoom(room: Room): Promise<{ release(): Promise<void> }> {
-  for (let attempt = 1; ; attempt++) {
-    const own = await createOwned(room.store_dir, "reserved", room.bytes.toString(16), room.owner);
-    const release = () => removeOwned(room.store_dir, own);
-    try {
-      const missing = await makeRoom(room, own);
-      if (missing === 0) return { release };
-      await release();
-      if (attempt === attempts || missing === "refused") throw await diskFull(room);
-    } catch (error) {
-      await release();
-      throw error;
-    }
-    await new Promise((resolve) => setTimeout(resolve, 5 + (process.pid % 20) * attempt));
+  const own = await createOwned(room.store_dir, "reserved", room.bytes.toString(16), room.owner);
+  const release = () => removeOwned(room.store_dir, own);
+  try {
+    await new Promise((resolve) => setTimeout(resolve, tickMs));
+    if (!(await makeRoom(room, own))) throw await diskFull(room);
+    return { release };
+  } catch (error) {
+    await release();
+    throw error;
   }
 }
 
-/** 0: it fits now. "contested": it would, but for somebody who came at the same moment. "refused": it does not. */
-async function makeRoom(room: Room, own: OwnedFile): Promise<0 | "contested" | "refused"> {
+/** Evicts as little as suffices; false, with nothing evicted, when all that may go would not. */
+async function makeRoom(room: Room, own: OwnedFile): Promise<boolean> {
   for (;;) {
-    const { missing, isContested } = await shortage(room, own);
-    if (missing <= 0) return 0;
+    const missing = await shortage(room, own);
+    if (missing <= 0) return true;
     const { free } = await evictable(room.store_dir);
     const [victim] = free;
     const enough = free.reduce((sum, entry) => sum + entry.bytes, 0) >= missing;
-    if (victim === undefined || !enough) return isContested ? "contested" : "refused";
+    if (victim === undefined || !enough) return false;
     await evict(room.store_dir, victim.digest);
   }
 }
@@ -75,15 +73,14 @@ export async function trimStore(
 }
 
 /** Bytes that are missing for a reservation, counting those that are older. */
-async function shortage(room: Room, own: OwnedFile): Promise<{ missing: number; isContested: boolean }> {
+async function shortage(room: Room, own: OwnedFile): Promise<number> {
   const ownMs = (await madeAtMs(room.store_dir, own)) ?? 0;
   let others = 0;
   let unwritten = 0;
-  let isContested = false;
   for (const other of await listOwned(room.store_dir, "reserved")) {
     const otherMs = await madeAtMs(room.store_dir, other);
-    if (other.name === own.name || otherMs === null || otherMs > ownMs) continue;
-    if (otherMs === ownMs) isContested = true;
+    const isLater = otherMs === null || otherMs > ownMs || (otherMs === ownMs && other.name >= own.name);
+    if (isLater) continue;
     others += reservedBytes(other);
     unwritten += Math.max(0, reservedBytes(other) - (await writtenBytes(room.store_dir, other)));
   }
@@ -91,7 +88,7 @@ async function shortage(room: Room, own: OwnedFile): Promise<{ missing: number; 
   const free = bavail * bsize - limits.convert_spare_bytes - unwritten;
   const used = (await storeEntries(room.store_dir)).reduce((sum, entry) => sum + entry.bytes, 0);
   const budget = (room.disk_bytes ?? Number.POSITIVE_INFINITY) - used - others;
-  return { missing: room.bytes - Math.min(free, budget), isContested };
+  return room.bytes - Math.min(free, budget);
 }
 
 function reservedBytes({ payload }: OwnedFile): number {
