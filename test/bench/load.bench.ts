@@ -17,7 +17,7 @@ import { type Case, caseNames, prepareCase } from "./load/cases.ts";
 import { askFio } from "./load/fio.ts";
 import { goalsOf } from "./load/goals.ts";
 import { measureAblation, measureCase, type Run } from "./load/measure.ts";
-import { type Ceiling, type CeilingSetting, ceilingSweep, evict, vocabularyMs } from "./load/programs.ts";
+import { type Ceiling, type CeilingSetting, ceilingSweep, evict } from "./load/programs.ts";
 import { type AblationRun, openResults, type RawRuns, readResults } from "./load/raw-runs.ts";
 import { ablationText, caseText, goalsText } from "./load/report-text.ts";
 import { machine } from "./machine.ts";
@@ -125,9 +125,10 @@ const { runs, ablations, facts } =
 const reports = [];
 const ablation = [];
 for (const it of cases) {
-  const facts = { tensors: it.manifest.tensors.length, vocabulary_ms: vocabularyMs(it.gguf) };
   const own = runs.filter((run) => run.case === it.name);
-  const rows = rowsOfCase.map((row) => reportCase(own, row, facts)).filter((row) => row !== null);
+  const rows = rowsOfCase
+    .map((row) => reportCase(own, row, it.manifest.tensors.length))
+    .filter((row) => row !== null);
   for (const row of rows) say(caseText(row));
   reports.push(...rows);
   const outcomes = ablations.filter((outcome) => outcome.case === it.name);

@@ -9,7 +9,7 @@ import { type AblationOutcome, ablationSteps } from "./programs.ts";
 import { countedOn } from "./raw-runs.ts";
 
 const bytes = 4e9;
-const facts = { tensors: 165, vocabulary_ms: 40 };
+const tensors = 165;
 
 interface Wish {
   readonly repetition: number;
@@ -27,7 +27,13 @@ function ours({ repetition, ready_ms, ceiling_ms, from = "standby", copied = 0 }
     ...{ cpu_ms: 800, bytes_copied: copied, private_growth_bytes: 20e6, anonymous_growth_bytes: 10e6 },
     ...{ kv_bytes: 100e6, host_copy: null },
   };
-  return { ...run("ours", repetition, ready_ms, ceiling_ms), from, start: details, details };
+  return {
+    ...run("ours", repetition, ready_ms, ceiling_ms),
+    from,
+    vocabulary_ms: 40,
+    start: details,
+    details,
+  };
 }
 
 function peer(subject: string, { repetition, ready_ms, ceiling_ms }: Wish): Run {
@@ -37,7 +43,7 @@ function peer(subject: string, { repetition, ready_ms, ceiling_ms }: Wish): Run 
 function run(subject: string, repetition: number, ready_ms: number, ceiling_ms?: number): Run {
   const setting = { method: "threads", block_bytes: 4096, in_flight: 1 } as const;
   return {
-    ...{ case: "random-4gb", repetition, subject, bytes, from: "process", details: {} },
+    ...{ case: "random-4gb", repetition, subject, bytes, from: "process", vocabulary_ms: null, details: {} },
     tier: ceiling_ms === undefined ? "host" : "disk",
     start: { ready_ms, first_token_ms: ready_ms + 100, steady_ms: 50, cpu_ms: 4000 },
     ceiling:
@@ -48,7 +54,7 @@ function run(subject: string, repetition: number, ready_ms: number, ceiling_ms?:
 }
 
 function diskReport(runs: readonly Run[]): CaseReport {
-  const report = reportCase(runs, { tier: "disk", from: "standby" }, facts);
+  const report = reportCase(runs, { tier: "disk", from: "standby" }, tensors);
   if (report === null) throw new Error("no report");
   return report;
 }
@@ -93,12 +99,22 @@ describe("the figures of a case", () => {
       ours({ repetition: 0, ready_ms: 5, from: "parked", copied: 0 }),
       ours({ repetition: 1, ready_ms: 7, from: "parked", copied: 3e9 }),
     ];
-    const report = reportCase(host, { tier: "host", from: "parked" }, facts);
+    const report = reportCase(host, { tier: "host", from: "parked" }, tensors);
     expect(report).toMatchObject({ fraction_of_ceiling: null, ceiling_gbps: null, bytes_copied: 3e9 });
   });
 
+  test("relate a start from standby to the vocabulary's build, where it was measured", () => {
+    const runs = [ours({ repetition: 0, ready_ms: 60 })];
+    const goal = (report: CaseReport | null) =>
+      goalsOf(report === null ? [] : [report]).find(({ name }) => name.includes("vocabulary"));
+    const row = { tier: "host", from: "standby" } as const;
+    expect(goal(reportCase(runs, row, tensors))).toMatchObject({ figure: 1.5, met: false });
+    const unknown = runs.map((run) => ({ ...run, vocabulary_ms: null }));
+    expect(goal(reportCase(unknown, row, tensors))?.met).toBeNull();
+  });
+
   test("are none of a row that was not measured", () => {
-    expect(reportCase(runs, { tier: "host", from: "skeleton" }, facts)).toBeNull();
+    expect(reportCase(runs, { tier: "host", from: "skeleton" }, tensors)).toBeNull();
   });
 
   test("relate the first request to the steady state", () => {

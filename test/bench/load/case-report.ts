@@ -56,8 +56,8 @@ export interface CaseReport extends Rows {
   readonly build_ms: number;
   readonly wait_ms: number;
   readonly read_ms: number | null;
-  /** What libllama takes to build nothing but the vocabulary. */
-  readonly vocabulary_ms: number;
+  /** What libllama takes to build nothing but the vocabulary; null when nobody asked. */
+  readonly vocabulary_ms: number | null;
 }
 
 /** All peers; the report names them even where they were not measured. */
@@ -90,11 +90,7 @@ function timesAsFast(mine: readonly Run[], theirs: readonly Run[], time: (run: R
 }
 
 /** Null when the runs have no such row. `all`: the runs of one case. */
-export function reportCase(
-  all: readonly Run[],
-  { tier, from }: Rows,
-  facts: { readonly tensors: number; readonly vocabulary_ms: number },
-): CaseReport | null {
+export function reportCase(all: readonly Run[], { tier, from }: Rows, tensors: number): CaseReport | null {
   const runs = all.filter((run) => run.tier === tier);
   const mine = runs.filter((run) => run.subject === "ours" && run.from === from);
   const [first] = mine;
@@ -115,7 +111,7 @@ export function reportCase(
     values.length === 0 ? null : of(values);
   const measured = (peer: string) => orNull(of(peer).map(ready), median);
   return {
-    ...{ name: first.case, bytes: first.bytes, tier, from, ...facts, pairs: mine.length },
+    ...{ name: first.case, bytes: first.bytes, tier, from, tensors, pairs: mine.length },
     ours_ms: { p50: quantile(mine.map(ready), 0.5), p95: quantile(mine.map(ready), 0.95) },
     fraction_of_ceiling: orNull(fractions, median),
     fraction_spread: orNull(fractions, spread),
@@ -140,5 +136,7 @@ export function reportCase(
     build_ms: middle("build_ms"),
     wait_ms: middle("wait_ms"),
     read_ms: orNull(reads, median),
+    // Older raw results do not have it.
+    vocabulary_ms: orNull(mine.map((run) => run.vocabulary_ms ?? null).filter(isNumber), median),
   };
 }

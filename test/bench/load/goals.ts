@@ -40,8 +40,8 @@ export function goalsOf(reports: readonly CaseReport[]): Goal[] {
   const largeDisk = rows("disk", "standby", large);
   const ready = (from: string) => rows("host", from, large).map(({ ours_ms }) => ours_ms.p50);
   const timesAsFast = (peer: string) => largeDisk.map(({ times_as_fast }) => times_as_fast[peer]);
-  const vocabulary = rows("host", "standby", large).map(
-    ({ ours_ms, vocabulary_ms }) => ours_ms.p50 / vocabulary_ms,
+  const vocabulary = rows("host", "standby", large).map(({ ours_ms, vocabulary_ms }) =>
+    vocabulary_ms === null ? null : ours_ms.p50 / vocabulary_ms,
   );
   const memory = reports.map((r) => (r.private_growth_bytes - r.kv_bytes) / 2 ** 20);
   return [

@@ -17,6 +17,7 @@ import {
   loadModes,
   type PlainOutcome,
   plain,
+  vocabularyMs,
 } from "./programs.ts";
 import { type SafetensorsPeer, safetensorsPeer } from "./safetensors-peer.ts";
 
@@ -43,6 +44,8 @@ export interface Run {
   readonly start: Start;
   /** The ceiling measured just before, on the same file; null where no disk is involved. */
   readonly ceiling: Ceiling | null;
+  /** What libllama takes to build nothing but the vocabulary, measured just before; null for peers. */
+  readonly vocabulary_ms: number | null;
   /** Everything the subject said. */
   readonly details: object;
 }
@@ -98,6 +101,7 @@ function coldCeiling(file: string, bytes: number, setting: CeilingSetting): Ceil
 /** From disk in one process; then, while that one holds the host copy, from host memory in two others. */
 async function ours(it: Case, setting: CeilingSetting): Promise<Measured[]> {
   const { bytes } = it.manifest.weights;
+  const vocabulary_ms = vocabularyMs(it.gguf);
   const before = coldCeiling(it.weights, bytes, setting);
   const measured = (outcome: StartOutcome): Measured => ({
     subject: "ours",
@@ -106,6 +110,7 @@ async function ours(it: Case, setting: CeilingSetting): Promise<Measured[]> {
     bytes,
     start: outcome,
     ceiling: outcome.read_ms === null ? null : before,
+    vocabulary_ms,
     details: outcome,
   });
   const disk = await start(it.checkpoint, null);
@@ -143,6 +148,7 @@ function peerRun(it: Case, mode: LoadMode, before: Ceiling | null, details: Plai
     bytes: it.manifest.weights.bytes,
     start: { ready_ms: load_ms, first_token_ms, steady_ms: again_ms, cpu_ms },
     ceiling: before,
+    vocabulary_ms: null,
     details,
   };
 }
@@ -159,6 +165,7 @@ function withSafetensors(peer: SafetensorsPeer, setting: CeilingSetting): Measur
       bytes: peer.bytes,
       start: { ...loaded, first_token_ms: null, steady_ms: null },
       ceiling,
+      vocabulary_ms: null,
       details: loaded,
     };
   });
