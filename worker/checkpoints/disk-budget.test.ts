@@ -76,9 +76,12 @@ test("the start makes the folder and sweeps what killed processes left, nothing 
   own();
 });
 
-test("a store that takes no marks costs a warning, and the use goes on", async () => {
+test("a store that is away costs warnings, is not made anew by a mark, and the use goes on", async () => {
   const own = budget(path.join(folder, "nowhere"));
   const release = await own.use("c".repeat(64));
+  expect(warnings).toEqual([{ reason: "no such file or directory" }]);
   release();
-  expect(warnings[0]).toEqual({ reason: "no such file or directory" });
+  await eventually("the release has tried", () => warnings.length === 2);
+  await own.heard(["c".repeat(64)], []);
+  expect(readdirSync(folder)).toEqual([]);
 });

@@ -7,7 +7,7 @@ import { mkdir, open, readdir, readFile, rename, rm, stat, utimes, writeFile } f
 import { join } from "node:path";
 import { z } from "zod";
 import { checkpointDigest } from "../../../schema/ids.ts";
-import { isMissing, systemFailure } from "./system-failure.ts";
+import { isMissing, systemCode, systemFailure } from "./system-failure.ts";
 
 const deployedMark = z.strictObject({
   digests: z.array(checkpointDigest),
@@ -21,7 +21,7 @@ const folderOf = (storeDir: string) => join(storeDir, ".marks");
 /** Keeps a checkpoint from being evicted. Errors: those of the file system. */
 export async function pin(storeDir: string, digest: string): Promise<void> {
   try {
-    await mkdir(folderOf(storeDir), { recursive: true });
+    await makeFolder(storeDir);
     await (await open(join(folderOf(storeDir), `${digest}.pin`), "a")).close();
   } catch (error) {
     throw systemFailure("Cannot pin in the checkpoint store", error);
@@ -49,7 +49,7 @@ export async function markUsed(storeDir: string, digest: string): Promise<void> 
     await utimes(file, now, now);
   } catch (error) {
     if (!isMissing(error)) throw error;
-    await mkdir(folderOf(storeDir), { recursive: true });
+    await makeFolder(storeDir);
     await (await open(file, "a")).close();
   }
 }
@@ -62,7 +62,7 @@ export async function lastUsedMs(storeDir: string, digest: string): Promise<numb
 /** Keeps what a worker has heard from its gateway. Appears whole. */
 export async function markDeployed(storeDir: string, worker: string, mark: DeployedMark): Promise<void> {
   const file = join(folderOf(storeDir), `deployed-${worker}.json`);
-  await mkdir(folderOf(storeDir), { recursive: true });
+  await makeFolder(storeDir);
   await writeFile(`${file}.new`, JSON.stringify(mark));
   await rename(`${file}.new`, file);
 }
@@ -79,6 +79,13 @@ export async function readDeployed(storeDir: string): Promise<DeployedMark | nul
     digests: [...new Set(marks.flatMap((mark) => mark.digests))],
     known_at_ms: Math.max(...marks.map((mark) => mark.known_at_ms)),
   };
+}
+
+/** A store that is not there (not mounted, say) is not made by a mark. */
+async function makeFolder(storeDir: string): Promise<void> {
+  await mkdir(folderOf(storeDir)).catch((error: unknown) => {
+    if (systemCode(error) !== "EEXIST") throw error;
+  });
 }
 
 function nothing(error: unknown): string[] {

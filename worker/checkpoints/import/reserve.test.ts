@@ -1,5 +1,14 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { writeGgufFile } from "../../../test/models/generator/gguf-file.ts";
@@ -18,6 +27,7 @@ let store: string;
 beforeEach(() => {
   folder = mkdtempSync(path.join(tmpdir(), "sllm-reserve-"));
   store = path.join(folder, "checkpoints");
+  mkdirSync(store);
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
