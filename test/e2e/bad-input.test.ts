@@ -47,10 +47,10 @@ test.each([
 });
 
 test("a parameter that would change the answer and is not offered is refused by name", async () => {
-  expect(await refusal(await chat({ ...valid, n: 3 }))).toEqual({
+  expect(await refusal(await chat({ ...valid, mirostat: 2 }))).toEqual({
     status: 400,
     code: "unsupported_parameter",
-    param: "n",
+    param: "mirostat",
   });
 });
 
