@@ -13,8 +13,8 @@
 // Exported by libllama, declared in its src/llama-model.h, which includes too much of the rest.
 const std::vector<std::pair<std::string, ggml_tensor *>> &llama_internal_get_tensor_map(const llama_model *model);
 
-// What the engine library and the driver keep until the process ends is not ours to give back; our own frames are in none
-// of these libraries, so that a leak of ours is still reported.
+// What the engine library and the driver keep until the process ends is not ours to give back; our own frames are in
+// none of these libraries, so that a leak of ours is still reported.
 extern "C" __attribute__((visibility("default"))) const char *__lsan_default_suppressions();
 extern "C" const char *__lsan_default_suppressions() {
     return "leak:libggml-vulkan.so\nleak:libvulkan.so\nleak:libvulkan_lvp.so\nleak:libLLVM\n";
