@@ -88,6 +88,8 @@ export interface NativeLoadParams {
   readonly chunk_bytes: number;
   /** XXH3 of every chunk, in order. */
   readonly chunk_digests: BigUint64Array;
+  /** Arena chunks that the weights pass through on their way to one engine with devices; absent: all stay. */
+  readonly stream_chunks?: number;
 }
 
 export interface NativeLoadStatus {
@@ -120,6 +122,7 @@ export class NativeStore implements Disposable {
       weights_path: memory.cString(params.weights_path),
       weights_bytes: BigInt(params.weights_bytes),
       chunk_bytes: BigInt(params.chunk_bytes),
+      stream_chunks: params.stream_chunks ?? 0,
       chunk_digests: memory.address(params.chunk_digests),
       n_chunks: BigInt(params.chunk_digests.length),
     });

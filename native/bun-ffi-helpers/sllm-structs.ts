@@ -83,7 +83,7 @@ export const volumeStatus = struct("sllm_volume_status", {
 
 export const loadParams = struct("sllm_load_params", {
   struct_size: "u32",
-  reserved: "u32",
+  stream_chunks: "u32",
   weights_path: "pointer",
   weights_bytes: "u64",
   chunk_bytes: "u64",

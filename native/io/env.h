@@ -38,6 +38,8 @@ public:
     virtual int create_memory(const char *name, std::uint64_t bytes);
     // Gives the memory behind [offset, offset + bytes) of anonymous shared memory back; it reads as zeros again.
     virtual int punch_hole(int fd, std::uint64_t offset, std::uint64_t bytes);
+    // Lets every process of the same user write to anonymous shared memory that it opens anew.
+    virtual int share_writable(int fd);
     // Adds F_SEAL_* flags.
     virtual int seal(int fd, int seals);
 

@@ -87,6 +87,8 @@ int Env::punch_hole(int fd, std::uint64_t offset, std::uint64_t bytes) {
     return ::fallocate(fd, mode, static_cast<off_t>(offset), static_cast<off_t>(bytes)) < 0 ? -errno : 0;
 }
 
+int Env::share_writable(int fd) { return ::fchmod(fd, S_IRUSR | S_IWUSR) < 0 ? -errno : 0; }
+
 int Env::seal(int fd, int seals) { return ::fcntl(fd, F_ADD_SEALS, seals) < 0 ? -errno : 0; }
 
 int Env::map(void *address, std::size_t bytes, int protection, int flags, int fd, std::uint64_t offset, void **out) {

@@ -56,18 +56,45 @@ Status HostCopy::create(Env &env, std::uint64_t bytes, const Arena &arena, const
     }
     // Only the mapping above can write from now on. Old kernels lack the seal; the copy works without.
     env.seal(fd, F_SEAL_FUTURE_WRITE);
-    std::memcpy(copy.file_.data() + host_copy_control_bytes, chunks.data(), chunks.size() * sizeof(std::uint32_t));
+    const std::uint64_t parts = chunks_of(bytes);
+    auto *table = reinterpret_cast<std::uint32_t *>(copy.file_.data() + host_copy_control_bytes);
+    for (std::uint64_t part = 0; part < parts; part++) table[part] = chunks[part % chunks.size()];
     copy.control_ = new (copy.file_.data()) HostCopyControl{};
     copy.control_->magic = host_copy_magic;
     copy.control_->version = host_copy_version;
     copy.control_->loader_pid = env.process_id();
     copy.control_->bytes_total = bytes;
     copy.control_->arena_fd = arena.fd();
-    copy.control_->chunk_count = static_cast<std::uint32_t>(chunks.size());
+    copy.control_->chunk_count = static_cast<std::uint32_t>(parts);
     copy.control_->arena_chunk_bytes = chunk_bytes;
     copy.control_->number = ++copies_made;
+    copy.control_->ack_fd = -1;
+    if (chunks.size() < parts) {
+        if (Status s = copy.create_ack_page(static_cast<std::uint32_t>(chunks.size())); !s.ok()) return s;
+    }
     *out = std::move(copy);
     return {};
+}
+
+Status HostCopy::create_ack_page(std::uint32_t ring_chunks) {
+    const int fd = env_->create_memory("sllm-acknowledged", host_copy_control_bytes);
+    if (fd < 0) return system_status("create a page of shared memory", -fd);
+    ack_fd_ = OwnedFd(*env_, fd);
+    if (Status s = map_file(*env_, fd, host_copy_control_bytes, PROT_READ, &ack_page_); !s.ok()) return s;
+    int error = env_->share_writable(fd);
+    // Cut short, it would end this process.
+    if (error == 0) error = env_->seal(fd, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    if (error < 0) return system_status("share a page of memory", -error);
+    control_->ack_fd = fd;
+    control_->ring_chunks = ring_chunks;
+    return {};
+}
+
+std::uint64_t HostCopy::acknowledged() const {
+    if (!ack_page_.valid()) return 0;
+    const auto *page = reinterpret_cast<const HostCopyAck *>(ack_page_.data());
+    return std::min(page->bytes.load(std::memory_order_acquire),
+                    control_->bytes_ready.load(std::memory_order_relaxed));
 }
 
 void HostCopy::set_ready(std::uint64_t bytes) {
@@ -114,17 +141,15 @@ Status HostCopyView::open(Env &env, const std::string &path, std::uint64_t bytes
                                    std::to_string(host_copy_version)};
     }
     if (Status s = view.open_arena(); !s.ok()) return s;
+    if (Status s = view.open_ack_page(); !s.ok()) return s;
     *out = std::move(view);
     return {};
 }
 
 Status HostCopyView::open_arena() {
-    const std::string path = path_.substr(0, path_.rfind('/') + 1) + std::to_string(control_->arena_fd);
-    const int fd = env_->open(path.c_str(), O_RDONLY);
-    if (fd < 0) return system_status("open the arena " + path, -fd);
-    arena_ = OwnedFd(*env_, fd);
-    const std::int64_t size = env_->file_size(fd);
-    if (size < 0) return system_status("stat the arena " + path, static_cast<int>(-size));
+    if (Status s = open_beside(control_->arena_fd, O_RDONLY, &arena_); !s.ok()) return s;
+    const std::int64_t size = env_->file_size(arena_.get());
+    if (size < 0) return system_status("stat the arena of " + path_, static_cast<int>(-size));
     const std::uint64_t arena_chunks = static_cast<std::uint64_t>(size) / chunk_bytes;
     chunks_.resize(control_->chunk_count);
     std::memcpy(chunks_.data(), file_.data() + host_copy_control_bytes, chunks_.size() * sizeof(std::uint32_t));
@@ -137,6 +162,30 @@ Status HostCopyView::open_arena() {
 
 bool HostCopyView::same_copy(const HostCopyView &other) const {
     return control_->loader_pid == other.control_->loader_pid && control_->number == other.control_->number;
+}
+
+Status HostCopyView::open_ack_page() {
+    if (control_->ack_fd < 0) return {};
+    OwnedFd fd;
+    if (Status s = open_beside(control_->ack_fd, O_RDWR, &fd); !s.ok()) return s;
+    if (env_->file_size(fd.get()) != static_cast<std::int64_t>(host_copy_control_bytes)) {
+        return {Code::corrupt, path_ + " has no page to acknowledge on"};
+    }
+    constexpr int protection = PROT_READ | PROT_WRITE;
+    if (Status s = map_file(*env_, fd.get(), host_copy_control_bytes, protection, &ack_page_); !s.ok()) return s;
+    ack_ = reinterpret_cast<HostCopyAck *>(ack_page_.data());
+    return {};
+}
+
+// Another descriptor of the process that loads.
+Status HostCopyView::open_beside(std::int32_t fd, int flags, OwnedFd *out) const {
+    const std::string path = path_.substr(0, path_.rfind('/') + 1) + std::to_string(fd);
+    *out = OwnedFd(*env_, env_->open(path.c_str(), flags));
+    return out->valid() ? Status() : system_status("open " + path + " beside " + path_, -out->get());
+}
+
+void HostCopyView::acknowledge(std::uint64_t bytes) const {
+    if (ack_ != nullptr) ack_->bytes.store(bytes, std::memory_order_release);
 }
 
 Status HostCopyView::wait_ready(const std::function<void(std::uint64_t bytes_ready)> &on_progress) const {

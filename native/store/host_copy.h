@@ -6,6 +6,10 @@
 //   offset 4096    chunk_count numbers of 4 bytes, padded to a whole page: part i of the weights, arena_chunk_bytes
 //                  long (the last one shorter), lies in the arena at number[i] * arena_chunk_bytes
 //
+// A streamed copy is never whole: its table names the same few chunks over and over, and part i is read when the one
+// engine that follows it has acknowledged part i - ring_chunks. That engine tells so in a page of its own, the
+// descriptor ack_fd, which it may write; it can spoil its own weights with it and nothing else.
+//
 // The arena is the descriptor arena_fd of the same process: an engine that opened /proc/<pid>/fd/<n> finds it beside.
 // Engines stitch the chunks into one range of addresses with mmap, read-only, one mapping per run of adjacent chunks;
 // no byte is copied. After a release the chunks belong to other weights: release only when no engine maps them any
@@ -29,7 +33,7 @@
 namespace sllm {
 
 inline constexpr std::uint64_t host_copy_magic = 0x79706f436d6c6c73;  // "sllmCopy" in memory
-inline constexpr std::uint32_t host_copy_version = 3;
+inline constexpr std::uint32_t host_copy_version = 4;
 inline constexpr std::uint64_t host_copy_control_bytes = 4096;
 
 enum class LoadState : std::int32_t { loading = 0, ready = 1 };  // negative: a failed load's Code
@@ -46,17 +50,24 @@ struct HostCopyControl {
     std::uint32_t chunk_count;
     std::uint64_t arena_chunk_bytes;
     std::uint64_t number;  // no other copy of the loader's process ever has it
+    std::int32_t ack_fd;         // -1: not streamed
+    std::uint32_t ring_chunks;   // of a streamed copy
     char message[512];  // NUL-terminated
 };
+
+// The page of a streamed copy that its engine writes.
+struct HostCopyAck {
+    std::atomic<std::uint64_t> bytes;  // everything before this offset may be overwritten
+};
 static_assert(sizeof(HostCopyControl) <= host_copy_control_bytes);
-static_assert(offsetof(HostCopyControl, changes) == 36 && offsetof(HostCopyControl, message) == 64);
+static_assert(offsetof(HostCopyControl, changes) == 36 && offsetof(HostCopyControl, message) == 72);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std::uint32_t>::is_always_lock_free);
 
 // The loader's side. Not thread-safe: the store serialises all calls.
 class HostCopy {
 public:
-    // Creates control page and chunk table. bytes is a multiple of 4096; chunks of the arena cover it. After this
-    // nobody else can write the file.
+    // Creates control page and chunk table. bytes is a multiple of 4096; chunks of the arena cover it, or are the ring of
+    // a streamed copy. After this nobody else can write the file.
     static Status create(Env &env, std::uint64_t bytes, const Arena &arena, const std::vector<std::uint32_t> &chunks,
                          HostCopy *out);
 
@@ -64,6 +75,9 @@ public:
 
     // Tells waiters that every byte before `bytes` is valid. Never goes back.
     void set_ready(std::uint64_t bytes);
+
+    // What the engine of a streamed copy needs no more; never beyond what was told to be ready.
+    std::uint64_t acknowledged() const;
 
     // The copy is complete.
     void finish();
@@ -73,10 +87,14 @@ public:
 private:
     void end(std::int32_t state);
 
+    Status create_ack_page(std::uint32_t ring_chunks);
+
     Env *env_ = nullptr;
     OwnedFd fd_;
     Mapping file_;
     HostCopyControl *control_ = nullptr;
+    OwnedFd ack_fd_;
+    Mapping ack_page_;
 };
 
 // The engine's side: follows a host copy and maps its weights read-only.
@@ -87,6 +105,11 @@ public:
 
     // Whether both follow the same host copy, not merely one of the same weights.
     bool same_copy(const HostCopyView &other) const;
+
+    // Whether bytes stay only until they are acknowledged.
+    bool streamed() const { return ack_ != nullptr; }
+    // Of a streamed copy: everything before `bytes` may be overwritten. Does nothing to another.
+    void acknowledge(std::uint64_t bytes) const;
 
     // Waits until all bytes are there; a failed load fails this with its status and text. on_progress is told whenever
     // more bytes have become valid, from offset 0. [blocks]
@@ -99,6 +122,8 @@ public:
 
 private:
     Status open_arena();
+    Status open_ack_page();
+    Status open_beside(std::int32_t fd, int flags, OwnedFd *out) const;
 
     Env *env_ = nullptr;
     std::string path_;
@@ -106,6 +131,8 @@ private:
     OwnedFd arena_;
     Mapping file_;
     const HostCopyControl *control_ = nullptr;
+    Mapping ack_page_;
+    HostCopyAck *ack_ = nullptr;
     std::vector<std::uint32_t> chunks_;
 };
 

@@ -24,6 +24,10 @@ Status check(const LoadRequest &request) {
     if (request.chunk_bytes == 0 || request.chunk_bytes % align != 0) {
         return {Code::invalid_argument, "chunk_bytes must be a positive multiple of 4096"};
     }
+    if (request.stream_chunks > 0 &&
+        request.stream_chunks * limits::arena_chunk_bytes < request.chunk_bytes + limits::arena_chunk_bytes) {
+        return {Code::invalid_argument, "stream_chunks must hold a chunk of the checkpoint and one more"};
+    }
     const std::uint64_t chunks = (request.weights_bytes - 1) / request.chunk_bytes + 1;
     if (request.chunk_digests.size() != chunks) {
         return {Code::invalid_argument, "n_chunks is " + std::to_string(request.chunk_digests.size()) + ", " +
@@ -48,7 +52,9 @@ Status Load::open(Env &env, Arena &arena, LoadRequest request, Load *out) {
     load.submitted_ms_ = env.now_ms();
     if (Status s = WeightsFile::open(env, request.weights_path, &load.file_); !s.ok()) return s;
     load.pause_ = PrefaultPause(arena);
-    if (Status s = arena.take(request.weights_bytes, &load.chunks_); !s.ok()) return s;
+    const std::uint64_t ring_bytes = request.stream_chunks * limits::arena_chunk_bytes;
+    const std::uint64_t bytes = ring_bytes > 0 ? std::min(ring_bytes, request.weights_bytes) : request.weights_bytes;
+    if (Status s = arena.take(bytes, &load.chunks_); !s.ok()) return s;
     if (Status s = HostCopy::create(env, request.weights_bytes, arena, load.chunks_.numbers(), &load.copy_); !s.ok()) {
         return s;
     }
@@ -70,7 +76,25 @@ std::uint64_t Load::chunk_size(std::uint64_t chunk) const {
     return std::min(request_.chunk_bytes, request_.weights_bytes - chunk * request_.chunk_bytes);
 }
 
-bool Load::has_blocks() const { return loading() && (!open_chunks_.empty() || next_chunk_ < n_chunks()); }
+bool Load::has_blocks() const { return has_next() && place_is_free(); }
+
+bool Load::awaits_engine() const { return has_next() && !place_is_free(); }
+
+std::uint64_t Load::next_offset() const {
+    if (open_chunks_.empty()) return next_chunk_ * request_.chunk_bytes;
+    const ChunkRead &chunk = *open_chunks_.front();
+    return chunk.block(chunk.next()).offset;
+}
+
+bool Load::place_is_free() const {
+    const std::uint64_t part = next_offset() / limits::arena_chunk_bytes;
+    const std::size_t ring = chunks_.numbers().size();
+    return part < ring || part < copy_.acknowledged() / limits::arena_chunk_bytes + ring;
+}
+
+std::size_t Load::place_of(std::uint64_t offset) const {
+    return offset / limits::arena_chunk_bytes % chunks_.numbers().size();
+}
 
 // Cuts a chunk into blocks. A chunk of the checkpoint may lie across several of the arena's; with the usual sizes it is
 // exactly one.
@@ -82,7 +106,7 @@ std::shared_ptr<ChunkRead> Load::begin_chunk(std::uint64_t chunk, std::uint32_t 
         const std::uint64_t inside = at % limits::arena_chunk_bytes;
         const std::uint64_t bytes =
             std::min({end - at, limits::arena_chunk_bytes - inside, std::uint64_t{block_bytes}});
-        std::uint8_t *out = arena_->at(chunks_.numbers()[at / limits::arena_chunk_bytes]) + inside;
+        std::uint8_t *out = arena_->at(chunks_.numbers()[place_of(at)]) + inside;
         blocks.push_back({out, at, static_cast<std::uint32_t>(bytes)});
         at += bytes;
     }
@@ -94,7 +118,7 @@ bool Load::next_block(std::uint32_t block_bytes, BlockRead *out) {
     if (!has_blocks()) return false;
     if (open_chunks_.empty()) open_chunks_.push_back(begin_chunk(next_chunk_++, block_bytes));
     const std::shared_ptr<ChunkRead> &chunk = open_chunks_.front();
-    const std::size_t index = chunk->block(chunk->next()).offset / limits::arena_chunk_bytes;
+    const std::size_t index = place_of(chunk->block(chunk->next()).offset);
     if (memory_[index] != Memory::ready) {
         if (reading_ == 0 && waiting_since_ms_ < 0) waiting_since_ms_ = env_->now_ms();
         return false;

@@ -20,6 +20,7 @@ struct LoadRequest {
     std::uint64_t weights_bytes = 0;
     std::uint64_t chunk_bytes = 0;
     std::vector<std::uint64_t> chunk_digests;
+    std::uint32_t stream_chunks = 0;  // of the arena, through which the weights pass; 0: all stay
 };
 
 // When a load's stages were reached, in milliseconds since it was submitted, and what they cost. 0: not reached.
@@ -68,8 +69,10 @@ public:
     bool loading() const { return state_ == in_progress; }
     WeightsFile &file() { return file_; }
 
-    // Whether blocks are left that were not handed out.
+    // Whether blocks are left that were not handed out and whose place is free.
     bool has_blocks() const;
+    // Whether the next block of a streamed copy waits for its place; nobody tells when it is free.
+    bool awaits_engine() const;
     // Hands out the next block, `block_bytes` long at most. False when none is left, or its memory is not there yet.
     bool next_block(std::uint32_t block_bytes, BlockRead *out);
     // A block has arrived; the chunk may have blocks to digest now.
@@ -106,6 +109,11 @@ private:
 
     std::uint64_t n_chunks() const { return request_.chunk_digests.size(); }
     std::uint64_t chunk_size(std::uint64_t chunk) const;
+    bool has_next() const { return loading() && (!open_chunks_.empty() || next_chunk_ < n_chunks()); }
+    std::uint64_t next_offset() const;
+    bool place_is_free() const;
+    // Where in chunks_ an offset of the weights lies.
+    std::size_t place_of(std::uint64_t offset) const;
     std::shared_ptr<ChunkRead> begin_chunk(std::uint64_t chunk, std::uint32_t block_bytes);
     void chunk_digested(const std::shared_ptr<ChunkRead> &chunk);
     void chunk_verified(const ChunkRead &chunk);

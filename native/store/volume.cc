@@ -24,6 +24,10 @@ constexpr std::chrono::seconds quiet_before_probe{2};
 // A read that was interrupted this often in a row without bringing a byte has failed.
 constexpr std::uint32_t fruitless_attempts = 100;
 
+// How often a streamed copy is looked at whose engine is slower than the disk: it acknowledges in memory, from another
+// process. A chunk takes several times as long to read.
+constexpr std::chrono::milliseconds engine_poll{1};
+
 bool refuses_direct(std::int64_t result) { return result == -EINVAL || result == -EOPNOTSUPP || result == -EFAULT; }
 
 }  // namespace
@@ -132,6 +136,15 @@ void Volume::read_loop() {
     }
 }
 
+void Volume::wait_for_work(std::unique_lock<std::mutex> &lock) {
+    const bool polls = std::any_of(loads_.begin(), loads_.end(), [](const auto &load) { return load->awaits_engine(); });
+    if (polls) {
+        work_.wait_for(lock, engine_poll);
+    } else {
+        work_.wait(lock);
+    }
+}
+
 void Volume::forget_ended() {
     for (const auto &load : loads_) {
         const double rate = load->disk_bytes_per_second();
@@ -143,7 +156,7 @@ void Volume::forget_ended() {
 
 void Volume::rest(std::unique_lock<std::mutex> &lock) {
     if (probe_path_.empty() || !loads_.empty()) {
-        work_.wait(lock);
+        wait_for_work(lock);
         return;
     }
     // The next load may be about to come; it is not to meet the probe.

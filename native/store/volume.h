@@ -84,6 +84,7 @@ private:
     // Begins reads as long as there are blocks and room for them.
     void fill();
     bool next_read(Flight *out);
+    void wait_for_work(std::unique_lock<std::mutex> &lock);
     void forget_ended();
     void begin(std::uint64_t tag);
     void take(const ReadResult &result);

@@ -1,7 +1,9 @@
 // The way of weights to discrete devices: every byte where it belongs, whatever the layout and whatever fails.
 #include <algorithm>
 #include <cstdlib>
+#include <random>
 
+#include "core/digest.h"
 #include "core/limits.h"
 #include "test/device_fixture.h"
 #include "test/harness.h"
@@ -41,6 +43,51 @@ TEST("device: weights in another order go tensor by tensor to the same bytes") {
     test::attach(*skeleton, checkpoint, copied.path);
     CHECK(skeleton->device_parts()[0].runs.size() > 10);
     CHECK(test::check_bytes(*skeleton, checkpoint) > checkpoint.weights_bytes / 2);
+}
+
+TEST("device: weights that stream through two chunks of the arena reach the device whole") {
+    test::need_devices(test::one_device());
+    constexpr std::uint64_t chunk_bytes = sllm::limits::arena_chunk_bytes;
+    constexpr std::uint64_t bytes = 4 * chunk_bytes + 8192;
+    const test::TempFolder folder;
+    std::vector<std::uint8_t> weights(bytes);
+    std::mt19937_64 random(11);
+    std::generate(weights.begin(), weights.end(), [&] { return static_cast<std::uint8_t>(random()); });
+    test::write_file(folder / "weights.bin", weights);
+    sllm::LoadRequest request{folder / "weights.bin", bytes, chunk_bytes, {}, 2};
+    for (std::uint64_t at = 0; at < bytes; at += chunk_bytes) {
+        request.chunk_digests.push_back(sllm::xxh3(weights.data() + at, std::min(chunk_bytes, bytes - at)));
+    }
+    const auto store = test::open_store(4, sllm::Env::posix(), {2 * chunk_bytes, 0});
+    std::uint64_t load = 0;
+    CHECK_OK(store->load(request, &load));
+    sllm::LoadStatus status;
+    CHECK_OK(store->status(load, &status));
+    sllm::HostCopyView view;
+    CHECK_OK(sllm::HostCopyView::open(sllm::Env::posix(), "/proc/self/fd/" + std::to_string(status.fd), bytes, &view));
+    // All but the first page, in two runs, as an engine with padding in between would have it.
+    ggml_backend_buffer_t buffer =
+        ggml_backend_buft_alloc_buffer(ggml_backend_dev_buffer_type(test::device()), bytes + 4096);
+    const std::vector<sllm::llama::DevicePart> parts{
+        {test::device(), {{4096, chunk_bytes, buffer, 0}, {4096 + chunk_bytes, bytes - chunk_bytes - 4096, buffer,
+                                                           chunk_bytes + 4096}}}};
+    sllm::llama::SharedProgress progress(view, 1);
+    sllm::llama::UploadFacts facts;
+    CHECK_OK(sllm::llama::upload(parts, view, progress, &facts));
+    CHECK_EQ(facts.bytes, bytes - 4096);
+    std::vector<std::uint8_t> found(bytes + 4096);
+    ggml_tensor whole{};
+    whole.type = GGML_TYPE_I8;
+    whole.ne[0] = static_cast<std::int64_t>(found.size());
+    whole.ne[1] = whole.ne[2] = whole.ne[3] = 1;
+    whole.nb[0] = 1;
+    whole.nb[1] = whole.nb[2] = whole.nb[3] = found.size();
+    whole.buffer = buffer;
+    whole.data = ggml_backend_buffer_get_base(buffer);
+    ggml_backend_tensor_get(&whole, found.data(), 0, found.size());
+    ggml_backend_buffer_free(buffer);
+    CHECK(std::equal(found.begin(), found.begin() + chunk_bytes, weights.begin() + 4096));
+    CHECK(std::equal(found.begin() + chunk_bytes + 4096, found.begin() + bytes, weights.begin() + chunk_bytes + 4096));
 }
 
 TEST("device: two devices get a run of layers each, of about the bytes that their shares ask for") {

@@ -87,7 +87,9 @@ private:
 // fetches bytes from the arena itself.
 class Registration {
 public:
+    // No device: nothing is ever locked.
     explicit Registration(ggml_backend_dev_t device) {
+        if (device == nullptr) return;
         ggml_backend_reg_t registry = ggml_backend_dev_backend_reg(device);
         const auto find = [&](const char *name) { return ggml_backend_reg_get_proc_address(registry, name); };
         add_ = reinterpret_cast<Add>(find("ggml_backend_register_host_buffer"));
@@ -121,7 +123,8 @@ private:
 // One device's side of an upload.
 class Follower {
 public:
-    Follower(const DevicePart &part, const HostCopyView &weights) : part_(part), weights_(weights) {}
+    Follower(const DevicePart &part, const HostCopyView &weights, SharedProgress &progress, std::size_t number)
+        : part_(part), weights_(weights), progress_(progress), number_(number) {}
 
     // On a thread of its own.
     void run() {
@@ -132,6 +135,8 @@ public:
             status_ = {Code::engine, std::string("a copy to the device ") + ggml_backend_dev_name(part_.device) +
                                          " failed: " + error.what()};
         }
+        // Nobody shall wait for what this device does not take any more.
+        if (!status_.ok()) progress_.done(number_, UINT64_MAX);
     }
 
     const Status &status() const { return status_; }
@@ -146,7 +151,8 @@ private:
             return {Code::engine, ggml_backend_dev_name(part_.device) + std::string(" cannot be opened")};
         }
         if (Status s = staging_.open(part_.device); !s.ok()) return s;
-        Registration registration(part_.device);
+        // What is overwritten soon is not fetched later: streamed bytes always pass the staging memory.
+        Registration registration(weights_.streamed() ? nullptr : part_.device);
         const double started = env.now_ms();
         double idle_since = started;
         std::uint64_t sent = 0;
@@ -154,6 +160,7 @@ private:
             facts_.wait_ms += env.now_ms() - idle_since;
             send_range(sent, ready, registration);
             sent = ready;
+            progress_.done(number_, sent);
             idle_since = env.now_ms();
         });
         // Also after a failure: the device may still be reading from memory that goes away.
@@ -192,6 +199,8 @@ private:
 
     const DevicePart &part_;
     const HostCopyView &weights_;
+    SharedProgress &progress_;
+    const std::size_t number_;
     Mapping source_;  // outlives what reads from it
     Owned<ggml_backend_t, FreeBackend> backend_;
     Staging staging_;
@@ -220,11 +229,18 @@ std::vector<UploadRun> merge_runs(std::vector<UploadRun> runs) {
     return merged;
 }
 
-Status upload(std::span<const DevicePart> parts, const HostCopyView &weights, UploadFacts *facts) {
+void SharedProgress::done(std::size_t follower, std::uint64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    done_[follower] = bytes;
+    weights_.acknowledge(*std::min_element(done_.begin(), done_.end()));
+}
+
+Status upload(std::span<const DevicePart> parts, const HostCopyView &weights, SharedProgress &progress,
+              UploadFacts *facts) {
     std::vector<std::unique_ptr<Follower>> followers;
     std::vector<std::thread> threads;
     for (const DevicePart &part : parts) {
-        followers.push_back(std::make_unique<Follower>(part, weights));
+        followers.push_back(std::make_unique<Follower>(part, weights, progress, followers.size()));
         threads.emplace_back([follower = followers.back().get()] { follower->run(); });
     }
     for (std::thread &thread : threads) thread.join();

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -37,8 +37,22 @@ struct UploadFacts {
     double wait_ms = 0;    // of it, waiting for bytes: the slowest device's
 };
 
-// Follows a host copy to its end and brings each device its part. Returns the copy's failure, or the first of a device.
-// Not to be called twice for the same buffers at once. [blocks]
-Status upload(std::span<const DevicePart> parts, const HostCopyView &weights, UploadFacts *facts);
+// Several that follow one host copy, each at its own pace: what all have done with is acknowledged.
+class SharedProgress {
+public:
+    SharedProgress(const HostCopyView &weights, std::size_t followers) : weights_(weights), done_(followers) {}
+    // Follower number `follower` needs nothing before `bytes` any more; UINT64_MAX: nothing at all. [any]
+    void done(std::size_t follower, std::uint64_t bytes);
+
+private:
+    const HostCopyView &weights_;
+    std::mutex mutex_;
+    std::vector<std::uint64_t> done_;
+};
+
+// Follows a host copy to its end and brings each device its part, as follower 0, 1, ... of `progress`. Returns the
+// copy's failure, or the first of a device. Not to be called twice for the same buffers at once. [blocks]
+Status upload(std::span<const DevicePart> parts, const HostCopyView &weights, SharedProgress &progress,
+              UploadFacts *facts);
 
 }  // namespace sllm::llama

@@ -232,16 +232,19 @@ Status ModelSkeleton::detach() {
 }
 
 Status ModelSkeleton::bring_in(const HostCopyView &weights) {
-    if (parts_.empty()) return bring_to_cpu(weights);
+    SharedProgress progress(weights, parts_.size() + 1);
+    if (parts_.empty()) return bring_to_cpu(weights, progress);
     Status uploaded;
-    std::thread uploader([&] { uploaded = upload(parts_, weights, &uploaded_); });
-    const Status mapped = bring_to_cpu(weights);
+    std::thread uploader([&] { uploaded = upload(parts_, weights, progress, &uploaded_); });
+    const Status mapped = bring_to_cpu(weights, progress);
+    if (!mapped.ok()) progress.done(parts_.size(), UINT64_MAX);  // the devices shall not wait for it
     uploader.join();
     return mapped.ok() ? uploaded : mapped;
 }
 
-Status ModelSkeleton::bring_to_cpu(const HostCopyView &weights) {
-    return in_place() ? map_in_place(weights) : copy_tensors(weights);
+Status ModelSkeleton::bring_to_cpu(const HostCopyView &weights, SharedProgress &progress) {
+    // What streams by has no place of its own to compute on.
+    return in_place() && !weights.streamed() ? map_in_place(weights) : copy_tensors(weights, progress);
 }
 
 Status ModelSkeleton::map_in_place(const HostCopyView &weights) {
@@ -258,7 +261,7 @@ Status ModelSkeleton::map_in_place(const HostCopyView &weights) {
     });
 }
 
-Status ModelSkeleton::copy_tensors(const HostCopyView &weights) {
+Status ModelSkeleton::copy_tensors(const HostCopyView &weights, SharedProgress &progress) {
     Mapping source;
     if (Status s = weights.map(&source); !s.ok()) return s;
     Env &env = Env::posix();
@@ -280,6 +283,7 @@ Status ModelSkeleton::copy_tensors(const HostCopyView &weights) {
             std::memcpy(to, source.data() + first, last - first);
         }
         copied = ready;
+        progress.done(parts_.size(), copied);
     });
 }
 

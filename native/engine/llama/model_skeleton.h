@@ -70,9 +70,9 @@ private:
     Status collect_on_cpu(const std::string &name, ggml_tensor *tensor);
     Status collect_on_device(const std::string &name, ggml_tensor *tensor);
     Status bring_in(const HostCopyView &weights);
-    Status bring_to_cpu(const HostCopyView &weights);
+    Status bring_to_cpu(const HostCopyView &weights, SharedProgress &progress);
     Status map_in_place(const HostCopyView &weights);
-    Status copy_tensors(const HostCopyView &weights);
+    Status copy_tensors(const HostCopyView &weights, SharedProgress &progress);
 
     GgufHeader header_;
     std::uint64_t data_bytes_ = 0;

@@ -141,7 +141,9 @@ typedef struct sllm_volume_status {
  */
 typedef struct sllm_load_params {
     uint32_t struct_size;
-    uint32_t reserved;
+    uint32_t stream_chunks;        /* 0: all weights stay. Otherwise they pass through so many chunks of 16 MiB, each of
+                                      which is filled again when the one engine that is given the copy, at once and
+                                      with devices, is done with it. Since 1.2, 0 before */
     const char *weights_path;      /* NUL-terminated; weights.bin */
     uint64_t weights_bytes;        /* size of weights.bin, a multiple of 4096 */
     uint64_t chunk_bytes;          /* a multiple of 4096 */
