@@ -115,6 +115,8 @@ export const limits = {
 
   /** Chunk of weights.bin: large enough for full disk speed, small enough to pipeline. */
   chunk_bytes: 16 * 1024 * 1024,
+  /** Chunks that weights without room in host memory pass through: as many as keep disk and device busy. */
+  stream_chunks: 16,
   /** Alignment of tensors in weights.bin: what CUDA wants of device pointers, a multiple of the CPU's. */
   tensor_align_bytes: 128,
   /** Alignment of chunks and of the file's end: O_DIRECT on any common device. */

@@ -244,7 +244,7 @@ double Load::disk_bytes_per_second() const {
     const double ms = trace_.last_read_ms - trace_.first_read_ms;
     const bool tells = state_ == static_cast<std::int32_t>(LoadState::ready) && ms > 0 &&
                        trace_.memory_wait_ms < ms / 10 && trace_.cached_bytes == 0 &&
-                       request_.weights_bytes >= telling_bytes;
+                       request_.stream_chunks == 0 && request_.weights_bytes >= telling_bytes;
     return tells ? static_cast<double>(request_.weights_bytes) / ms * 1e3 : 0;
 }
 

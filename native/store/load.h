@@ -99,7 +99,8 @@ public:
     void release();
 
     LoadStatus status() const;
-    // Of a load that has ended well, read enough from the disk to tell and never waited for memory; 0 otherwise.
+    // Of a load that has ended well, read enough from the disk to tell and never waited for memory nor, as streams do,
+    // for an engine; 0 otherwise.
     double disk_bytes_per_second() const;
     std::uint64_t bytes_left() const { return loading() ? request_.weights_bytes - bytes_arrived_ : 0; }
 

@@ -1,9 +1,11 @@
 /** The worker with discrete devices, whole: Vulkan on llvmpipe where there is no graphics card. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { closeSync, openSync, writeSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import type { Manifest } from "../../schema/checkpoint/manifest.ts";
 import { convertGguf } from "../../worker/checkpoints/import.ts";
+import { makeModel } from "../models/make-model.ts";
 import { eventually } from "../support/eventually.ts";
 import { isAlive, repositoryRoot } from "../support/processes.ts";
 import { vulkanMissing, vulkanVariables } from "../support/vulkan.ts";
@@ -115,6 +117,48 @@ describe.skipIf(vulkanMissing !== null)("a worker on Vulkan", () => {
     expect(generatedText(await host.generate(good, { prompt, max_tokens: 8 }))).not.toBe("");
     await unload(good);
   }, 60_000);
+});
+
+describe.skipIf(vulkanMissing !== null)("weights larger than host memory", () => {
+  const mebibyte = 2 ** 20;
+  let folder: string;
+  let host: WorkerHost;
+  beforeAll(async () => {
+    folder = mkdtempSync(path.join(tmpdir(), "sllm-vulkan-"));
+    host = await WorkerHost.start({
+      variables: { ...vulkanVariables, SLLM_WORKER_ARENA_BYTES: String(48 * mebibyte) },
+    });
+  }, 60_000);
+  afterAll(async () => {
+    await host?.close();
+    rmSync(folder, { recursive: true, force: true });
+  }, 60_000);
+
+  test("stream to the device, are never reported as held, and answer as those that fit", async () => {
+    const gguf = path.join(folder, "large.gguf");
+    await makeModel({ architecture: "llama", size_bytes: 100e6, type: "f16", out: gguf, seed: 3 });
+    const { digest, manifest } = await convertGguf({ source: gguf, store_dir: host.store });
+    expect(manifest.weights.bytes).toBeGreaterThan(90 * mebibyte);
+    const prompt = { kind: "text" as const, text: prompts[0] ?? "" };
+    const streamed = await host.load(digest, { device_id: "vulkan0+vulkan1" });
+    expect(streamed.last).toMatchObject({
+      type: "ready",
+      timings: { disk_read_bytes: manifest.weights.bytes },
+    });
+    const text = generatedText(await host.generate(streamed.instance_id, { prompt, max_tokens: 4 }));
+    const { placements } = await host.status();
+    expect(placements.filter(({ tier }) => tier === "host")).toEqual([]);
+    const again = await host.load(digest, { device_id: "vulkan0" });
+    expect(again.last).toMatchObject({ type: "ready", timings: { disk_read_bytes: manifest.weights.bytes } });
+    const roomy = await WorkerHost.start({ variables: { ...vulkanVariables } });
+    try {
+      const fits = await convertGguf({ source: gguf, store_dir: roomy.store });
+      const instance_id = await roomy.loadReady(fits.digest, { device_id: "vulkan0+vulkan1" });
+      expect(generatedText(await roomy.generate(instance_id, { prompt, max_tokens: 4 }))).toBe(text);
+    } finally {
+      await roomy.close();
+    }
+  }, 120_000);
 });
 
 test("a worker told to use a device that it cannot use says so and does not start", async () => {

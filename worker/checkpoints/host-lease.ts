@@ -1,6 +1,8 @@
 /** A share in a host copy: in use, kept by a parked engine until the memory is wanted, or over. */
 import type { NativeLoadStatus } from "../../native/bun-ffi-helpers/native.ts";
 import type { SllmError } from "../../schema/error.ts";
+import type { LoadRecorder } from "../traces/load-recorder.ts";
+import type { WaitOptions } from "./pending-reads.ts";
 
 /** A load's status; a failure that the tier found itself is an error of the system. */
 export type HostStatus = Omit<NativeLoadStatus, "failure"> & {
@@ -13,6 +15,14 @@ export interface LeaseFacts {
   readonly was_present: boolean;
   /** True when the read was begun for this lease, not for another load. */
   readonly was_begun: boolean;
+}
+
+/** What whoever asks for a share wants. */
+export interface AcquireOptions extends WaitOptions {
+  /** Notes the stages until the read begins, for the trace of the load. */
+  readonly recorder?: Pick<LoadRecorder, "begin" | "end"> | undefined;
+  /** The engine needs the weights only until it is ready: what finds no room may stream by. */
+  readonly mayStream?: boolean | undefined;
 }
 
 /** Makes an engine let a copy go; resolves when it does not map it any more. Never rejects. */

@@ -1,5 +1,5 @@
 /** Why host memory cannot take a copy, or a copy cannot be used. Pure. */
-import type { NativeLoadStatus } from "../../native/bun-ffi-helpers/native.ts";
+import { type NativeLoadStatus, SllmNativeError } from "../../native/bun-ffi-helpers/native.ts";
 import { SllmError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import type { StoredCheckpoint } from "./disk-tier.ts";
@@ -17,6 +17,12 @@ export function arenaTooSmall(needed: number, arena_bytes: number): SllmError {
     `The weights take ${chunks} chunks of ${limits.chunk_bytes} bytes, ${needed} bytes in all; ` +
       `the arena in host memory has ${arena_bytes}.`,
   );
+}
+
+/** Whether a load was refused because host memory is too small or in use. */
+export function foundNoRoom(error: unknown): boolean {
+  if (error instanceof SllmError) return error.code === "arena_too_small";
+  return error instanceof SllmNativeError && error.status_name === "SLLM_E_OUT_OF_MEMORY";
 }
 
 /**

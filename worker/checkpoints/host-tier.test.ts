@@ -10,8 +10,9 @@ import { ManualClock, settle } from "../../test/support/manual-clock.ts";
 import { begunLoad } from "../../test/support/native-load.ts";
 import { tinyContent } from "../../test/support/tiny-checkpoint.ts";
 import { LinkQueue } from "../links/link-queue.ts";
+import type { CopyStore } from "./copy-store.ts";
 import type { StoredCheckpoint } from "./disk-tier.ts";
-import { type CopyStore, HostTier } from "./host-tier.ts";
+import { HostTier } from "./host-tier.ts";
 
 const copyBytes = 2 * 4096;
 

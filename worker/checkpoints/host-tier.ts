@@ -7,19 +7,16 @@
  * it maps the copy no longer: a parked engine keeps its mapping until the tier wants the memory. Longer than other files
  * because sharing, reading and evicting change one set of copies.
  */
-import type {
-  NativeArenaStatus,
-  NativeLoadParams,
-  NativeLoadStatus,
-} from "../../native/bun-ffi-helpers/native.ts";
 import type { PlacementReport } from "../../schema/cluster/membership.ts";
 import type { CheckpointDigest } from "../../schema/ids.ts";
+import { limits } from "../../schema/limits.ts";
 import { Changes } from "../changes.ts";
 import type { LinkQueue, LinkTurn } from "../links/link-queue.ts";
 import type { Clock } from "../ports.ts";
-import type { LoadRecorder } from "../traces/load-recorder.ts";
+import { type CopyStore, loadParams } from "./copy-store.ts";
 import type { StoredCheckpoint } from "./disk-tier.ts";
 import {
+  type AcquireOptions,
   type HostLease,
   type HostStatus,
   Lease,
@@ -27,22 +24,20 @@ import {
   type LentCopy,
   type LetGo,
 } from "./host-lease.ts";
-import { arenaBytesOf, arenaTooSmall, changedUnderUs } from "./host-refusals.ts";
-import { PendingReads, type WaitOptions } from "./pending-reads.ts";
-
-/** What is used of the native store. */
-export interface CopyStore {
-  load(params: NativeLoadParams): bigint;
-  status(load: bigint): NativeLoadStatus;
-  release(load: bigint): void;
-  arena(): NativeArenaStatus;
-}
+import { arenaBytesOf, arenaTooSmall, changedUnderUs, foundNoRoom } from "./host-refusals.ts";
+import { PendingReads } from "./pending-reads.ts";
+import { leastStreamChunks, Streams } from "./streams.ts";
 
 /** How often loads in progress are looked at: for reports only, engines follow the copy by themselves. */
 const pollMs = 20;
 
 /** Longest wait for the reads of a released load to end. */
 const drainMs = 2_000;
+
+interface ArenaRoom {
+  readonly arena_bytes: number;
+  readonly used_bytes: number;
+}
 
 interface HostCopy extends LentCopy {
   readonly checkpoint: StoredCheckpoint;
@@ -55,11 +50,6 @@ interface HostCopy extends LentCopy {
   references: number;
   /** Order of last use among the copies. */
   used: number;
-}
-
-export interface AcquireOptions extends WaitOptions {
-  /** Notes the stages until the read begins, for the trace of the load. */
-  readonly recorder?: Pick<LoadRecorder, "begin" | "end"> | undefined;
 }
 
 export interface HostTierOptions {
@@ -81,10 +71,11 @@ export class HostTier {
   readonly #options: HostTierOptions;
   readonly #copies = new Map<CheckpointDigest, HostCopy>();
   readonly #pending: PendingReads<HostCopy>;
+  readonly #streams: Streams;
   readonly #changes = new Changes();
   /** Copies whose engines are asked to let them go. */
   readonly #leaving = new Map<HostCopy, Promise<void>>();
-  /** Loads make room one after the other: what one has made free must not go to the next. */
+  /** The end of what #oneAtATime was given last. */
   #lastBegin: Promise<unknown> = Promise.resolve();
   #uses = 0;
   #polling = false;
@@ -92,20 +83,29 @@ export class HostTier {
   constructor(options: HostTierOptions) {
     this.#options = options;
     this.#pending = new PendingReads(options.link);
+    this.#streams = new Streams(options);
   }
 
   /**
    * Shares the copy of a checkpoint; the first to ask for it reads it, when the disk is free for it and parked engines
-   * have let other copies go. Throws what the store refuses with, `arena_too_small` when no eviction could make room,
-   * and `cancelled`.
+   * have let other copies go. Weights that find no room stream by where the options allow it. Throws what the store
+   * refuses with, `arena_too_small` when no eviction could make room, and `cancelled`.
    */
   async acquire(checkpoint: StoredCheckpoint, options: AcquireOptions = {}): Promise<HostLease> {
     const here = this.#share(checkpoint);
     if (here) return here;
     const was_begun = !this.#pending.has(checkpoint.digest);
+    const fits = arenaBytesOf(checkpoint.manifest.weights.bytes) <= this.#roomBytes();
+    if (was_begun && options.mayStream && !fits) return await this.#stream(checkpoint, options);
     if (was_begun) this.#queue(checkpoint, options.recorder);
-    const begun = await this.#pending.wait(checkpoint.digest, options);
-    return this.#lend(begun, { was_present: false, was_begun });
+    try {
+      const begun = await this.#pending.wait(checkpoint.digest, options);
+      return this.#lend(begun, { was_present: false, was_begun });
+    } catch (error) {
+      // What was free when the read was queued may be in use by its turn.
+      if (options.mayStream && foundNoRoom(error)) return await this.#stream(checkpoint, options);
+      throw error;
+    }
   }
 
   /** null when there is no copy; one that a look finds failed is not shared any more. */
@@ -171,8 +171,7 @@ export class HostTier {
    * suffices, and nothing when all idle copies together would not: the store then refuses with its numbers.
    */
   async #makeRoom(bytes: number): Promise<void> {
-    const { used_bytes, ...arena } = await this.#drained(bytes);
-    const arena_bytes = Math.min(this.#options.arena_bytes ?? arena.arena_bytes, arena.arena_bytes);
+    const { arena_bytes, used_bytes } = await this.#drained(bytes);
     const needed = arenaBytesOf(bytes);
     if (needed > arena_bytes) throw arenaTooSmall(needed, arena_bytes);
     let missing = needed - (arena_bytes - used_bytes);
@@ -194,15 +193,45 @@ export class HostTier {
    * The arena once no released load holds memory that these bytes need: its chunks come back when the last of its reads
    * has ended, which takes moments.
    */
-  async #drained(bytes: number): Promise<NativeArenaStatus> {
+  async #drained(bytes: number): Promise<ArenaRoom> {
     for (let waitedMs = 0; ; waitedMs += pollMs) {
-      const arena = this.#options.store.arena();
+      const arena = this.#arena();
       const held = [...this.#copies.values(), ...this.#leaving.keys()];
-      const ours = held.reduce((sum, copy) => sum + arenaBytesOf(bytesOf(copy)), 0);
+      const copies = held.reduce((sum, copy) => sum + arenaBytesOf(bytesOf(copy)), 0);
       const fits = arenaBytesOf(bytes) <= arena.arena_bytes - arena.used_bytes;
-      if (fits || arena.used_bytes <= ours || waitedMs >= drainMs) return arena;
+      if (fits || arena.used_bytes <= copies + this.#streams.arena_bytes || waitedMs >= drainMs) return arena;
       await this.#options.clock.sleep(pollMs);
     }
+  }
+
+  #arena(): ArenaRoom {
+    const { arena_bytes, used_bytes } = this.#options.store.arena();
+    return { arena_bytes: Math.min(this.#options.arena_bytes ?? arena_bytes, arena_bytes), used_bytes };
+  }
+
+  /** What would be free if all copies without users were evicted. */
+  #roomBytes(): number {
+    const { arena_bytes, used_bytes } = this.#arena();
+    return this.#idle().reduce((sum, copy) => sum + arenaBytesOf(bytesOf(copy)), arena_bytes - used_bytes);
+  }
+
+  /** As many chunks as a stream can use and the arena can spare. */
+  #stream(checkpoint: StoredCheckpoint, options: AcquireOptions): Promise<HostLease> {
+    return this.#streams.open(checkpoint, options, (begin) =>
+      this.#oneAtATime(async () => {
+        const most = Math.min(limits.stream_chunks, Math.floor(this.#roomBytes() / limits.chunk_bytes));
+        const chunks = Math.max(most, leastStreamChunks);
+        await this.#makeRoom(chunks * limits.chunk_bytes);
+        return begin(chunks);
+      }),
+    );
+  }
+
+  /** Loads make room one after the other: what one has made free must not go to the next. */
+  #oneAtATime<Begun>(begin: () => Promise<Begun>): Promise<Begun> {
+    const begun = this.#lastBegin.then(begin);
+    this.#lastBegin = begun.catch(() => {});
+    return begun;
   }
 
   /** Resolves when the copy's memory is free. Nobody shares it from the first moment on. */
@@ -228,7 +257,7 @@ export class HostTier {
     this.#pending.queue(digest, manifest.weights.bytes, (turn, waiters) => {
       recorder?.end("link_wait");
       recorder?.begin("reserve", "link_wait");
-      const begun = this.#lastBegin.then(async () => {
+      const begun = this.#oneAtATime(async () => {
         await this.#makeRoom(manifest.weights.bytes);
         const copy = this.#read(checkpoint, version, turn);
         copy.references = waiters();
@@ -236,21 +265,15 @@ export class HostTier {
         recorder?.begin("read", "reserve");
         return copy;
       });
-      this.#lastBegin = begun.catch(() => turn.end());
+      begun.catch(() => turn.end());
       return begun;
     });
   }
 
   /** The turn ends with the read. */
   #read(checkpoint: StoredCheckpoint, version: string | null, turn: LinkTurn): HostCopy {
-    const { bytes, chunk_bytes, chunks } = checkpoint.manifest.weights;
     const { store } = this.#options;
-    const load = store.load({
-      weights_path: checkpoint.weights_path,
-      weights_bytes: bytes,
-      chunk_bytes,
-      chunk_digests: BigUint64Array.from(chunks, (chunk) => BigInt(`0x${chunk.xxh3}`)),
-    });
+    const load = store.load(loadParams(checkpoint));
     const status = store.status(load);
     const counted = { references: 0, keepers: new Set<LetGo>(), used: 0 };
     const copy: HostCopy = { checkpoint, load, version, turn, status, ...counted };

@@ -183,7 +183,8 @@ export class Supervisor {
       trace,
       onLoadEnded,
       acquire: async (options) => {
-        const lease = await host.acquire(checkpoint, options);
+        const mayStream = !placement.computesOnHostCopy;
+        const lease = await host.acquire(checkpoint, { ...options, mayStream });
         // What is booked leaves less for copies that nobody uses.
         host.trim();
         return lease;
