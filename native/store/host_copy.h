@@ -66,8 +66,8 @@ static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std
 // The loader's side. Not thread-safe: the store serialises all calls.
 class HostCopy {
 public:
-    // Creates control page and chunk table. bytes is a multiple of 4096; chunks of the arena cover it, or are the ring of
-    // a streamed copy. After this nobody else can write the file.
+    // Creates control page and chunk table. bytes is a multiple of 4096; chunks of the arena cover it, or are the ring
+    // of a streamed copy. After this nobody else can write the file.
     static Status create(Env &env, std::uint64_t bytes, const Arena &arena, const std::vector<std::uint32_t> &chunks,
                          HostCopy *out);
 

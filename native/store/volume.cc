@@ -137,7 +137,8 @@ void Volume::read_loop() {
 }
 
 void Volume::wait_for_work(std::unique_lock<std::mutex> &lock) {
-    const bool polls = std::any_of(loads_.begin(), loads_.end(), [](const auto &load) { return load->awaits_engine(); });
+    const auto awaits = [](const auto &load) { return load->awaits_engine(); };
+    const bool polls = std::any_of(loads_.begin(), loads_.end(), awaits);
     if (polls) {
         work_.wait_for(lock, engine_poll);
     } else {
