@@ -1,6 +1,7 @@
 /**
- * Fetches the engine libraries for discrete devices: `node deploy/scripts/engines.mjs cuda|vulkan`. They are not among
- * the packages of package.json because most machines have no use for their size: a hundred megabytes and more.
+ * Engine libraries beyond those of package.json: `node deploy/scripts/engines.mjs native|cuda|vulkan`. `native`
+ * compiles those for this processor anew; `cuda` and `vulkan` fetch those for discrete devices, which are not among the packages
+ * because most machines have no use for their size: a hundred megabytes and more.
  */
 import { spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
@@ -8,6 +9,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { buildProcessorEngines } from "./processor-engines.mjs";
 import { root, runScript } from "./repository.mjs";
 
 /** Packages of the release that the native library is built for, and what their tarballs must be. */
@@ -82,12 +84,14 @@ function run(program, args, cwd) {
 
 async function main() {
   const kinds = process.argv.slice(2);
-  const known = Object.keys(packages);
+  const known = ["native", ...Object.keys(packages)];
   if (kinds.length === 0 || kinds.some((kind) => !known.includes(kind))) {
     throw new Error(`usage: node deploy/scripts/engines.mjs ${known.join("|")}`);
   }
   for (const kind of kinds) {
-    const folder = await fetchEngines(root, kind, (line) => process.stderr.write(`${line}\n`));
+    const log = (line) => process.stderr.write(`${line}\n`);
+    const folder =
+      kind === "native" ? await buildProcessorEngines(root, log) : await fetchEngines(root, kind, log);
     process.stdout.write(`${folder}\n`);
   }
 }

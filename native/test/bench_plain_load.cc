@@ -4,8 +4,9 @@
 // choice if left out. The clock starts before ggml's backends are loaded; load_ms ends with an open context;
 // resident_bytes is the memory that is mapped then, so that one sees whether the weights are there. first_token_ms
 // counts from the start of the load; again_ms is the time of the same prompt once more, when nothing is left to load.
-// cpu_ms is the processor time of the load. `n` tokens are generated greedily. The engine libraries are those this
-// program was built with; SLLM_BENCH_THREADS sets the threads (default: all cores but one).
+// cpu_ms is the processor time of the load. `n` tokens are generated greedily. The CPU backend is that of the
+// folder SLLM_ENGINE_LIBRARIES, by default the one this program was built with; SLLM_BENCH_THREADS sets the threads
+// (default: all cores but one).
 // sllm_bench_plain --vocabulary <gguf>: {"vocabulary_ms"}, what building nothing but the vocabulary takes once the
 // backends are loaded.
 #include <sys/resource.h>
@@ -58,6 +59,11 @@ int threads() {
     return given != nullptr ? std::max(std::atoi(given), 1) : std::max(cores - 1, 1);
 }
 
+void load_backends() {
+    const char *folder = std::getenv("SLLM_ENGINE_LIBRARIES");
+    ggml_backend_load_all_from_path(folder != nullptr ? folder : SLLM_TEST_LIBRARIES);
+}
+
 struct Loaded {
     llama_model *model = nullptr;
     llama_context *context = nullptr;
@@ -104,7 +110,7 @@ double generate(llama_context *context, std::vector<llama_token> tokens, int wan
 }
 
 int time_vocabulary(const char *path) {
-    ggml_backend_load_all_from_path(SLLM_TEST_LIBRARIES);
+    load_backends();
     llama_model_params params = llama_model_default_params();
     params.vocab_only = true;
     const double started = now_ms();
@@ -126,7 +132,7 @@ int main(int argc, char **argv) {
     const int wanted = std::max(std::atoi(argv[3]), 1);
     const double cpu = cpu_ms();
     const double started = now_ms();
-    ggml_backend_load_all_from_path(SLLM_TEST_LIBRARIES);
+    load_backends();
     const Loaded it = load(argv[1], argc == 5 ? argv[4] : nullptr);
     if (it.model == nullptr) return fail("the model cannot be loaded");
     if (it.context == nullptr) return fail("the context cannot be opened");

@@ -2,6 +2,8 @@
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { cpus, loadavg, release, totalmem } from "node:os";
+import path from "node:path";
+import { engineLibrariesPath } from "../support/native.ts";
 import { repositoryRoot } from "../support/processes.ts";
 
 export interface Machine {
@@ -12,6 +14,8 @@ export interface Machine {
   readonly disk: string;
   readonly file_system: string;
   readonly commit: string;
+  /** Folder of the engine libraries, ours and those that peers load. */
+  readonly engine_libraries: string;
   readonly load_average: readonly number[];
 }
 
@@ -34,6 +38,7 @@ export function machine(): Machine {
     disk: mount?.[0] ?? "",
     file_system: mount?.[2] ?? "",
     commit: commit.status === 0 ? commit.stdout.trim() : "",
+    engine_libraries: path.relative(repositoryRoot, engineLibrariesPath),
     load_average: loadavg(),
   };
 }

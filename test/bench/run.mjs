@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { findBun } from "../../deploy/scripts/bun.mjs";
 import { buildNative } from "../../deploy/scripts/native.mjs";
 import { prepare } from "../../deploy/scripts/prepare.mjs";
+import { buildProcessorEngines } from "../../deploy/scripts/processor-engines.mjs";
 import { root, runScript } from "../../deploy/scripts/repository.mjs";
 
 const folder = path.dirname(fileURLToPath(import.meta.url));
@@ -30,7 +31,10 @@ if (!name || !existsSync(script)) {
 }
 await runScript(async () => {
   await prepare();
-  await buildNative(root, { targets }, (line) => process.stderr.write(`setup: ${line}\n`));
+  const log = (line) => process.stderr.write(`setup: ${line}\n`);
+  await buildNative(root, { targets }, log);
+  // The peers' code is compiled for this processor as well.
+  await buildProcessorEngines(root, log);
   const { status } = spawnSync(findBun(root), [script, ...options], { cwd: root, stdio: "inherit" });
   process.exitCode = status ?? 1;
 });

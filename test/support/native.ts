@@ -2,15 +2,11 @@
 import path from "node:path";
 import { runtimeLoader } from "../../native/bun-ffi-helpers/load.ts";
 import { NativeLibrary } from "../../native/bun-ffi-helpers/native.ts";
+import { defaultNativePaths } from "../../worker/checkpoints/import/native-paths.ts";
 import { repositoryRoot } from "./processes.ts";
 
-export const nativeLibraryPath =
-  process.env.SLLM_NATIVE_LIBRARY ?? path.join(repositoryRoot, "native/build/libsllm.so");
-
-/** Folder of libllama and its CPU variants. */
-export const engineLibrariesPath =
-  process.env.SLLM_ENGINE_LIBRARIES ??
-  path.join(repositoryRoot, "node_modules/@node-llama-cpp/linux-x64/bins/linux-x64");
+/** The native library, and the folder of libllama and its CPU variants: what programs take that are not told. */
+export const { library: nativeLibraryPath, engine_libraries: engineLibrariesPath } = defaultNativePaths();
 
 export const denoPath = path.join(repositoryRoot, "node_modules/.bin/deno");
 

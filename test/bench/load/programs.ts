@@ -11,7 +11,9 @@ const buildFolder = path.join(repositoryRoot, "native/build");
 
 /** Lines of JSON that a program printed. Throws with its words when it fails. */
 function lines<T>(program: string, args: readonly string[]): T[] {
-  const result = spawnSync(program, args, { encoding: "utf8", maxBuffer: 1 << 24 });
+  // Peers compute with the very code that ours does.
+  const env = { ...process.env, SLLM_ENGINE_LIBRARIES: engineLibrariesPath };
+  const result = spawnSync(program, args, { encoding: "utf8", maxBuffer: 1 << 24, env });
   if (result.error) throw result.error;
   if (result.status !== 0) {
     throw new Error(`${path.basename(program)} ${args.join(" ")}: ${result.stderr || result.signal}`);
