@@ -1,7 +1,7 @@
 /**
  * Engine libraries beyond those of package.json: `node deploy/scripts/engines.mjs native|cuda|vulkan`. `native`
- * compiles those for this processor anew; `cuda` and `vulkan` fetch those for discrete devices, which are not among the packages
- * because most machines have no use for their size: a hundred megabytes and more.
+ * compiles those for this processor anew; `cuda` and `vulkan` fetch those for discrete devices, which are not among
+ * the packages because most machines have no use for their size: a hundred megabytes and more.
  */
 import { spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
