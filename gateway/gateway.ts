@@ -44,8 +44,8 @@ export function createGateway(deps: GatewayDeps): Gateway {
   const reports = new WorkerReports();
   const loads = new Loads({ fleet, store, workers, history, clock, log });
   const stops = new Stops({ fleet, store, workers, clock, log });
-  const starts = new Starts({ fleet, store, loads, stops, random, log });
-  const placer = new Placer({ fleet, starts, loads, history, clock });
+  const starts = new Starts({ fleet, store, loads, stops, random, clock, log });
+  const placer = new Placer({ fleet, starts, loads, history, clock, random, policy: config.policy });
   const records = new GenerationRecords(store, log);
   const { hold_ms, keep_alive_ms, park_ms, api_keys, admin_token } = config;
   const dispatcher = new Dispatcher({ fleet, store, placer, workers, records, clock, random, log, hold_ms });

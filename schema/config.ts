@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { limits } from "./limits.ts";
-import { deviceChoices } from "./vocab.ts";
+import { deviceChoices, livePolicies } from "./vocab.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 const ms = (max: number) => z.coerce.number().int().min(0).max(max);
@@ -32,6 +32,12 @@ export const gatewayConfig = z.strictObject({
     .default(limits.park_ms)
     .describe(
       "Further idle time before a parked instance is stopped; 0 stops instances without parking them.",
+    ),
+  policy: z
+    .enum(livePolicies)
+    .default("startup-optimal")
+    .describe(
+      "How the scheduler chooses where a model starts; all but the default are there for comparison.",
     ),
   hold_ms: ms(3_600_000).default(limits.hold_ms).describe("How long a request waits for a cold model."),
 });

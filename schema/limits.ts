@@ -55,6 +55,11 @@ export const limits = {
   /** How often a request is placed again after a worker refused or lost it before its first token. */
   placement_attempts: 4,
 
+  /** Losing candidates that a decision names: enough to see why, not a line for each of 80,000 devices. */
+  explained_candidates: 16,
+  /** Running instances of one device that a plan of moves looks at: its search grows by a factor of three with each. */
+  movable_instances: 6,
+
   /** Time between heartbeats of a worker. */
   heartbeat_ms: 1_000,
   /** Silence after which a worker counts as lost: three heartbeats and half a second of slack. */

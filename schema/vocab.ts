@@ -59,6 +59,14 @@ export const eventEntities = [
 ] as const;
 export type EventEntity = (typeof eventEntities)[number];
 
+/**
+ * How the scheduler chooses. `random` and `locality` are baselines to compare with; `preemptive` stops running work, so
+ * it is for simulations only.
+ */
+export const schedulingPolicies = ["startup-optimal", "locality", "random", "preemptive"] as const;
+export type SchedulingPolicy = (typeof schedulingPolicies)[number];
+export const livePolicies = ["startup-optimal", "locality", "random"] as const satisfies SchedulingPolicy[];
+
 /** Legal moves of an instance; every other update is refused by the guarded transition. */
 export const instanceMoves = {
   loading: ["ready", "failed", "gone"],

@@ -5,12 +5,13 @@ import type { InstanceRow } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
+import type { livePolicies } from "../../schema/vocab.ts";
 import type { Fleet, FleetModel } from "../placement/fleet.ts";
 import type { InstanceUse } from "../placement/instance-uses.ts";
 import type { Load, Loads } from "../placement/loads.ts";
 import type { StartHistory } from "../placement/start-history.ts";
 import { bookedBytes, type Starts } from "../placement/starts.ts";
-import type { Clock } from "../ports.ts";
+import type { Clock, Random } from "../ports.ts";
 import { decide } from "../scheduler/decide.ts";
 import type { Action, Decision } from "../scheduler/decision.ts";
 import { settlesWithin } from "./settles-within.ts";
@@ -53,6 +54,8 @@ export interface PlacerDeps {
   readonly loads: Loads;
   readonly history: StartHistory;
   readonly clock: Clock;
+  readonly random: Random;
+  readonly policy: (typeof livePolicies)[number];
 }
 
 type Waiting<T> = AsyncGenerator<WaitingUpdate, T>;
@@ -116,16 +119,21 @@ export class Placer {
           if (refusals > 1) yield* this.#pause(limits.reconcile_ms, ask);
           break;
         }
-        case "cannot_now":
-          if (!action.holds) throw new SllmError(action.code, reason, { retry_after_ms: report_ms });
+        case "hold":
           yield* this.#hold(fleet.changed(ask.signal), () => waiting("queued"), ask);
           break;
+        case "cannot_now":
+          throw new SllmError(action.code, reason, { retry_after_ms: report_ms });
         case "cannot_ever":
           if (!mayStillBeReported(action.code, clock.monotonicMs() - ask.arrived_ms)) {
             throw new SllmError(action.code, reason);
           }
           yield* this.#pause(limits.reconcile_ms, ask);
           break;
+        case "migrate":
+        case "preempt":
+          // No live policy may choose them, and moves are not asked for.
+          throw new Error(`the scheduler chose to ${action.kind}`);
       }
     }
   }
@@ -133,8 +141,14 @@ export class Placer {
   #decide(model: FleetModel, avoid: Ask["avoid"]): Decision {
     const { model_id, checkpoint } = model.row;
     const { weights_bytes } = model.facts;
-    const request = { model_id, checkpoint, weights_bytes, memory_bytes: bookedBytes(model), avoid };
-    return decide(this.#deps.fleet.view(), request);
+    const { fleet, policy, random, clock } = this.#deps;
+    return decide(fleet.view(), {
+      ...{ model_id, checkpoint, weights_bytes, memory_bytes: bookedBytes(model), avoid, policy },
+      max_instances: Number.POSITIVE_INFINITY,
+      seed: policy === "random" ? seedFrom(random) : 0,
+      may_migrate: false,
+      now_ms: clock.wallMs(),
+    });
   }
 
   #refuseWhileBackingOff(model: FleetModel): void {
@@ -197,8 +211,12 @@ export class Placer {
   }
 }
 
+function seedFrom(random: Random): number {
+  return random.bytes(4).reduce((seed, byte) => seed * 256 + byte, 0);
+}
+
 function isRefusal(action: Action): boolean {
-  return action.kind === "cannot_now" || action.kind === "cannot_ever";
+  return action.kind === "hold" || action.kind === "cannot_now" || action.kind === "cannot_ever";
 }
 
 /**

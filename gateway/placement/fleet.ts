@@ -6,9 +6,11 @@ import type { ModelFacts } from "../../schema/checkpoint/manifest.ts";
 import type { InstanceRow, ModelRow } from "../../schema/db/tables.ts";
 import type { CheckpointDigest, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
 import type { Clock, ClusterSnapshot, StateStore, WorkerAddress } from "../ports.ts";
+import { ClusterIndex } from "../scheduler/cluster-index.ts";
+import { type Estimates, nominalEstimates } from "../scheduler/estimates.ts";
 import type { ClusterView } from "../scheduler/view.ts";
-import { type StaticView, toStaticView } from "./cluster-view.ts";
-import { InstanceTable } from "./instance-table.ts";
+import { toClusterFacts } from "./cluster-view.ts";
+import { InstanceTable, isLiveState } from "./instance-table.ts";
 import { type InstanceUse, InstanceUses } from "./instance-uses.ts";
 
 /** What of a checkpoint's manifest is needed all the time; content-addressed, so it never changes. */
@@ -32,19 +34,26 @@ const emptySnapshot: ClusterSnapshot = {
 
 export class Fleet {
   readonly #store: Pick<StateStore, "snapshot" | "getModel">;
+  readonly #estimates: Estimates;
   readonly #uses: InstanceUses;
   readonly #instances = new InstanceTable();
   readonly #facts = new Map<CheckpointDigest, CheckpointFacts>();
   readonly #listeners = new Set<() => void>();
   #snapshot: ClusterSnapshot = emptySnapshot;
-  #view: StaticView | null = null;
+  #index: ClusterIndex;
   #wasRead = false;
   #running: Promise<void> | null = null;
   #queued: Promise<void> | null = null;
 
-  constructor(store: Pick<StateStore, "snapshot" | "getModel">, clock: Pick<Clock, "wallMs">) {
+  constructor(
+    store: Pick<StateStore, "snapshot" | "getModel">,
+    clock: Pick<Clock, "wallMs">,
+    estimates: Estimates = nominalEstimates,
+  ) {
     this.#store = store;
+    this.#estimates = estimates;
     this.#uses = new InstanceUses(clock);
+    this.#index = this.#buildIndex();
   }
 
   /**
@@ -86,7 +95,15 @@ export class Fleet {
       this.#uses.markUsed(row.instance_id, used.getTime());
     }
     this.#wasRead = true;
+    this.#index = this.#buildIndex();
     this.#changed();
+  }
+
+  #buildIndex(): ClusterIndex {
+    const instances = this.instances;
+    const usage = new Map(instances.map(({ instance_id }) => [instance_id, this.#uses.of(instance_id)]));
+    const weights = new Map([...this.#facts].map(([digest, facts]) => [digest, facts.weights_bytes]));
+    return new ClusterIndex(toClusterFacts(this.#snapshot, instances, usage), this.#estimates, weights);
   }
 
   /** Reads the manifests of checkpoints that are new here, forgets those that no model names any more. */
@@ -103,7 +120,6 @@ export class Fleet {
   }
 
   #changed(): void {
-    this.#view = null;
     this.#uses.keepOnly((instance_id) => this.#instances.get(instance_id) !== undefined);
     this.#notify();
   }
@@ -112,10 +128,9 @@ export class Fleet {
     for (const listener of [...this.#listeners]) listener();
   }
 
-  /** The scheduler's view of this moment. Counts and last uses in it go on following the fleet. */
+  /** The scheduler's view; it goes on following the fleet, so a decision must not wait in between. */
   view(): ClusterView {
-    this.#view ??= toStaticView(this.#snapshot, this.#instances.rows.values());
-    return { ...this.#view, in_flight: this.#uses.in_flight, last_used_ms: this.#uses.last_used_ms };
+    return this.#index;
   }
 
   get snapshot(): ClusterSnapshot {
@@ -164,21 +179,33 @@ export class Fleet {
   /** Records a change of an instance that the store has accepted. */
   put(row: InstanceRow): void {
     this.#instances.put(row);
+    if (isLiveState(row.state)) this.#index.put(row, this.#uses.of(row.instance_id));
+    else this.#index.remove(row.instance_id);
     this.#changed();
+  }
+
+  /** Notes when the load of an instance is expected to end. */
+  expectReady(instance_id: InstanceId, at_ms: number): void {
+    this.#uses.expectReady(instance_id, at_ms);
   }
 
   /** Takes an instance into use, loading ones too. `onLost` is called if it ends before the release. */
   acquire(instance_id: InstanceId, onLost: () => void): InstanceUse {
-    return this.#uses.acquire(instance_id, onLost, () => this.#notify());
+    const use = this.#uses.acquire(instance_id, onLost, (isIdle) => {
+      this.#index.refresh(instance_id);
+      if (isIdle) this.#notify();
+    });
+    this.#index.refresh(instance_id);
+    return use;
   }
 
   inFlight(instance_id: InstanceId): number {
-    return this.#uses.in_flight.get(instance_id) ?? 0;
+    return this.#uses.peek(instance_id).in_flight;
   }
 
   /** Wall time of the last use known here; 0 if there was none. */
   lastUsedMs(instance_id: InstanceId): number {
-    return this.#uses.last_used_ms.get(instance_id) ?? 0;
+    return this.#uses.peek(instance_id).last_used_ms;
   }
 
   /** Notes that somebody used the instance, for example another gateway as its worker reports. */

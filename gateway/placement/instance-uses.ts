@@ -1,78 +1,99 @@
 /** Who uses which instance at this gateway: counts, last uses, and whom to tell when an instance is lost. */
 import type { InstanceId } from "../../schema/ids.ts";
 import type { Clock } from "../ports.ts";
+import { type InstanceUsage, unused } from "../scheduler/view.ts";
 
 /** Held from the decision for an instance until the generation ended there. */
 export interface InstanceUse {
+  /** Prompt or output tokens that the generation now has more at the instance. */
+  count(tokens: number): void;
   /** Gives it back; the second and later calls do nothing. */
   release(): void;
 }
 
+type Usage = { -readonly [K in keyof InstanceUsage]: InstanceUsage[K] };
+
 export class InstanceUses {
   readonly #clock: Pick<Clock, "wallMs">;
-  readonly #inFlight = new Map<InstanceId, number>();
-  readonly #lastUsed = new Map<InstanceId, number>();
+  readonly #usages = new Map<InstanceId, Usage>();
   readonly #onLost = new Map<InstanceId, Set<() => void>>();
 
   constructor(clock: Pick<Clock, "wallMs">) {
     this.#clock = clock;
   }
 
-  /** Live: follows every acquire and release. An idle instance has no entry. */
-  get in_flight(): ReadonlyMap<InstanceId, number> {
-    return this.#inFlight;
+  /** Live: the same object follows every later use until the instance is forgotten. */
+  of(instance_id: InstanceId): InstanceUsage {
+    return this.#of(instance_id);
   }
 
-  /** Live: wall time of the last use of each instance, as far as it is known here. */
-  get last_used_ms(): ReadonlyMap<InstanceId, number> {
-    return this.#lastUsed;
+  /** As it is now; of instances nobody used, too. */
+  peek(instance_id: InstanceId): InstanceUsage {
+    return this.#usages.get(instance_id) ?? unused;
   }
 
-  /** Counts one more user. `onLost` is called at most once, if the instance ends before the release. */
-  acquire(instance_id: InstanceId, onLost: () => void, onIdle: () => void): InstanceUse {
-    this.#inFlight.set(instance_id, (this.#inFlight.get(instance_id) ?? 0) + 1);
+  #of(instance_id: InstanceId): Usage {
+    const known = this.#usages.get(instance_id) ?? { ...unused };
+    this.#usages.set(instance_id, known);
+    return known;
+  }
+
+  /**
+   * Counts one more user. `onLost` is called at most once, if the instance ends before the release; `onReleased` once,
+   * with whether that left the instance idle.
+   */
+  acquire(instance_id: InstanceId, onLost: () => void, onReleased: (isIdle: boolean) => void): InstanceUse {
+    const usage = this.#of(instance_id);
+    if (usage.in_flight === 0) usage.busy_since_ms = this.#clock.wallMs();
+    usage.in_flight += 1;
     const listeners = this.#onLost.get(instance_id) ?? new Set();
     this.#onLost.set(instance_id, listeners);
     // A function of its own per use: the same callback given twice must count twice.
     const listener = () => onLost();
     listeners.add(listener);
+    let counted = 0;
     let released = false;
     return {
+      count: (tokens) => {
+        if (released) return;
+        counted += tokens;
+        usage.tokens += tokens;
+      },
       release: () => {
         if (released) return;
         released = true;
         listeners.delete(listener);
-        this.#giveBack(instance_id, onIdle);
+        usage.tokens -= counted;
+        usage.in_flight -= 1;
+        usage.last_used_ms = Math.max(usage.last_used_ms, this.#clock.wallMs());
+        if (usage.in_flight === 0) {
+          usage.busy_since_ms = null;
+          this.#onLost.delete(instance_id);
+        }
+        onReleased(usage.in_flight === 0);
       },
     };
   }
 
-  #giveBack(instance_id: InstanceId, onIdle: () => void): void {
-    const left = (this.#inFlight.get(instance_id) ?? 1) - 1;
-    this.markUsed(instance_id, this.#clock.wallMs());
-    if (left > 0) {
-      this.#inFlight.set(instance_id, left);
-      return;
-    }
-    this.#inFlight.delete(instance_id);
-    this.#onLost.delete(instance_id);
-    onIdle();
+  /** Notes a use; the time never goes back. */
+  markUsed(instance_id: InstanceId, at_ms: number): void {
+    const usage = this.#of(instance_id);
+    usage.last_used_ms = Math.max(usage.last_used_ms, at_ms);
   }
 
-  /** Records a use at a time; an older time than the known one changes nothing. */
-  markUsed(instance_id: InstanceId, at_ms: number): void {
-    if (at_ms > (this.#lastUsed.get(instance_id) ?? 0)) this.#lastUsed.set(instance_id, at_ms);
+  /** Notes when a load is expected to end. */
+  expectReady(instance_id: InstanceId, at_ms: number | null): void {
+    this.#of(instance_id).ready_at_ms = at_ms;
   }
 
   /** Forgets instances that ended and tells their users. */
   keepOnly(isLive: (instance_id: InstanceId) => boolean): void {
-    for (const instance_id of this.#lastUsed.keys()) {
-      if (!isLive(instance_id)) this.#lastUsed.delete(instance_id);
-    }
-    for (const [instance_id, listeners] of this.#onLost) {
+    for (const [instance_id, { in_flight }] of this.#usages) {
       if (isLive(instance_id)) continue;
+      if (in_flight === 0) this.#usages.delete(instance_id);
+      const listeners = this.#onLost.get(instance_id);
       this.#onLost.delete(instance_id);
-      for (const tell of [...listeners]) tell();
+      for (const tell of [...(listeners ?? [])]) tell();
     }
   }
 }

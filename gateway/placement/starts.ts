@@ -5,7 +5,7 @@
 import type { InstanceRow } from "../../schema/db/tables.ts";
 import { type InstanceId, type ModelId, toHex } from "../../schema/ids.ts";
 import { instanceMemoryBytes } from "../../schema/memory.ts";
-import type { CreateInstanceResult, Log, Random, StateStore } from "../ports.ts";
+import type { Clock, CreateInstanceResult, Log, Random, StateStore } from "../ports.ts";
 import type { StartTarget } from "../scheduler/decision.ts";
 import type { Fleet, FleetModel } from "./fleet.ts";
 import type { Load, Loads } from "./loads.ts";
@@ -22,6 +22,7 @@ export interface StartsDeps {
   readonly loads: Loads;
   readonly stops: Stops;
   readonly random: Random;
+  readonly clock: Pick<Clock, "wallMs">;
   readonly log: Log;
 }
 
@@ -60,7 +61,7 @@ export class Starts {
     target: StartTarget,
     victims: readonly InstanceId[],
   ): Promise<StartOutcome> {
-    const { fleet, loads, log } = this.#deps;
+    const { fleet, loads, clock, log } = this.#deps;
     if (!(await this.#makeRoom(victims, `makes room for ${model.row.model_id}`))) return { created: false };
     const { worker_id, device_id, tier, parked } = target;
     const result = parked === null ? await this.#book(model, target) : await this.#bookAgain(model, parked);
@@ -73,6 +74,7 @@ export class Starts {
     const event = parked === null ? "start" : "resume";
     log.info(event, { model_id, instance_id: result.instance.instance_id, worker_id, device_id, tier });
     fleet.put(result.instance);
+    fleet.expectReady(result.instance.instance_id, clock.wallMs() + target.estimate_ms);
     return { created: true, instance: result.instance, load: loads.follow(result.instance) };
   }
 

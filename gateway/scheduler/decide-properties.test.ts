@@ -1,141 +1,139 @@
 /** Properties of the scheduler over random clusters: the rules that must hold whatever the state. */
 import { describe, expect, test } from "bun:test";
-import fc from "fast-check";
-import { deviceKinds, instanceStates, tiers } from "../../schema/vocab.ts";
+import { limits } from "../../schema/limits.ts";
+import { tiers } from "../../schema/vocab.ts";
 import { checkProperty } from "../../test/support/property.ts";
-import { decide } from "./decide.ts";
-import { estimateStartup } from "./estimate.ts";
-import type { ClusterView, PlacementRequest } from "./view.ts";
+import { checkpoint, someCluster, weights } from "../../test/support/some-cluster.ts";
+import { ClusterIndex } from "./cluster-index.ts";
+import { decide as decideOn } from "./decide.ts";
+import type { Action, StartTarget } from "./decision.ts";
+import { nominalEstimates } from "./estimates.ts";
+import { type ClusterFacts, type InstanceView, type PlacementRequest, unused } from "./view.ts";
 
-const checkpoint = "c".repeat(64);
-const otherCheckpoint = "d".repeat(64);
+const index = (cluster: ClusterFacts) => new ClusterIndex(cluster, nominalEstimates, weights);
+const decide = (cluster: ClusterFacts, wanted: PlacementRequest) => decideOn(index(cluster), wanted);
 
-const request: PlacementRequest = {
-  model_id: "m",
-  checkpoint,
-  weights_bytes: 1_000,
-  memory_bytes: 2_000,
-  avoid: { workers: new Set(), instances: new Set() },
-};
+type Starting = Extract<Action, { readonly target: StartTarget }>;
 
-const workerIds = ["w1", "w2", "w3"];
-const someInstance = fc.record({
-  instance_id: fc.integer({ min: 0, max: 30 }).map((n) => `i-${n}`),
-  model_id: fc.constantFrom("m", "x", "y"),
-  checkpoint: fc.constantFrom(checkpoint, otherCheckpoint),
-  worker_id: fc.constantFrom(...workerIds),
-  device_id: fc.constantFrom("cpu0", "gpu0"),
-  state: fc.constantFrom(...instanceStates),
-  slots: fc.integer({ min: 1, max: 4 }),
-  memory_bytes: fc.integer({ min: 1, max: 3_000 }),
-});
+function starts(action: Action): action is Starting {
+  return "target" in action;
+}
 
-/** Clusters whose books balance: a device's reservation is the sum of its instances that hold memory. */
-const someCluster = fc
-  .record({
-    accepting: fc.tuple(fc.boolean(), fc.boolean(), fc.boolean()),
-    instances: fc.uniqueArray(someInstance, { selector: (i) => i.instance_id, maxLength: 12 }),
-    used: fc.array(fc.integer({ min: 0, max: 10 }), { minLength: 12, maxLength: 12 }),
-    busy: fc.array(fc.integer({ min: 0, max: 80 }), { minLength: 31, maxLength: 31 }),
-    spare: fc.array(fc.integer({ min: 0, max: 3_000 }), { minLength: 6, maxLength: 6 }),
-    kinds: fc.array(fc.constantFrom(...deviceKinds), { minLength: 6, maxLength: 6 }),
-    sources: fc.array(
-      fc.record({
-        worker_id: fc.constantFrom(...workerIds),
-        checkpoint: fc.constantFrom(checkpoint, otherCheckpoint),
-        tier: fc.constantFrom(...tiers),
-        bytes_present: fc.integer({ min: 0, max: 1_500 }),
-      }),
-      { maxLength: 6 },
-    ),
-    queues: fc.uniqueArray(
-      fc.record({
-        worker_id: fc.constantFrom(...workerIds),
-        link: fc.constantFrom("disk", "device:gpu0"),
-        queued_ms: fc.integer({ min: 0, max: 10_000 }),
-      }),
-      { selector: (q) => `${q.worker_id} ${q.link}`, maxLength: 6 },
-    ),
-    needed: fc.integer({ min: 1, max: 4_000 }),
-  })
-  .map(({ accepting, instances, used, busy, spare, kinds, sources, queues, needed }) => {
-    const slots = workerIds.flatMap((worker_id) =>
-      ["cpu0", "gpu0"].map((device_id) => ({ worker_id, device_id })),
+function victimsOf(action: Starting): readonly string[] {
+  return action.kind === "start" ? [] : action.victims;
+}
+
+function usersOf(cluster: ClusterFacts, instance: InstanceView): number {
+  return cluster.usage.get(instance.instance_id)?.in_flight ?? 0;
+}
+
+function deviceOf(cluster: ClusterFacts, at: { readonly worker_id: string; readonly device_id: string }) {
+  const found = cluster.devices.find((d) => d.worker_id === at.worker_id && d.device_id === at.device_id);
+  if (found === undefined) throw new Error(`no device ${at.worker_id}/${at.device_id}`);
+  return found;
+}
+
+function instanceOf(cluster: ClusterFacts, id: string): InstanceView {
+  const found = cluster.instances.find((i) => i.instance_id === id);
+  if (found === undefined) throw new Error(`no instance ${id}`);
+  return found;
+}
+
+const accepts = (cluster: ClusterFacts, id: string) =>
+  cluster.workers.some((w) => w.worker_id === id && w.accepting);
+
+function servingOf(cluster: ClusterFacts): readonly InstanceView[] {
+  return cluster.instances
+    .filter((i) => i.model_id === "m" && i.checkpoint === checkpoint && accepts(cluster, i.worker_id))
+    .filter((i) => i.state === "ready" || i.state === "loading");
+}
+
+describe("whatever the cluster and the policy", () => {
+  test("a start never takes more memory than is free and what its victims and moves give back", () => {
+    checkProperty(someCluster, ({ cluster, request }) => {
+      const { action } = decide(cluster, request);
+      if (!starts(action)) return;
+      const leaving = [
+        ...victimsOf(action),
+        ...(action.kind === "migrate" ? action.moves.map((m) => m.instance_id) : []),
+      ];
+      expect(new Set(leaving).size).toBe(leaving.length);
+      const freed = leaving.reduce((sum, id) => sum + instanceOf(cluster, id).memory_bytes, 0);
+      const { parked } = action.target;
+      const again = parked === null ? 0 : instanceOf(cluster, parked).memory_bytes;
+      const { reserved_bytes, memory_bytes } = deviceOf(cluster, action.target);
+      expect(reserved_bytes - freed + request.memory_bytes - again).toBeLessThanOrEqual(memory_bytes);
+    });
+  });
+
+  test("moves book no byte and no slot of a destination twice and go nowhere that takes nothing", () => {
+    checkProperty(
+      someCluster,
+      ({ cluster, request }) => {
+        const { action } = decide(cluster, request);
+        if (action.kind !== "migrate") return;
+        expect(request.policy).toBe("startup-optimal");
+        const booked = new Map<string, number>();
+        for (const move of action.moves) {
+          const victim = instanceOf(cluster, move.instance_id);
+          expect(victim).toMatchObject({ state: "ready", worker_id: action.target.worker_id });
+          expect(victim.device_id).toBe(action.target.device_id);
+          expect(usersOf(cluster, victim)).toBeGreaterThan(0);
+          expect(accepts(cluster, move.worker_id)).toBe(true);
+          const place = `${move.worker_id}/${move.device_id}`;
+          expect(place).not.toBe(`${action.target.worker_id}/${action.target.device_id}`);
+          if (move.into === null) {
+            booked.set(place, (booked.get(place) ?? 0) + victim.memory_bytes);
+            continue;
+          }
+          const into = instanceOf(cluster, move.into);
+          expect(into).toMatchObject({ model_id: victim.model_id, state: "ready" });
+          expect(usersOf(cluster, into) + usersOf(cluster, victim)).toBeLessThanOrEqual(into.slots);
+        }
+        for (const [place, bytes] of booked) {
+          const [worker_id = "", device_id = ""] = place.split("/");
+          const { memory_bytes, reserved_bytes } = deviceOf(cluster, { worker_id, device_id });
+          expect(reserved_bytes + bytes).toBeLessThanOrEqual(memory_bytes);
+        }
+      },
+      2_000,
     );
-    const devices = slots.map(({ worker_id, device_id }, i) => {
-      const reserved_bytes = instances
-        .filter((x) => x.worker_id === worker_id && x.device_id === device_id)
-        .filter((x) => x.state !== "gone" && x.state !== "failed")
-        .reduce((sum, x) => sum + x.memory_bytes, 0);
-      const memory_bytes = reserved_bytes + (spare[i] ?? 0);
-      return { worker_id, device_id, kind: kinds[i] ?? "cpu", memory_bytes, reserved_bytes };
-    });
-    const cluster: ClusterView = {
-      workers: workerIds.map((worker_id, i) => ({ worker_id, accepting: accepting[i] ?? false })),
-      devices,
-      sources,
-      links: queues.map(({ worker_id, link, queued_ms }) => ({
-        worker_id,
-        link,
-        queued_ms,
-        bandwidth_bytes_per_s: null,
-      })),
-      problems: [],
-      instances,
-      in_flight: new Map(instances.map((x, i) => [x.instance_id, busy[i] ?? 0] as const)),
-      last_used_ms: new Map(instances.map((x, i) => [x.instance_id, used[i] ?? 0] as const)),
-    };
-    return { cluster, request: { ...request, memory_bytes: needed } };
   });
 
-describe("whatever the cluster", () => {
-  test("a start never takes more memory than is free and what its victims give back", () => {
+  test("nothing that runs or loads is stopped, but for what a preemption may stop", () => {
     checkProperty(someCluster, ({ cluster, request }) => {
       const { action } = decide(cluster, request);
-      if (action.kind !== "start" && action.kind !== "reclaim") return;
-      const { worker_id, device_id } = action.target;
-      const found = cluster.devices.find((d) => d.worker_id === worker_id && d.device_id === device_id);
-      const victims = action.kind === "reclaim" ? action.victims : [];
-      const freed = cluster.instances
-        .filter((i) => victims.includes(i.instance_id))
-        .reduce((sum, i) => sum + i.memory_bytes, 0);
-      expect(found).toBeDefined();
-      const again = cluster.instances.find((i) => i.instance_id === action.target.parked)?.memory_bytes ?? 0;
-      expect((found?.reserved_bytes ?? 0) - freed + request.memory_bytes - again).toBeLessThanOrEqual(
-        found?.memory_bytes ?? 0,
-      );
-    });
-  });
-
-  test("only idle instances of the target's device are reclaimed, none without need nor for itself", () => {
-    checkProperty(someCluster, ({ cluster, request }) => {
-      const { action } = decide(cluster, request);
-      if (action.kind !== "reclaim") return;
-      const found = cluster.devices.find(
-        (d) => d.worker_id === action.target.worker_id && d.device_id === action.target.device_id,
-      );
-      const victims = cluster.instances.filter((i) => action.victims.includes(i.instance_id));
-      expect(victims).toHaveLength(action.victims.length);
-      const again = cluster.instances.find((i) => i.instance_id === action.target.parked)?.memory_bytes ?? 0;
-      let free = (found?.memory_bytes ?? 0) - (found?.reserved_bytes ?? 0) + again;
-      for (const victim of victims) {
+      if (!starts(action)) return;
+      expect(action.kind === "preempt").toBe(action.kind === "preempt" && request.policy === "preemptive");
+      for (const id of victimsOf(action)) {
+        const victim = instanceOf(cluster, id);
         expect(["ready", "parked"]).toContain(victim.state);
-        expect(victim.instance_id).not.toBe(action.target.parked ?? "");
-        expect(cluster.in_flight.get(victim.instance_id) ?? 0).toBe(0);
-        expect([victim.worker_id, victim.device_id]).toEqual([
-          action.target.worker_id,
-          action.target.device_id,
-        ]);
-        free += victim.memory_bytes;
+        expect(id).not.toBe(action.target.parked ?? "");
+        const { worker_id, device_id } = action.target;
+        expect(victim).toMatchObject({ worker_id, device_id });
+        if (action.kind !== "preempt") expect(usersOf(cluster, victim)).toBe(0);
+        else if (usersOf(cluster, victim) > 0) expect(victim.model_id).not.toBe(request.model_id);
       }
-      for (const victim of victims) expect(free - victim.memory_bytes).toBeLessThan(request.memory_bytes);
+    });
+  });
+
+  test("no victim is stopped without need", () => {
+    checkProperty(someCluster, ({ cluster, request }) => {
+      const { action } = decide(cluster, request);
+      if (action.kind !== "reclaim" && action.kind !== "preempt") return;
+      const { parked } = action.target;
+      const again = parked === null ? 0 : instanceOf(cluster, parked).memory_bytes;
+      const { memory_bytes, reserved_bytes } = deviceOf(cluster, action.target);
+      const victims = action.victims.map((id) => instanceOf(cluster, id).memory_bytes);
+      const free = memory_bytes - reserved_bytes + again + victims.reduce((sum, bytes) => sum + bytes, 0);
+      for (const bytes of victims) expect(free - bytes).toBeLessThan(request.memory_bytes);
     });
   });
 
   test("a parked instance comes back only for its own model and checkpoint, and before a new one beside it", () => {
     checkProperty(someCluster, ({ cluster, request }) => {
       const { action } = decide(cluster, request);
-      if (action.kind !== "start" && action.kind !== "reclaim") return;
+      if (!starts(action)) return;
       const { worker_id, device_id, parked } = action.target;
       const own = cluster.instances.filter(
         (i) => i.model_id === "m" && i.checkpoint === checkpoint && i.state === "parked",
@@ -146,55 +144,63 @@ describe("whatever the cluster", () => {
     });
   });
 
-  test("work goes only to instances and workers that take it", () => {
+  test("work goes only to instances and workers that take it, and no model runs more often than it may", () => {
     checkProperty(someCluster, ({ cluster, request }) => {
       const { action } = decide(cluster, request);
-      const accepts = (id: string) => cluster.workers.some((w) => w.worker_id === id && w.accepting);
-      if (action.kind === "start" || action.kind === "reclaim")
-        expect(accepts(action.target.worker_id)).toBe(true);
+      if (starts(action)) {
+        expect(accepts(cluster, action.target.worker_id)).toBe(true);
+        expect(servingOf(cluster).length).toBeLessThan(request.max_instances);
+      }
       if (action.kind !== "use" && action.kind !== "wait" && action.kind !== "queue") return;
-      const chosen = cluster.instances.find((i) => i.instance_id === action.instance_id);
+      const chosen = instanceOf(cluster, action.instance_id);
       expect(chosen).toMatchObject({ model_id: "m", checkpoint });
-      expect(chosen?.state).toBe(action.kind === "wait" ? "loading" : "ready");
-      expect(accepts(chosen?.worker_id ?? "")).toBe(true);
-      const inFlight = cluster.in_flight.get(action.instance_id) ?? 0;
-      if (action.kind === "use") expect(inFlight).toBeLessThan(chosen?.slots ?? 0);
+      expect(chosen.state).toBe(action.kind === "wait" ? "loading" : "ready");
+      expect(accepts(cluster, chosen.worker_id)).toBe(true);
+      if (action.kind === "use") expect(usersOf(cluster, chosen)).toBeLessThan(chosen.slots);
     });
   });
 
-  test("the same view gives the same decision, in whatever order its parts are listed", () => {
+  test("the same view gives the same decision, asked again and in whatever order its parts are listed", () => {
     checkProperty(someCluster, ({ cluster, request }) => {
-      const reversed: ClusterView = {
+      const reversed: ClusterFacts = {
+        ...cluster,
         workers: cluster.workers.toReversed(),
         devices: cluster.devices.toReversed(),
         sources: cluster.sources.toReversed(),
         links: cluster.links.toReversed(),
-        problems: cluster.problems.toReversed(),
         instances: cluster.instances.toReversed(),
-        in_flight: cluster.in_flight,
-        last_used_ms: cluster.last_used_ms,
       };
-      expect(decide(reversed, request).action).toEqual(decide(cluster, request).action);
+      const view = index(cluster);
+      const first = decideOn(view, request);
+      expect(decideOn(view, request)).toEqual(first);
+      expect(decide(reversed, request)).toEqual(first);
     });
   });
 
-  test("a free slot, a load under way or free memory is never turned down", () => {
+  test("a free slot, a load under way or free memory is never turned down, and every answer has its reason", () => {
     checkProperty(someCluster, ({ cluster, request }) => {
-      const { action, reason } = decide(cluster, request);
+      const { action, reason, losers } = decide(cluster, request);
       expect(reason).not.toBe("");
+      expect(losers.length).toBeLessThanOrEqual(limits.explained_candidates);
       if (action.kind !== "cannot_now" && action.kind !== "cannot_ever") return;
-      const accepts = (id: string) => cluster.workers.some((w) => w.worker_id === id && w.accepting);
-      const own = cluster.instances.filter((i) => i.model_id === "m" && i.checkpoint === checkpoint);
-      expect(own.filter((i) => accepts(i.worker_id) && ["ready", "loading"].includes(i.state))).toHaveLength(
-        0,
+      expect(servingOf(cluster)).toHaveLength(0);
+      const complete = (worker_id: string) => {
+        const of = (...names: string[]) =>
+          Math.max(
+            0,
+            ...cluster.sources
+              .filter((x) => x.worker_id === worker_id && x.checkpoint === checkpoint)
+              .filter((x) => names.includes(x.tier))
+              .map((x) => x.bytes_present),
+          );
+        return of(...tiers) >= request.weights_bytes;
+      };
+      const roomy = cluster.devices.filter(
+        (d) =>
+          accepts(cluster, d.worker_id) &&
+          complete(d.worker_id) &&
+          d.memory_bytes - d.reserved_bytes >= request.memory_bytes,
       );
-      const roomy = cluster.devices.filter((d) => {
-        const sources = cluster.sources.filter(
-          (x) => x.worker_id === d.worker_id && x.checkpoint === checkpoint,
-        );
-        const complete = estimateStartup(d, request.weights_bytes, sources, []) !== null;
-        return accepts(d.worker_id) && complete && d.memory_bytes - d.reserved_bytes >= request.memory_bytes;
-      });
       expect(roomy).toHaveLength(0);
     });
   });
@@ -207,6 +213,26 @@ describe("whatever the cluster", () => {
       const eased = cluster.links.map((l) => (l.worker_id === worker_id ? { ...l, queued_ms: 0 } : l));
       const after = decide({ ...cluster, links: eased }, request).action;
       expect(after).toMatchObject({ kind: "start", target: { worker_id } });
+    });
+  });
+
+  test("changes told one by one leave the same view as facts read anew", () => {
+    checkProperty(someCluster, ({ cluster, request }) => {
+      const [first, ...others] = cluster.instances;
+      if (first === undefined) return;
+      if (first.state === "gone" || first.state === "failed") return;
+      const { worker_id, device_id, memory_bytes } = first;
+      const devices = cluster.devices.map((d) =>
+        d.worker_id === worker_id && d.device_id === device_id
+          ? { ...d, reserved_bytes: d.reserved_bytes - memory_bytes }
+          : d,
+      );
+      const without = { ...cluster, devices, instances: others };
+      const told = index(cluster);
+      told.remove(first.instance_id);
+      expect(decideOn(told, request)).toEqual(decide(without, request));
+      told.put(first, cluster.usage.get(first.instance_id) ?? unused);
+      expect(decideOn(told, request)).toEqual(decide(cluster, request));
     });
   });
 });

@@ -1,8 +1,16 @@
 /** Examples of each decision; decide-properties.test.ts has the rules that hold whatever the cluster. */
 import { describe, expect, test } from "bun:test";
-import { decide } from "./decide.ts";
-import { roundsBeforeScaleOut } from "./serve.ts";
-import type { ClusterView, InstanceView, PlacementRequest, SourceView } from "./view.ts";
+import { ClusterIndex } from "./cluster-index.ts";
+import { decide, scaleOut_ms } from "./decide.ts";
+import { nominal_service_ms, nominalEstimates } from "./estimates.ts";
+import {
+  type ClusterFacts,
+  type InstanceUsage,
+  type InstanceView,
+  type PlacementRequest,
+  type SourceView,
+  unused,
+} from "./view.ts";
 
 const checkpoint = "c".repeat(64);
 const otherCheckpoint = "d".repeat(64);
@@ -12,7 +20,12 @@ const request: PlacementRequest = {
   checkpoint,
   weights_bytes: 1_000,
   memory_bytes: 2_000,
+  max_instances: 8,
   avoid: { workers: new Set(), instances: new Set() },
+  policy: "startup-optimal",
+  seed: 0,
+  may_migrate: false,
+  now_ms: 1_000_000,
 };
 
 const disk = (worker_id: string): SourceView => ({
@@ -40,8 +53,13 @@ function instance(instance_id: string, fields: Partial<InstanceView> = {}): Inst
   };
 }
 
-function view(fields: Partial<ClusterView> = {}): ClusterView {
-  return {
+type Fields = Partial<Omit<ClusterFacts, "usage">> & {
+  readonly usage?: Readonly<Record<string, Partial<InstanceUsage>>>;
+};
+
+function view({ usage = {}, ...fields }: Fields = {}): ClusterIndex {
+  const used = Object.entries(usage).map(([id, of]) => [id, { ...unused, ...of }] as const);
+  const facts: ClusterFacts = {
     workers: [
       { worker_id: "w1", accepting: true },
       { worker_id: "w2", accepting: true },
@@ -51,16 +69,20 @@ function view(fields: Partial<ClusterView> = {}): ClusterView {
     links: [],
     problems: [],
     instances: [],
-    in_flight: new Map(),
-    last_used_ms: new Map(),
+    remote: { peer: false, origin: false },
     ...fields,
+    usage: new Map(used),
   };
+  return new ClusterIndex(facts, nominalEstimates, new Map([[otherCheckpoint, 500]]));
 }
+
+/** Requests at an instance of two slots for which a start elsewhere just pays. */
+const enough = Math.ceil((2 * (scaleOut_ms + 300)) / nominal_service_ms) + 2;
 
 describe("a running instance", () => {
   test("with a free slot is used, the least loaded first", () => {
     const decision = decide(
-      view({ instances: [instance("i-a"), instance("i-b")], in_flight: new Map([["i-a", 1]]) }),
+      view({ instances: [instance("i-a"), instance("i-b")], usage: { "i-a": { in_flight: 1 } } }),
       request,
     );
     expect(decision.action).toEqual({ kind: "use", instance_id: "i-b" });
@@ -70,26 +92,26 @@ describe("a running instance", () => {
   test("that is full queues, while the queue is short, although another device is free", () => {
     const full = view({
       instances: [instance("i-a")],
-      in_flight: new Map([["i-a", 2 * roundsBeforeScaleOut - 1]]),
+      usage: { "i-a": { in_flight: enough - 2 } },
     });
     expect(decide(full, request).action).toEqual({ kind: "queue", instance_id: "i-a" });
   });
 
   test("with a long queue makes the model start on another device, never on its own again", () => {
-    const in_flight = new Map([["i-a", 2 * roundsBeforeScaleOut]]);
-    const decision = decide(view({ instances: [instance("i-a")], in_flight }), request);
+    const usage = { "i-a": { in_flight: enough } };
+    const decision = decide(view({ instances: [instance("i-a")], usage }), request);
     expect(decision.action).toMatchObject({ kind: "start", target: { worker_id: "w2" } });
-    const alone = view({ instances: [instance("i-a")], in_flight, devices: [device("w1", 10_000)] });
+    const alone = view({ instances: [instance("i-a")], usage, devices: [device("w1", 10_000)] });
     expect(decide(alone, request).action).toEqual({ kind: "queue", instance_id: "i-a" });
   });
 
   test("with a full queue and no other device refuses as overloaded", () => {
     const full = view({
       instances: [instance("i-a")],
-      in_flight: new Map([["i-a", 5_000]]),
+      usage: { "i-a": { in_flight: 5_000 } },
       devices: [device("w1", 10_000)],
     });
-    expect(decide(full, request).action).toEqual({ kind: "cannot_now", code: "overloaded", holds: false });
+    expect(decide(full, request).action).toEqual({ kind: "cannot_now", code: "overloaded" });
   });
 
   test("of an older checkpoint is not used", () => {
@@ -100,7 +122,7 @@ describe("a running instance", () => {
   test("on a worker that drains is not used", () => {
     const workers = [{ worker_id: "w1", accepting: false }];
     const decision = decide(view({ workers, instances: [instance("i-a")] }), request);
-    expect(decision.action).toEqual({ kind: "cannot_now", code: "no_worker", holds: false });
+    expect(decision.action).toEqual({ kind: "cannot_now", code: "no_worker" });
   });
 
   test("that failed the request before is avoided", () => {
@@ -131,10 +153,7 @@ describe("a start", () => {
     const full = view({
       devices: [device("w1", 4_000, 4_000)],
       instances: [idle("i-a"), idle("i-b")],
-      last_used_ms: new Map([
-        ["i-a", 20],
-        ["i-b", 10],
-      ]),
+      usage: { "i-a": { last_used_ms: 20 }, "i-b": { last_used_ms: 10 } },
     });
     expect(decide(full, request).action).toMatchObject({ kind: "reclaim", victims: ["i-b"] });
   });
@@ -146,7 +165,7 @@ describe("a start", () => {
         instance("i-small", { model_id: "x", memory_bytes: 500 }),
         instance("i-large", { model_id: "y", memory_bytes: 2_000 }),
       ],
-      last_used_ms: new Map([["i-large", 2]]),
+      usage: { "i-large": { last_used_ms: 2 } },
     });
     expect(decide(full, request).action).toMatchObject({ kind: "reclaim", victims: ["i-large"] });
   });
@@ -155,13 +174,9 @@ describe("a start", () => {
     const busy = view({
       devices: [device("w1", 2_000, 2_000)],
       instances: [instance("i-a", { model_id: "other" })],
-      in_flight: new Map([["i-a", 1]]),
+      usage: { "i-a": { in_flight: 1 } },
     });
-    expect(decide(busy, request).action).toEqual({
-      kind: "cannot_now",
-      code: "insufficient_memory",
-      holds: true,
-    });
+    expect(decide(busy, request).action).toEqual({ kind: "hold", worker_id: "w1", device_id: "cpu0" });
   });
 
   test("is refused for good when no device is large enough or nobody has the checkpoint", () => {
@@ -196,7 +211,7 @@ describe("a start", () => {
     });
     const chosen = (...links: ReturnType<typeof link>[]) => {
       const { action } = decide(view({ links }), request);
-      return action.kind === "start" ? [action.target.worker_id, action.target.estimate_ms] : [];
+      return action.kind === "start" ? [action.target.worker_id, action.target.estimate_ms - 300] : [];
     };
     expect(chosen(link("w1", 30, 1_000_000), link("w2", 0, 100_000))).toEqual(["w2", 10]);
     expect(chosen(link("w1", 3, 1_000_000), link("w2", 0, 100_000))).toEqual(["w1", 4]);
@@ -208,7 +223,9 @@ describe("a start", () => {
       links: [queued],
       sources: [disk("w1"), disk("w2"), { ...disk("w1"), tier: "host" }],
     });
-    expect(decide(warm, request).action).toMatchObject({ target: { worker_id: "w1", estimate_ms: 0 } });
+    expect(decide(warm, request).action).toMatchObject({
+      target: { worker_id: "w1", tier: "host", estimate_ms: 300 },
+    });
   });
 });
 
@@ -227,7 +244,7 @@ describe("a parked instance", () => {
     const fits = view({ devices: [device("w1", 2_000, 100)], instances: [parked()] });
     expect(decide(fits, request).action).toMatchObject({ kind: "start", target: { parked: "i-p" } });
     const full = view({ devices: [device("w1", 2_000, 101)], instances: [parked()] });
-    expect(decide(full, request).action).toMatchObject({ kind: "cannot_now" });
+    expect(decide(full, request).action).toMatchObject({ kind: "hold" });
   });
 
   test("is left where its bytes would have to travel longer than a start elsewhere takes", () => {
@@ -262,11 +279,8 @@ describe("a parked instance", () => {
       instance("i-x", { model_id: "x", memory_bytes: 1_000 }),
       instance("i-y", { model_id: "y", state: "parked", memory_bytes: 1_000 }),
     ];
-    const last_used_ms = new Map([
-      ["i-x", 1],
-      ["i-y", 2],
-    ]);
-    const tight = view({ devices: [device("w1", 3_000, 2_000)], instances: others, last_used_ms });
+    const usage = { "i-x": { last_used_ms: 1 }, "i-y": { last_used_ms: 2 } };
+    const tight = view({ devices: [device("w1", 3_000, 2_000)], instances: others, usage });
     expect(decide(tight, request).action).toMatchObject({ kind: "reclaim", victims: ["i-y"] });
     const own = view({
       devices: [device("w1", 2_050, 1_100)],

@@ -2,80 +2,87 @@
  * The scheduler: where a request runs, decided from a view and nothing else. No clock, no randomness, no I/O;
  * the same view and request give the same decision. Whoever applies it verifies it against the store.
  */
-import type { ErrorCode } from "../../schema/codes.ts";
-import type { Decision, Loser } from "./decision.ts";
-import { compareText, findServing, queueAnywhere, type Serving, serveNow } from "./serve.ts";
-import { type Candidates, findCandidates, startByReclaim, startInFreeMemory } from "./start.ts";
-import type { ClusterView, PlacementRequest, ProblemView } from "./view.ts";
+import { findCandidates } from "./candidates.ts";
+import { type Decision, type Loser, shortened } from "./decision.ts";
+import { cheapest, type Option } from "./option.ts";
+import { policies } from "./policies.ts";
+import { refuse } from "./refuse.ts";
+import { findServing, type Serving, toLoser, useFreeSlot, waitForOthers } from "./serve.ts";
+import { losersOf } from "./start-options.ts";
+import type { ClusterView, PlacementRequest } from "./view.ts";
 
 /**
- * In this order: a free slot, a load under way, a short queue, a start or the return of a parked instance in free
- * memory (soonest first), one that stops idle instances, any queue. Running work and loads are never stopped for anything.
+ * What another instance of a model that runs already costs the others, in time: it takes memory and a link from them, so
+ * it must save its request at least this much.
+ */
+export const scaleOut_ms = 5_000;
+
+/**
+ * A free slot is taken at once. Else waiting for an instance, and whatever the policy would do to start another one, are
+ * compared by the time until the request is served.
  */
 export function decide(view: ClusterView, request: PlacementRequest): Decision {
   const serving = findServing(view, request);
-  const served = serveNow(view, serving);
-  if (served !== null) return served;
-  const candidates = findCandidates(view, request, serving);
-  const losers = [...serving.losers, ...candidates.losers];
-  return (
-    startInFreeMemory(candidates) ??
-    startByReclaim(view, candidates) ??
-    queueAnywhere(view, serving, losers) ??
-    explain(view, request, serving, candidates, losers)
-  );
+  const free = useFreeSlot(serving);
+  if (free !== null) return toDecision(free, [...free.losers, ...serving.losers]);
+  const model = view.estimates.model(request.model_id);
+  const waits = waitForOthers(request, model, serving);
+  const wait = cheapest(waits);
+  if (!mayStart(serving, request)) {
+    const losers = [...waits.flatMap((o) => losersByOption(view, request, o, wait)), ...serving.losers];
+    return wait === null ? refuse(view, request, serving, losers) : toDecision(wait, losers);
+  }
+  const policy = policies[request.policy];
+  const candidates = findCandidates(view, request, model, policy.rank(request));
+  const starts = policy.options(view, request, candidates).filter((option) => option !== null);
+  const start = cheapest(starts);
+  const chosen = better(wait, start);
+  const losers = [
+    ...waits.flatMap((o) => losersByOption(view, request, o, chosen)),
+    ...losersOf(candidates),
+    ...serving.losers,
+  ];
+  return chosen === null ? refuse(view, request, serving, losers) : toDecision(chosen, losers);
 }
 
-/** Nothing can be done: says whether waiting helps, and why. */
-function explain(
+/** Waiting for instances that exist wins unless a start is sooner by what it costs the others. */
+function better(wait: Option | null, start: Option | null): Option | null {
+  if (wait === null || start === null) return wait ?? start;
+  return start.action.kind !== "hold" && start.cost_ms + scaleOut_ms < wait.cost_ms ? start : wait;
+}
+
+/** Those that cannot serve, for example on a worker that drains, stand in nobody's way. */
+function mayStart(serving: Serving, request: PlacementRequest): boolean {
+  return serving.count < request.max_instances;
+}
+
+function losersByOption(
   view: ClusterView,
   request: PlacementRequest,
-  serving: Serving,
-  candidates: Candidates,
-  losers: readonly Loser[],
-): Decision {
-  const cannotNow = (
-    code: "overloaded" | "insufficient_memory" | "no_worker",
-    holds: boolean,
-    reason: string,
-  ) => ({ action: { kind: "cannot_now", code, holds }, reason, losers }) as const;
-  const cannotEver = (code: ErrorCode, reason: string) =>
-    ({ action: { kind: "cannot_ever", code }, reason, losers }) as const;
-
-  const { accepting, withoutCheckpoint, tooSmall, fitting } = candidates;
-  if (serving.ready.length > 0)
-    return cannotNow("overloaded", false, "The queues of all instances are full.");
-  if (accepting === 0) return cannotNow("no_worker", false, "No worker is connected that takes work.");
-  if (fitting.length > 0) {
-    const need = `${request.memory_bytes} bytes are needed`;
-    return cannotNow(
-      "insufficient_memory",
-      true,
-      `${need}; the memory is held by instances that are in use.`,
-    );
-  }
-  if (withoutCheckpoint === accepting) {
-    const problem = problemOf(view, request);
-    if (problem !== null) return cannotEver(problem.code, problem.message);
-    return cannotEver("checkpoint_unavailable", `None of ${accepting} devices' workers has the checkpoint.`);
-  }
-  if (tooSmall + withoutCheckpoint === accepting) {
-    return cannotEver("model_too_large", tooLarge(view, request));
-  }
-  return cannotNow("no_worker", false, "Every worker that could run the model failed this request.");
+  option: Option,
+  chosen: Option | null,
+): readonly Loser[] {
+  const { action, cost_ms } = option;
+  if (option === chosen || !("instance_id" in action)) return [];
+  const instance = view.instancesOf(request.model_id).find((i) => i.view.instance_id === action.instance_id);
+  return instance === undefined ? [] : [toLoser(instance, action.kind, cost_ms, "would take longer")];
 }
 
-/** Why the checkpoint is on no worker although one has it, or should have its store. */
-function problemOf(view: ClusterView, request: PlacementRequest): ProblemView | null {
-  const ordered = view.problems.toSorted((a, b) => compareText(a.worker_id, b.worker_id));
-  const ofCheckpoint = ordered.find((p) => p.checkpoint === request.checkpoint);
-  return ofCheckpoint ?? ordered.find((p) => p.checkpoint === null) ?? null;
+function toDecision(option: Option, losers: readonly Loser[]): Decision {
+  const { action, cost_ms, reason } = option;
+  const others = losers.filter((l) => !isChosen(l, action));
+  const estimate_ms = Number.isFinite(cost_ms) ? cost_ms : null;
+  return {
+    action,
+    estimate_ms,
+    reason,
+    losers: shortened(others),
+  };
 }
 
-function tooLarge(view: ClusterView, { checkpoint, memory_bytes }: PlacementRequest): string {
-  const holders = new Set(view.sources.filter((s) => s.checkpoint === checkpoint).map((s) => s.worker_id));
-  const largest = Math.max(
-    ...view.devices.filter((d) => holders.has(d.worker_id)).map((d) => d.memory_bytes),
-  );
-  return `The model needs ${memory_bytes} bytes with its context; the largest device that has its checkpoint gives models ${largest}.`;
+function isChosen(loser: Loser, action: Decision["action"]): boolean {
+  if ("instance_id" in action) return loser.instance_id === action.instance_id;
+  const place = "target" in action ? action.target : "device_id" in action ? action : null;
+  if (place === null || loser.choice === null) return false;
+  return loser.worker_id === place.worker_id && loser.device_id === place.device_id;
 }

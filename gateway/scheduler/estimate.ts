@@ -1,64 +1,89 @@
 /**
- * Estimates how long the bytes of a checkpoint travel to a device: what is queued on the links before them, then
- * they themselves. Pure. The time to build the model is left out: it is the same on every candidate.
+ * Estimates how long an instance takes to become ready on a device: every byte from the nearest tier that has it, all
+ * links at work at once, so the slowest counts: what is queued on it, then our own bytes. Pure.
  */
-import { type Tier, tiers } from "../../schema/vocab.ts";
-import type { DeviceView, LinkView, SourceView } from "./view.ts";
+import type { DeviceKind, Tier } from "../../schema/vocab.ts";
+import { type ModelEstimates, nominal_bytes_per_ms, type StartHow } from "./estimates.ts";
+import type { ClusterView, DeviceNode, HostNode, LinkView } from "./view.ts";
 
-/**
- * Bytes per millisecond out of each tier: PCIe 4 x16 out of host memory, one NVMe disk, 10 Gbit/s between hosts,
- * 1 Gbit/s from outside. They count until loads have shown what a link does.
- */
-const nominal_bytes_per_ms: Readonly<Record<Tier, number>> = {
-  device: Number.POSITIVE_INFINITY,
-  host: 20_000_000,
-  disk: 2_000_000,
-  peer: 1_000_000,
-  origin: 100_000,
-};
-
-export interface StartupEstimate {
-  readonly estimate_ms: number;
+/** What of a start is the same on all devices of one host. */
+export interface HostTravel {
+  /** Until the last byte is in host memory. */
+  readonly arrival_ms: number;
   /** Farthest tier that bytes have to come from. */
   readonly tier: Tier;
+  /** Bytes of the learned or reported links of this host, for its devices. */
+  readonly learned: ReadonlyMap<string, number> | null;
+  readonly weights_bytes: number;
 }
 
-/**
- * Time until all weights are at the device, taking every byte from the nearest tier that has it; null when the
- * tiers of this worker do not hold all of them. `links` and `sources` are those of the device's worker. A CPU computes
- * on host memory in place: nothing travels from there.
- */
-export function estimateStartup(
-  device: Pick<DeviceView, "device_id" | "kind">,
+export type TierBytes = Readonly<Record<Tier, number>>;
+
+export const noBytes: TierBytes = { device: 0, host: 0, disk: 0, peer: 0, origin: 0 };
+
+/** Whether all bytes can be had at all, and from how far; null when some are nowhere in reach. */
+export function estimateTravel(
+  view: ClusterView,
+  host: HostNode,
   weights_bytes: number,
-  sources: readonly SourceView[],
-  links: readonly LinkView[],
-): StartupEstimate | null {
-  const used = new Set<LinkView>();
-  let covered = 0;
-  let travel_ms = 0;
-  let farthest: Tier = "device";
-  for (const tier of tiers) {
-    const present = Math.max(0, ...sources.filter((s) => s.tier === tier).map((s) => s.bytes_present));
-    const taken = Math.min(present, weights_bytes) - covered;
-    if (taken <= 0) continue;
-    covered += taken;
-    farthest = tier;
-    if (tier === "host" && device.kind === "cpu") continue;
-    const link = links.find((l) => l.link === linkOutOf(tier, device.device_id));
-    if (link !== undefined) used.add(link);
-    travel_ms += taken / bytesPerMs(tier, link);
+  bytes: TierBytes,
+  elsewhere: boolean,
+): HostTravel | null {
+  const learned = view.estimates.links(host.worker_id);
+  // Bytes at one device help another only through host memory; where the device is the processors both are one.
+  const inHost = Math.min(weights_bytes, Math.max(bytes.host, bytes.device));
+  if (inHost >= weights_bytes) {
+    return { arrival_ms: 0, tier: "host", learned, weights_bytes };
   }
-  if (covered < weights_bytes) return null;
-  const queued_ms = [...used].reduce((sum, link) => sum + link.queued_ms, 0);
-  return { estimate_ms: queued_ms + travel_ms, tier: farthest };
+  let covered = inHost;
+  let arrival_ms = 0;
+  let tier: Tier = "host";
+  const take = (from: "disk" | "peer" | "origin", present: number, link: LinkView | null) => {
+    const taken = Math.min(present, weights_bytes) - covered;
+    if (taken <= 0) return;
+    covered += taken;
+    tier = from;
+    const queued_ms = link?.queued_ms ?? 0;
+    arrival_ms = Math.max(arrival_ms, queued_ms + taken / bytesPerMs(from, linkName[from], link, learned));
+  };
+  take("disk", bytes.disk, host.disk);
+  take("peer", view.remote.peer && elsewhere ? weights_bytes : bytes.peer, host.network);
+  take("origin", view.remote.origin ? weights_bytes : bytes.origin, host.network);
+  return covered < weights_bytes ? null : { arrival_ms, tier, learned, weights_bytes };
 }
 
-function linkOutOf(tier: Tier, device_id: string): string | null {
-  return tier === "disk" ? "disk" : tier === "host" ? `device:${device_id}` : null;
+const linkName = { disk: "disk", peer: "network", origin: "origin" } as const;
+
+/** Until the weights are at the device. A CPU computes on host memory in place: nothing travels from there. */
+export function arrivalMs(device: DeviceNode, travel: HostTravel): number {
+  if (device.kind === "cpu") return travel.arrival_ms;
+  const { bus, bus_name } = device;
+  const upload_ms = travel.weights_bytes / bytesPerMs("host", bus_name, bus, travel.learned);
+  return Math.max(travel.arrival_ms, (bus?.queued_ms ?? 0) + upload_ms);
 }
 
-function bytesPerMs(tier: Tier, link: LinkView | undefined): number {
-  const measured = link?.bandwidth_bytes_per_s ?? null;
-  return measured === null ? nominal_bytes_per_ms[tier] : measured / 1000;
+export function readyMs(
+  model: ModelEstimates,
+  device: DeviceNode,
+  travel: HostTravel,
+  how: StartHow,
+): number {
+  return arrivalMs(device, travel) + initMs(model, device, how);
+}
+
+function initMs(model: ModelEstimates, device: { host: HostNode; kind: DeviceKind }, how: StartHow): number {
+  return model.initMs(device.host.worker_id, device.kind, how);
+}
+
+/** Learned here, else as the worker says, else what such links usually do. */
+function bytesPerMs(
+  tier: Tier,
+  name: string,
+  link: LinkView | null,
+  learned: ReadonlyMap<string, number> | null,
+): number {
+  const seen = learned?.get(name);
+  if (seen !== undefined) return seen;
+  const reported = link?.bandwidth_bytes_per_s ?? null;
+  return reported === null ? nominal_bytes_per_ms[tier] : reported / 1000;
 }

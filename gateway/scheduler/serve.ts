@@ -1,103 +1,124 @@
 /** The part of a decision about instances that exist: free slots, loads under way, queues. Pure. */
 import { limits } from "../../schema/limits.ts";
-import type { Decision, Loser } from "./decision.ts";
-import type { ClusterView, InstanceView, PlacementRequest } from "./view.ts";
+import type { Loser } from "./decision.ts";
+import type { ModelEstimates } from "./estimates.ts";
+import type { Option } from "./option.ts";
+import { compareText, Shortlist } from "./order.ts";
+import type { ClusterView, InstanceNode, PlacementRequest } from "./view.ts";
 
-/**
- * Requests per slot of the fullest instances before another device is taken for the same model. A new instance
- * takes memory from other models and a whole start; this many rounds of waiting cost more.
- */
-export const roundsBeforeScaleOut = 16;
+/** A load whose end nobody has predicted here: another gateway began it. */
+const unknownLoad_ms = 2_000;
 
-/** Instances that can serve the request, least loaded first. */
+/** Instances that can serve the request. */
 export interface Serving {
-  readonly ready: readonly InstanceView[];
-  readonly loading: readonly InstanceView[];
+  /** The least loaded ones, loading ones apart; as many as a decision names. */
+  readonly ready: readonly InstanceNode[];
+  readonly loading: readonly InstanceNode[];
+  /** How many there are in all. */
+  readonly count: number;
   readonly losers: readonly Loser[];
 }
 
+/** One pass, since popular models have thousands of instances. */
 export function findServing(view: ClusterView, request: PlacementRequest): Serving {
-  const ready: InstanceView[] = [];
-  const loading: InstanceView[] = [];
-  const losers: Loser[] = [];
-  for (const instance of view.instances) {
-    if (instance.model_id !== request.model_id) continue;
-    const why = refusal(view, request, instance);
-    if (why !== null) losers.push(toLoser(instance, why));
-    else if (instance.state === "ready") ready.push(instance);
-    else loading.push(instance);
+  const ready = new Shortlist<InstanceNode>(limits.explained_candidates + 1, byLoad);
+  const loading = new Shortlist<InstanceNode>(limits.explained_candidates + 1, byLoad);
+  const refused = new Shortlist<InstanceNode>(limits.explained_candidates, byId);
+  let count = 0;
+  for (const instance of view.instancesOf(request.model_id)) {
+    if (refusal(request, instance) !== null) {
+      refused.offer(instance);
+      continue;
+    }
+    count += 1;
+    if (instance.view.state === "ready") ready.offer(instance);
+    else loading.offer(instance);
   }
-  const byLoad = (a: InstanceView, b: InstanceView) =>
-    load(view, a) - load(view, b) || compareText(a.instance_id, b.instance_id);
-  return { ready: ready.sort(byLoad), loading: loading.sort(byLoad), losers };
+  const losers = refused.items.map((i) => toLoser(i, null, null, refusal(request, i) ?? ""));
+  return { ready: ready.items, loading: loading.items, count, losers };
 }
 
-/** A free slot, else a load under way, else a queue that is still short; null when a start is to be considered. */
-export function serveNow(view: ClusterView, serving: Serving): Decision | null {
-  const [best, ...others] = serving.ready;
-  if (best !== undefined && load(view, best) < 1) {
-    const losers = [...serving.losers, ...others.map((o) => toLoser(o, "more loaded"))];
-    return {
-      action: { kind: "use", instance_id: best.instance_id },
-      reason: "an instance has a free slot",
-      losers,
-    };
-  }
-  const losers = [...serving.losers, ...serving.ready.map((r) => toLoser(r, "no free slot"))];
-  const [coming] = serving.loading;
-  if (coming !== undefined) {
-    return {
-      action: { kind: "wait", instance_id: coming.instance_id },
-      reason: "an instance is loading",
-      losers,
-    };
-  }
-  if (best !== undefined && load(view, best) < roundsBeforeScaleOut) {
-    return { action: { kind: "queue", instance_id: best.instance_id }, reason: "the queue is short", losers };
-  }
-  return null;
-}
+const byId = (a: InstanceNode, b: InstanceNode) => compareText(a.view.instance_id, b.view.instance_id);
+const byLoad = (a: InstanceNode, b: InstanceNode) => load(a) - load(b) || byId(a, b);
 
-/** The shortest queue that still takes one; null when all are full or there is none. */
-export function queueAnywhere(
-  view: ClusterView,
-  serving: Serving,
-  losers: readonly Loser[],
-): Decision | null {
-  const [best] = serving.ready;
-  if (best === undefined || inFlight(view, best) >= best.slots + limits.engine_queue) return null;
+/** A slot that is free now; nothing is better. */
+export function useFreeSlot({ ready }: Serving): Option | null {
+  const [best, ...others] = ready;
+  if (best === undefined || load(best) >= 1) return null;
   return {
-    action: { kind: "queue", instance_id: best.instance_id },
-    reason: "no other device is free",
-    losers,
+    action: { kind: "use", instance_id: best.view.instance_id },
+    cost_ms: 0,
+    reason: "an instance has a free slot",
+    losers: others.map((o) => toLoser(o, "use", 0, "more loaded")),
   };
 }
 
-export function inFlight(view: ClusterView, instance: InstanceView): number {
-  return view.in_flight.get(instance.instance_id) ?? 0;
+/** Waiting for a load or behind others, the soonest of each; without queues that are full. */
+export function waitForOthers(
+  request: PlacementRequest,
+  model: ModelEstimates,
+  serving: Serving,
+): readonly Option[] {
+  const options: Option[] = [];
+  const [coming] = serving.loading;
+  if (coming !== undefined && takesOneMore(coming)) {
+    const { instance_id } = coming.view;
+    const cost_ms = remainingLoadMs(coming, request.now_ms) + queueMs(coming, model);
+    options.push({
+      action: { kind: "wait", instance_id },
+      cost_ms,
+      reason: "an instance is loading",
+      losers: [],
+    });
+  }
+  const [best] = serving.ready;
+  if (best !== undefined && takesOneMore(best)) {
+    const { instance_id } = best.view;
+    const reason = "its queue is expected to be shorter than a start";
+    options.push({
+      action: { kind: "queue", instance_id },
+      cost_ms: queueMs(best, model),
+      reason,
+      losers: [],
+    });
+  }
+  return options;
+}
+
+/** Until a slot is free for one more request, if requests hold slots as long as they usually do. */
+function queueMs({ view, usage }: InstanceNode, model: ModelEstimates): number {
+  const ahead = usage.in_flight - view.slots + 1;
+  return ahead <= 0 ? 0 : (ahead / view.slots) * model.service_ms;
+}
+
+export function remainingLoadMs({ usage }: InstanceNode, now_ms: number): number {
+  return usage.ready_at_ms === null ? unknownLoad_ms : Math.max(0, usage.ready_at_ms - now_ms);
+}
+
+function takesOneMore({ view, usage }: InstanceNode): boolean {
+  return usage.in_flight < view.slots + limits.engine_queue;
 }
 
 /** Requests per slot: below 1 there is a free one. */
-function load(view: ClusterView, instance: InstanceView): number {
-  return inFlight(view, instance) / instance.slots;
+function load({ view, usage }: InstanceNode): number {
+  return usage.in_flight / view.slots;
 }
 
 /** Why an instance of the model cannot take the request; null when it can, now or after its load. */
-function refusal(view: ClusterView, request: PlacementRequest, instance: InstanceView): string | null {
-  if (instance.state !== "ready" && instance.state !== "loading") return `is ${instance.state}`;
-  if (instance.checkpoint !== request.checkpoint) return "runs an older checkpoint";
-  if (request.avoid.instances.has(instance.instance_id)) return "failed this request before";
-  if (request.avoid.workers.has(instance.worker_id)) return "its worker failed this request before";
-  const worker = view.workers.find((w) => w.worker_id === instance.worker_id);
-  return worker?.accepting === true ? null : "its worker takes nothing new";
+export function refusal(request: PlacementRequest, { view, device }: InstanceNode): string | null {
+  if (view.state !== "ready" && view.state !== "loading") return `is ${view.state}`;
+  if (view.checkpoint !== request.checkpoint) return "runs an older checkpoint";
+  if (request.avoid.instances.has(view.instance_id)) return "failed this request before";
+  if (request.avoid.workers.has(view.worker_id)) return "its worker failed this request before";
+  return device?.host.accepting === true ? null : "its worker takes nothing new";
 }
 
-function toLoser(instance: InstanceView, why: string): Loser {
-  const { worker_id, device_id, instance_id } = instance;
-  return { worker_id, device_id, instance_id, why };
-}
-
-/** Order of code units: the same on every machine and locale. */
-export function compareText(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
+export function toLoser(
+  { view }: InstanceNode,
+  choice: Loser["choice"],
+  estimate_ms: number | null,
+  why: string,
+): Loser {
+  const { worker_id, device_id, instance_id } = view;
+  return { choice, worker_id, device_id, instance_id, estimate_ms, why };
 }

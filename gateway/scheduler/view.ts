@@ -1,7 +1,12 @@
-/** What the scheduler sees: one moment of the cluster as plain data. No methods with effects, no clock. */
+/**
+ * What the scheduler sees: one moment of the cluster. `ClusterFacts` is plain data; `ClusterView` is the same, linked so
+ * that a decision looks only at what can matter to it (cluster-index.ts makes one and keeps it up to date). Decisions
+ * read it and change nothing.
+ */
 import type { ErrorCode } from "../../schema/codes.ts";
 import type { CheckpointDigest, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
-import type { DeviceKind, InstanceState, Tier } from "../../schema/vocab.ts";
+import type { DeviceKind, InstanceState, SchedulingPolicy, Tier } from "../../schema/vocab.ts";
+import type { Estimates } from "./estimates.ts";
 
 export interface DeviceView {
   readonly worker_id: WorkerId;
@@ -26,12 +31,12 @@ export interface SourceView {
   readonly bytes_present: number;
 }
 
-/** Work that is queued on a link of a worker: `disk`, or `device:<device_id>`. */
+/** Work that is queued on a link of a worker: `disk`, `network`, or the bus of a device, `device:<device_id>`. */
 export interface LinkView {
   readonly worker_id: WorkerId;
   readonly link: string;
   readonly queued_ms: number;
-  /** Of recent loads; null when none has gone over it yet. */
+  /** Of recent loads or of the worker's own probe; null when neither knows. */
   readonly bandwidth_bytes_per_s: number | null;
 }
 
@@ -54,17 +59,91 @@ export interface InstanceView {
   readonly memory_bytes: number;
 }
 
-export interface ClusterView {
+/** How an instance is used, as far as this gateway counts it. */
+export interface InstanceUsage {
+  /** Generations that hold or wait for the instance. */
+  readonly in_flight: number;
+  /** Prompt and output tokens of them all: what a move would have to compute again. */
+  readonly tokens: number;
+  /** Wall time of the last use or start; 0 if there was none. */
+  readonly last_used_ms: number;
+  /** Wall time since which it has not been idle; null when it is. */
+  readonly busy_since_ms: number | null;
+  /** Wall time at which a load is expected to end; null for unknown. */
+  readonly ready_at_ms: number | null;
+}
+
+export const unused: InstanceUsage = {
+  in_flight: 0,
+  tokens: 0,
+  last_used_ms: 0,
+  busy_since_ms: null,
+  ready_at_ms: null,
+};
+
+/** From where bytes may come that no tier of a worker holds. Off until such transfers can be carried out. */
+export interface RemoteSources {
+  readonly peer: boolean;
+  readonly origin: boolean;
+}
+
+export interface ClusterFacts {
   readonly workers: readonly WorkerView[];
   readonly devices: readonly DeviceView[];
   readonly sources: readonly SourceView[];
   readonly links: readonly LinkView[];
   readonly problems: readonly ProblemView[];
   readonly instances: readonly InstanceView[];
-  /** Generations that hold or wait for each instance; absent means none. */
-  readonly in_flight: ReadonlyMap<InstanceId, number>;
-  /** Wall time of each instance's last use or start; absent means never. */
-  readonly last_used_ms: ReadonlyMap<InstanceId, number>;
+  /** Absent: not used. */
+  readonly usage: ReadonlyMap<InstanceId, InstanceUsage>;
+  readonly remote: RemoteSources;
+}
+
+export interface HostNode {
+  readonly worker_id: WorkerId;
+  readonly accepting: boolean;
+  readonly devices: readonly DeviceNode[];
+  readonly disk: LinkView | null;
+  readonly network: LinkView | null;
+}
+
+export interface DeviceNode {
+  readonly host: HostNode;
+  readonly device_id: string;
+  readonly kind: DeviceKind;
+  readonly memory_bytes: number;
+  readonly reserved_bytes: number;
+  /** Of the reserved bytes those of ready or parked instances without a user. */
+  readonly idle_bytes: number;
+  /** Name of the link from host memory to it. */
+  readonly bus_name: string;
+  readonly bus: LinkView | null;
+  readonly instances: readonly InstanceNode[];
+}
+
+export interface InstanceNode {
+  readonly view: InstanceView;
+  /** null: the worker does not report such a device any more. */
+  readonly device: DeviceNode | null;
+  readonly usage: InstanceUsage;
+}
+
+/** A host with bytes of a checkpoint, by the tier they lie in. */
+export interface HolderNode {
+  readonly host: HostNode;
+  readonly bytes: Readonly<Record<Tier, number>>;
+}
+
+export interface ClusterView {
+  /** By their ids; so are the devices of each. */
+  readonly hosts: readonly HostNode[];
+  readonly problems: readonly ProblemView[];
+  readonly remote: RemoteSources;
+  readonly estimates: Estimates;
+  instancesOf(model_id: ModelId): readonly InstanceNode[];
+  holdersOf(checkpoint: CheckpointDigest): readonly HolderNode[];
+  /** What an instance of a model needs to be started elsewhere; null when the view does not know. */
+  weightsOf(checkpoint: CheckpointDigest): number | null;
 }
 
 /** What is to be placed. */
@@ -74,6 +153,15 @@ export interface PlacementRequest {
   readonly weights_bytes: number;
   /** Memory that a new instance of the model books. */
   readonly memory_bytes: number;
+  /** Instances of the model that may exist at once. */
+  readonly max_instances: number;
   /** Workers and instances that failed this request before. */
   readonly avoid: { readonly workers: ReadonlySet<WorkerId>; readonly instances: ReadonlySet<InstanceId> };
+  readonly policy: SchedulingPolicy;
+  /** The only chance there is: `random` draws with it. */
+  readonly seed: number;
+  /** Whether running generations may be moved to make room. */
+  readonly may_migrate: boolean;
+  /** Wall time of the decision. */
+  readonly now_ms: number;
 }

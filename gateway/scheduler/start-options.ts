@@ -1,0 +1,96 @@
+/** What could be done to start the model somewhere, per device and for a list of candidates. Pure. */
+import { type Candidate, type Candidates, freeBytes, idleBytesBeside, toTarget } from "./candidates.ts";
+import type { Loser } from "./decision.ts";
+import { holdMs } from "./hold.ts";
+import { planMoves } from "./migrate.ts";
+import type { Option } from "./option.ts";
+import { choosePreempted, chooseVictims, stopMs } from "./reclaim.ts";
+import type { ClusterView, InstanceNode, PlacementRequest } from "./view.ts";
+
+/** A start in memory that is free now. */
+export function startInFree(candidate: Candidate): Option {
+  const target = toTarget(candidate);
+  const from = `from ${target.tier}`;
+  const reason =
+    target.parked === null ? `starts soonest there, ${from}` : `is parked there, its bytes come ${from}`;
+  return { action: { kind: "start", target }, cost_ms: candidate.ready_ms, reason, losers: [] };
+}
+
+/** A start that stops idle instances; null when they are not enough. */
+export function startByReclaim(candidate: Candidate): Option | null {
+  const victims = chooseVictims(candidate);
+  if (victims === null) return null;
+  return {
+    action: { kind: "reclaim", target: toTarget(candidate), victims: idsOf(victims) },
+    cost_ms: candidate.ready_ms + stopMs(victims),
+    reason: `stopping ${victims.length} idle frees enough memory there`,
+    losers: [],
+  };
+}
+
+/** A start on a busy device after its running instances have moved; null when they cannot. */
+export function startByMoves(
+  view: ClusterView,
+  request: PlacementRequest,
+  candidate: Candidate,
+): Option | null {
+  const plan = planMoves(view, request, candidate);
+  if (plan === null) return null;
+  const { moves, victims, cost_ms } = plan;
+  return {
+    action: { kind: "migrate", target: toTarget(candidate), moves, victims: idsOf(victims) },
+    cost_ms: cost_ms + candidate.ready_ms,
+    reason: `moving ${moves.length} running away is sooner than waiting for them or starting elsewhere`,
+    losers: [],
+  };
+}
+
+/** A start that stops running instances of others; null when that is not enough. */
+export function startByPreemption(request: PlacementRequest, candidate: Candidate): Option | null {
+  const victims = choosePreempted(candidate, request.model_id);
+  if (victims === null) return null;
+  return {
+    action: { kind: "preempt", target: toTarget(candidate), victims: idsOf(victims) },
+    cost_ms: candidate.ready_ms + stopMs(victims),
+    reason: `stopping ${victims.length} frees the device where it starts soonest`,
+    losers: [],
+  };
+}
+
+/** Waiting until running work leaves the device, then a start there; for ever where more than work is in the way. */
+export function waitForMemory(view: ClusterView, request: PlacementRequest, candidate: Candidate): Option {
+  const wait_ms = holdMs(view, candidate, request.now_ms);
+  const { device } = candidate;
+  return {
+    action: { kind: "hold", worker_id: device.host.worker_id, device_id: device.device_id },
+    cost_ms: wait_ms + candidate.ready_ms,
+    reason: `${request.memory_bytes} bytes are needed; the memory is held by instances that are in use`,
+    losers: [],
+  };
+}
+
+/** The best candidates of each kind that lose against others, with what is in their way. */
+export function losersOf(candidates: Candidates): readonly Loser[] {
+  const lose = (choice: Loser["choice"], why: (candidate: Candidate) => string) => (candidate: Candidate) => {
+    const { worker_id } = candidate.device.host;
+    const { device_id } = candidate.device;
+    const instance_id = candidate.parked?.view.instance_id ?? null;
+    const estimate_ms = candidate.ready_ms;
+    return { choice, worker_id, device_id, instance_id, estimate_ms, why: why(candidate) };
+  };
+  return [
+    ...candidates.free.map(lose("start", () => "would start later or is fuller")),
+    ...candidates.reclaimable.map(lose("reclaim", (c) => `${missing(c)} bytes are held by idle instances`)),
+    ...candidates.busy.map(
+      lose("hold", (c) => `${missing(c) - idleBytesBeside(c)} bytes are held by instances in use`),
+    ),
+  ];
+}
+
+function missing({ device, needed_bytes }: Candidate): number {
+  return needed_bytes - freeBytes(device);
+}
+
+function idsOf(instances: readonly InstanceNode[]): string[] {
+  return instances.map(({ view }) => view.instance_id);
+}
