@@ -6,7 +6,7 @@
 namespace sllm {
 
 Status reserve_addresses(Env &env, std::uint64_t bytes, Mapping *out) {
-    const std::uint64_t rounded = (bytes + huge_page_bytes - 1) / huge_page_bytes * huge_page_bytes;
+    const std::uint64_t rounded = in_huge_pages(bytes);
     void *memory = nullptr;
     constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     const int error = env.map(nullptr, rounded + huge_page_bytes, PROT_NONE, flags, -1, 0, &memory);

@@ -12,6 +12,10 @@ namespace sllm {
 // offset agree modulo this.
 inline constexpr std::uint64_t huge_page_bytes = std::uint64_t{2} << 20;
 
+inline constexpr std::uint64_t in_huge_pages(std::uint64_t bytes) {
+    return (bytes + huge_page_bytes - 1) / huge_page_bytes * huge_page_bytes;
+}
+
 // Reserves `bytes` of address space, rounded up to whole huge pages and aligned for them, that nobody may touch yet.
 // OUT_OF_MEMORY or IO.
 Status reserve_addresses(Env &env, std::uint64_t bytes, Mapping *out);

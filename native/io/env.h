@@ -36,6 +36,9 @@ public:
 
     // Anonymous shared memory of the given size, sealable, all zero, readable only for whoever opens it anew.
     virtual int create_memory(const char *name, std::uint64_t bytes);
+    // The same in the huge pages that the system keeps in reserve for whoever asks by name (vm.nr_hugepages). The first
+    // mapping reserves all of them, and is -ENOMEM when they are too few.
+    virtual int create_reserved_memory(const char *name, std::uint64_t bytes);
     // Gives the memory behind [offset, offset + bytes) of anonymous shared memory back; it reads as zeros again.
     virtual int punch_hole(int fd, std::uint64_t offset, std::uint64_t bytes);
     // Lets every process of the same user write to anonymous shared memory that it opens anew.

@@ -1,6 +1,7 @@
 // The system calls themselves.
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/memfd.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -71,8 +72,10 @@ std::int64_t Env::file_size(int fd) {
     return ::fstat(fd, &facts) < 0 ? -errno : facts.st_size;
 }
 
-int Env::create_memory(const char *name, std::uint64_t bytes) {
-    const int fd = ::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+namespace {
+
+int create_memory_file(const char *name, std::uint64_t bytes, unsigned flags) {
+    const int fd = ::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
     if (fd < 0) return -errno;
     if (::ftruncate(fd, static_cast<off_t>(bytes)) < 0 || ::fchmod(fd, S_IRUSR) < 0) {
         const int error = errno;
@@ -80,6 +83,14 @@ int Env::create_memory(const char *name, std::uint64_t bytes) {
         return -error;
     }
     return fd;
+}
+
+}  // namespace
+
+int Env::create_memory(const char *name, std::uint64_t bytes) { return create_memory_file(name, bytes, 0); }
+
+int Env::create_reserved_memory(const char *name, std::uint64_t bytes) {
+    return create_memory_file(name, bytes, MFD_HUGETLB | MFD_HUGE_2MB);
 }
 
 int Env::punch_hole(int fd, std::uint64_t offset, std::uint64_t bytes) {

@@ -90,14 +90,26 @@ Arena::Arena(Env &env, std::uint32_t chunks, std::uint32_t keep_faulted, bool hu
 
 Status Arena::open() {
     const std::uint64_t bytes = chunks_.size() * chunk_bytes;
-    const int fd = env_.create_memory("sllm-arena", bytes);
+    if (Status s = reserve_addresses(env_, bytes, &memory_); !s.ok()) return s;
+    if (huge_pages_ && map_file(env_.create_reserved_memory("sllm-arena", bytes)).ok()) {
+        reserved_ = true;
+        huge_pages_ = false;
+        // They are nobody else's while the arena lives: giving them back would only risk to find them gone.
+        prefault_bytes_ = bytes;
+        chunks_ = ChunkAllocator(chunks_.size(), chunks_.size());
+        return {};
+    }
+    return map_file(env_.create_memory("sllm-arena", bytes));
+}
+
+Status Arena::map_file(int fd) {
+    const std::uint64_t bytes = chunks_.size() * chunk_bytes;
     if (fd < 0) return system_status("create " + std::to_string(bytes) + " bytes of shared memory", -fd);
     fd_ = OwnedFd(env_, fd);
     // An arena that could be cut short would end every engine that mapped it with SIGBUS.
     if (const int error = env_.seal(fd, F_SEAL_SHRINK | F_SEAL_GROW); error < 0) {
         return system_status("seal the size of the arena", -error);
     }
-    if (Status s = reserve_addresses(env_, bytes, &memory_); !s.ok()) return s;
     void *address = nullptr;
     constexpr int flags = MAP_SHARED | MAP_FIXED;
     const int error = env_.map(memory_.data(), bytes, PROT_READ | PROT_WRITE, flags, fd, 0, &address);
@@ -231,7 +243,7 @@ Arena::Faulted Arena::populate(std::uint32_t chunk, const std::function<bool()> 
         if (populate_huge(memory)) continue;
         // Kernels before 5.14 cannot; the pages are then touched by whoever comes first.
         if (env_.advise(memory, huge_page_bytes, MADV_POPULATE_WRITE) < 0) return Faulted::failed;
-        outcome = Faulted::small_pages;
+        if (!reserved_) outcome = Faulted::small_pages;
     }
     return outcome;
 }

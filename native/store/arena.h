@@ -2,6 +2,8 @@
 // chunk has memory from its first use, or ahead of it, when a background thread has faulted it in: first touch costs
 // seconds per GB on virtual machines. Free chunks beyond the wanted number give their memory back. Memory comes in huge
 // pages where the system can: the disk then writes in larger requests, and an engine fills its page tables at once.
+// They are those that the administrator reserved (vm.nr_hugepages) when they hold the whole arena, which then keeps
+// them all, otherwise made on demand.
 //
 // Other processes open the file read-only through /proc; its mode lets no one else open it for writing. It cannot be
 // sealed against writing, because the same seal would forbid to give memory back.
@@ -109,6 +111,8 @@ private:
     enum class Faulted { failed, put_off, small_pages, huge_pages };
     Arena(Env &env, std::uint32_t chunks, std::uint32_t keep_faulted, bool huge_pages);
     Status open();
+    // Makes the file the arena's memory, or lets go of it.
+    Status map_file(int fd);
     void give_back(const std::vector<std::uint32_t> &chunks);
     void work_loop();
     ChunkAllocator::Outcome perform(ChunkAllocator::Work work);
@@ -121,9 +125,10 @@ private:
     OwnedFd fd_;
     Mapping memory_;
     const std::uint32_t chunk_count_;
-    const std::uint64_t prefault_bytes_;
+    std::uint64_t prefault_bytes_;
     const double created_ms_;
-    std::atomic<bool> huge_pages_;  // false as soon as the system has said that it has none
+    bool reserved_ = false;         // all of it lies in huge pages that the system kept in reserve
+    std::atomic<bool> huge_pages_;  // whether to make huge pages; false as soon as the system has said that it cannot
 
     std::mutex punch_mutex_;  // held while before_punch_ runs; taken before any other
     std::function<void(std::uint32_t chunk)> before_punch_;

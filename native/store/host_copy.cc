@@ -9,6 +9,7 @@
 #include <new>
 
 #include "core/limits.h"
+#include "io/address_space.h"
 
 namespace sllm {
 
@@ -218,7 +219,8 @@ Status HostCopyView::map_at(void *address, std::uint64_t bytes) const {
         // One mapping for a run of adjacent chunks.
         for (next = first + 1; next < n && chunks_[next] == chunks_[next - 1] + 1;) next++;
         const std::uint64_t from = first * chunk_bytes;
-        const std::uint64_t length = std::min(next * chunk_bytes, bytes) - from;
+        // Whole huge pages: those of the system's reserve come in no other way, and a chunk has no less.
+        const std::uint64_t length = std::min(next * chunk_bytes, in_huge_pages(bytes)) - from;
         void *mapped = nullptr;
         const int error = env_->map(static_cast<std::uint8_t *>(address) + from, length, PROT_READ,
                                     MAP_SHARED | MAP_FIXED, arena_.get(), chunks_[first] * chunk_bytes, &mapped);
@@ -228,12 +230,8 @@ Status HostCopyView::map_at(void *address, std::uint64_t bytes) const {
 }
 
 Status HostCopyView::map(Mapping *out) const {
-    void *address = nullptr;
-    constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    const int error = env_->map(nullptr, bytes_, PROT_NONE, flags, -1, 0, &address);
-    if (error < 0) return system_status("reserve " + std::to_string(bytes_) + " bytes of address space", -error);
-    *out = Mapping(*env_, address, bytes_);
-    return map_at(address, bytes_);
+    if (Status s = reserve_addresses(*env_, bytes_, out); !s.ok()) return s;
+    return map_at(out->data(), bytes_);
 }
 
 }  // namespace sllm

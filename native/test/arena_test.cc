@@ -22,7 +22,10 @@ using Outcome = ChunkAllocator::Outcome;
 
 constexpr std::uint64_t chunk = std::uint64_t{16} << 20;
 
-std::unique_ptr<Arena> open_arena(std::uint64_t chunks, std::uint64_t keep, sllm::Env &env = sllm::Env::posix()) {
+// Without huge pages in reserve, whatever this machine has.
+test::FaultyEnv plain;
+
+std::unique_ptr<Arena> open_arena(std::uint64_t chunks, std::uint64_t keep, sllm::Env &env = plain) {
     std::unique_ptr<Arena> arena;
     CHECK_OK(Arena::create(env, {chunks * chunk, keep * chunk}, &arena));
     return arena;
@@ -223,6 +226,32 @@ TEST("arena: too many chunks are OUT_OF_MEMORY with the numbers and the setting,
     }
     CHECK_EQ(arena->status().used_bytes, chunk);
     CHECK_OK(arena->take(3 * chunk, &second));
+}
+
+TEST("arena: the system's huge pages are taken when they hold the arena, and all of them are kept") {
+    test::FaultyEnv env;
+    env.reserve = true;
+    const auto arena = open_arena(4, 1, env);
+    wait_until([&] { return !arena->status().prefaulting; });
+    CHECK_EQ(arena->status().prefault_bytes, 4 * chunk);
+    CHECK_EQ(arena->status().huge_bytes, 4 * chunk);
+    ArenaChunks chunks;
+    CHECK_OK(arena->take(4 * chunk, &chunks));
+    chunks.reset();
+    // Chunks that stay are taken with their memory at any time, so nothing waits for the background thread here.
+    CHECK_OK(arena->take(4 * chunk, &chunks));
+    for (const std::uint32_t number : chunks.numbers()) CHECK(arena->has_memory(number));
+    CHECK_EQ(resident_chunks(*arena), 4u);
+}
+
+TEST("arena: without huge pages by configuration the system's reserve is left alone") {
+    test::FaultyEnv env;
+    env.reserve = true;
+    std::unique_ptr<Arena> arena;
+    CHECK_OK(Arena::create(env, {4 * chunk, chunk, false}, &arena));
+    wait_until([&] { return !arena->status().prefaulting; });
+    CHECK_EQ(arena->status().prefault_bytes, chunk);
+    CHECK_EQ(arena->status().huge_bytes, 0u);
 }
 
 TEST("arena: kernels that can neither fault in ahead nor punch holes serve all the same") {

@@ -79,6 +79,10 @@ int FaultyEnv::create_memory(const char *name, std::uint64_t bytes) {
     return memory_error != 0 ? memory_error : Env::create_memory(name, bytes);
 }
 
+int FaultyEnv::create_reserved_memory(const char *name, std::uint64_t bytes) {
+    return reserve ? create_memory(name, bytes) : -ENOMEM;
+}
+
 int FaultyEnv::advise(void *address, std::size_t bytes, int advice) {
     return advise_error != 0 ? advise_error : Env::advise(address, bytes, advice);
 }

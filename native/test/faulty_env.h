@@ -20,6 +20,8 @@ public:
     int direct_open_error = 0;
     // Result of creating shared memory; 0 creates.
     int memory_error = 0;
+    // Whether the system has huge pages in reserve: any number of them, played by small ones.
+    bool reserve = false;
     // Results of every madvise, and of giving memory back; 0 does it.
     int advise_error = 0;
     int punch_error = 0;
@@ -33,6 +35,7 @@ public:
                         std::unique_ptr<sllm::ReadQueue> *out) override;
     std::int64_t cached_bytes(int fd, std::uint64_t offset, std::uint64_t bytes) override;
     int create_memory(const char *name, std::uint64_t bytes) override;
+    int create_reserved_memory(const char *name, std::uint64_t bytes) override;
     int advise(void *address, std::size_t bytes, int advice) override;
     int punch_hole(int fd, std::uint64_t offset, std::uint64_t bytes) override;
 };

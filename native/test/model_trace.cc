@@ -53,7 +53,9 @@ Mapped mapped(const std::string &name) {
         if (word == std::string::npos) continue;
         if (line[word - 1] != ':') {
             inside = line.find(name) != std::string::npos && line.find(" r--s ") != std::string::npos;
-        } else if (inside && line.starts_with("Rss:")) {
+        } else if (inside && (line.starts_with("Rss:") || line.starts_with("Shared_Hugetlb:") ||
+                              line.starts_with("Private_Hugetlb:"))) {
+            // The system's reserve of huge pages counts beside everything else.
             total.rss_kb += std::strtoull(line.c_str() + word, nullptr, 10);
         } else if (inside && line.starts_with("Private_Dirty:")) {
             total.private_kb += std::strtoull(line.c_str() + word, nullptr, 10);

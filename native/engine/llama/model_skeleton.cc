@@ -15,6 +15,7 @@
 #include "engine/llama/devices.h"
 #include "engine/llama/header_stream.h"
 #include "engine/llama/log.h"
+#include "io/address_space.h"
 
 // Exported by libllama, declared in its src/llama-model.h, which includes too much of the rest.
 const std::vector<std::pair<std::string, ggml_tensor *>> &llama_internal_get_tensor_map(const llama_model *model);
@@ -23,31 +24,10 @@ namespace sllm::llama {
 
 namespace {
 
-// Huge pages can only be mapped where address and file offset agree modulo their size.
-constexpr std::uint64_t huge_page_bytes = std::uint64_t{2} << 20;
-
 constexpr std::uint64_t page_bytes = 4096;
 
 // Of addresses that nobody may touch.
 constexpr int reserved_flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-
-std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
-
-// Address space of `bytes`, aligned for huge pages, that nobody may touch yet.
-Status reserve(std::uint64_t bytes, Mapping *out) {
-    Env &env = Env::posix();
-    void *memory = nullptr;
-    const std::uint64_t total = bytes + huge_page_bytes;
-    const int error = env.map(nullptr, total, PROT_NONE, reserved_flags, -1, 0, &memory);
-    if (error < 0) return system_status("reserve " + std::to_string(bytes) + " bytes of address space", -error);
-    auto *base = static_cast<std::uint8_t *>(memory);
-    const auto address = reinterpret_cast<std::uintptr_t>(base);
-    const std::uint64_t before = round_up(address, huge_page_bytes) - address;
-    if (before > 0) env.unmap(base, before);
-    if (huge_page_bytes > before) env.unmap(base + before + bytes, huge_page_bytes - before);
-    *out = Mapping(env, base + before, bytes);
-    return {};
-}
 
 Status map_header(const std::string &path, Mapping *out) {
     Env &env = Env::posix();
@@ -132,11 +112,11 @@ Status ModelSkeleton::build_model(std::FILE *stream, const std::function<void()>
     Status reserved;
     const auto allocate = [&](ggml_backend_buffer_type_t type, std::size_t bytes) -> ggml_backend_buffer_t {
         Mapping region;
-        reserved = reserve(round_up(bytes, limits::file_align_bytes), &region);
+        reserved = reserve_addresses(Env::posix(), bytes, &region);
         if (!reserved.ok()) return nullptr;
         withhold();
-        regions_.push_back(std::move(region));
-        return wrap_memory(type, regions_.back().data(), bytes);
+        regions_.push_back({std::move(region), bytes});
+        return wrap_memory(type, regions_.back().memory.data(), bytes);
     };
     LastWords words;
     {
@@ -178,13 +158,13 @@ Status ModelSkeleton::collect_tensors() {
 
 Status ModelSkeleton::collect_on_cpu(const std::string &name, ggml_tensor *tensor) {
     const auto *data = static_cast<const std::uint8_t *>(tensor->data);
-    const auto region = std::find_if(regions_.begin(), regions_.end(), [&](const Mapping &r) {
-        return data >= r.data() && data + ggml_nbytes(tensor) <= r.data() + r.bytes();
+    const auto region = std::find_if(regions_.begin(), regions_.end(), [&](const WeightRegion &r) {
+        return data >= r.memory.data() && data + ggml_nbytes(tensor) <= r.memory.data() + r.bytes;
     });
     if (region == regions_.end()) {
         return {Code::model_unsupported, "the tensor " + name + " is not in the memory reserved for weights"};
     }
-    tensors_.push_back({tensor, name, static_cast<std::uint64_t>(data - region->data()),
+    tensors_.push_back({tensor, name, static_cast<std::uint64_t>(data - region->memory.data()),
                         static_cast<std::size_t>(region - regions_.begin())});
     return {};
 }
@@ -203,7 +183,7 @@ Status ModelSkeleton::collect_on_device(const std::string &name, ggml_tensor *te
 }
 
 bool ModelSkeleton::in_place() const {
-    return parts_.empty() && regions_.size() == 1 && regions_.front().bytes() <= data_bytes_ &&
+    return parts_.empty() && regions_.size() == 1 && regions_.front().bytes <= data_bytes_ &&
            std::all_of(tensors_.begin(), tensors_.end(), [this](const SkeletonTensor &t) {
                return t.offset == header_.tensor_offsets.at(t.name);
            });
@@ -222,9 +202,9 @@ Status ModelSkeleton::attach(HostCopyView weights) {
 
 Status ModelSkeleton::detach() {
     attached_.reset();
-    for (const Mapping &region : regions_) {
+    for (const auto &[region, bytes] : regions_) {
         void *memory = nullptr;
-        constexpr int flags = reserved_flags | MAP_FIXED;
+        constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
         const int error = Env::posix().map(region.data(), region.bytes(), PROT_NONE, flags, -1, 0, &memory);
         if (error < 0) return system_status("reserve " + std::to_string(region.bytes()) + " bytes again", -error);
     }
@@ -248,13 +228,13 @@ Status ModelSkeleton::bring_to_cpu(const HostCopyView &weights, SharedProgress &
 }
 
 Status ModelSkeleton::map_in_place(const HostCopyView &weights) {
-    const Mapping &region = regions_.front();
-    if (Status s = weights.map_at(region.data(), region.bytes()); !s.ok()) return s;
+    const auto &[region, bytes] = regions_.front();
+    if (Status s = weights.map_at(region.data(), bytes); !s.ok()) return s;
     std::uint64_t populated = 0;
     return weights.wait_ready([&](std::uint64_t ready) {
         // Page tables are filled while the rest is still being read; the first token would pay for it otherwise.
         // Kernels without this advice fill them at the first touch, so the answer does not matter.
-        const std::uint64_t end = std::min<std::uint64_t>(ready, region.bytes()) / page_bytes * page_bytes;
+        const std::uint64_t end = (std::min<std::uint64_t>(ready, bytes) + page_bytes - 1) / page_bytes * page_bytes;
         if (end <= populated) return;
         Env::posix().advise(region.data() + populated, end - populated, MADV_POPULATE_READ);
         populated = end;
@@ -265,11 +245,10 @@ Status ModelSkeleton::copy_tensors(const HostCopyView &weights, SharedProgress &
     Mapping source;
     if (Status s = weights.map(&source); !s.ok()) return s;
     Env &env = Env::posix();
-    for (const Mapping &region : regions_) {
+    for (const auto &[region, bytes] : regions_) {
         void *memory = nullptr;
         constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
-        const int error =
-            env.map(region.data(), region.bytes(), PROT_READ | PROT_WRITE, flags, -1, 0, &memory);
+        const int error = env.map(region.data(), region.bytes(), PROT_READ | PROT_WRITE, flags, -1, 0, &memory);
         if (error < 0) return system_status("allocate " + std::to_string(region.bytes()) + " bytes", -error);
     }
     std::uint64_t copied = 0;

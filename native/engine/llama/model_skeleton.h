@@ -31,6 +31,12 @@ struct SkeletonTensor {
     std::size_t region;
 };
 
+// Addresses that stand for a buffer of the library: in whole huge pages, of which it asked for `bytes`.
+struct WeightRegion {
+    Mapping memory;
+    std::uint64_t bytes;
+};
+
 class ModelSkeleton {
 public:
     // header_path: a complete GGUF header. data_bytes: of the data that belongs to it; 0 takes what the file's size
@@ -76,7 +82,7 @@ private:
 
     GgufHeader header_;
     std::uint64_t data_bytes_ = 0;
-    std::vector<Mapping> regions_;  // reserved addresses, one per buffer the library asked for
+    std::vector<WeightRegion> regions_;  // reserved addresses, one per buffer the library asked for
     std::vector<SkeletonTensor> tensors_;
     std::vector<DevicePart> parts_;
     UploadFacts uploaded_;
