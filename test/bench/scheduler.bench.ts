@@ -1,0 +1,44 @@
+/**
+ * How long scheduling decisions take from 10 to 10,000 hosts, and what the gateway adds to a warm request's first token.
+ * README.md beside this file says how to read it.
+ *
+ *   npm run bench -- scheduler [--json] [--quick]
+ */
+import { parseArgs } from "node:util";
+import { machine } from "./machine.ts";
+import { type DecisionTimes, measureDecisions } from "./scheduler/decisions.ts";
+import { measureOverhead } from "./scheduler/overhead.ts";
+
+const { values } = parseArgs({
+  options: { json: { type: "boolean", default: false }, quick: { type: "boolean", default: false } },
+});
+const say = (text: string) => (values.json ? process.stderr.write(`${text}\n`) : console.log(text));
+const ms = (value: number) => Number(value.toFixed(3));
+
+const facts = machine();
+say(JSON.stringify(facts));
+const sizes = values.quick ? [10, 100, 1_000] : [10, 100, 1_000, 10_000];
+const count = values.quick ? 2_000 : 10_000;
+const times: DecisionTimes[] = [];
+for (const hosts of sizes) {
+  const measured = measureDecisions(hosts, count, false);
+  const { p50_ms, p99_ms, max_ms, instances, placements, actions } = measured;
+  say(`${hosts} hosts, ${instances} instances, ${placements} placements: ${JSON.stringify(actions)}`);
+  say(`  p50 ${ms(p50_ms)} ms, p99 ${ms(p99_ms)} ms, max ${ms(max_ms)} ms`);
+  times.push(measured);
+}
+const turns = values.quick ? { turns: 2, turn_ms: 2_000 } : { turns: 4, turn_ms: 5_000 };
+const overhead = await measureOverhead({ per_second: 200, ...turns });
+for (const name of ["gateway_ms", "direct_ms", "overhead_ms"] as const) {
+  say(`${name}: p50 ${ms(overhead[name].p50)}, p99 ${ms(overhead[name].p99)}`);
+}
+if (values.json) {
+  const decision = times.map(({ hosts, p50_ms, p99_ms }) => ({
+    hosts,
+    p50_ms: ms(p50_ms),
+    p99_ms: ms(p99_ms),
+  }));
+  const { p50, p99 } = overhead.overhead_ms;
+  const overhead_ms = { p50: ms(p50), p99: ms(p99) };
+  console.log(JSON.stringify({ benchmark: "scheduler", machine: facts, decision, overhead_ms }));
+}
