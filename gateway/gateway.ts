@@ -1,10 +1,12 @@
 /** Composes a gateway from ports: the app, and what runs beside it. Binds nothing; gateway/main does. */
 import type { GatewayConfig } from "../schema/config.ts";
 import { type App, createApp } from "./app.ts";
+import { EstimateSync } from "./control/estimate-sync.ts";
 import { ReconcileLoop } from "./control/reconcile.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
 import { Placer } from "./dispatch/placer.ts";
 import { GenerationRecords } from "./dispatch/records.ts";
+import { LearnedEstimates } from "./placement/estimates/learned-estimates.ts";
 import { Fleet } from "./placement/fleet.ts";
 import { Loads } from "./placement/loads.ts";
 import { StartHistory } from "./placement/start-history.ts";
@@ -39,17 +41,41 @@ export interface Gateway {
 
 export function createGateway(deps: GatewayDeps): Gateway {
   const { config, cluster_token, store, workers, clock, random, log, version } = deps;
-  const fleet = new Fleet(store, clock);
+  const estimates = new LearnedEstimates();
+  const estimateSync = new EstimateSync(estimates, store);
+  const fleet = new Fleet(store, clock, estimates);
   const history = new StartHistory();
   const reports = new WorkerReports();
   const loads = new Loads({ fleet, store, workers, history, clock, log });
   const stops = new Stops({ fleet, store, workers, clock, log });
-  const starts = new Starts({ fleet, store, loads, stops, random, clock, log });
+  const starts = new Starts({ fleet, store, loads, stops, estimates, random, clock, log });
   const placer = new Placer({ fleet, starts, loads, history, clock, random, policy: config.policy });
   const records = new GenerationRecords(store, log);
   const { hold_ms, keep_alive_ms, park_ms, api_keys, admin_token } = config;
-  const dispatcher = new Dispatcher({ fleet, store, placer, workers, records, clock, random, log, hold_ms });
-  const loop = new ReconcileLoop({ fleet, store, loads, stops, history, reports, park_ms, clock, log });
+  const dispatcher = new Dispatcher({
+    fleet,
+    store,
+    placer,
+    workers,
+    records,
+    estimates,
+    clock,
+    random,
+    log,
+    hold_ms,
+  });
+  const loop = new ReconcileLoop({
+    fleet,
+    store,
+    estimates: estimateSync,
+    loads,
+    stops,
+    history,
+    reports,
+    park_ms,
+    clock,
+    log,
+  });
 
   let stopping = false;
   const app = createApp({
@@ -66,6 +92,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
       loads.leaveUnawaited();
       await stops.close();
       await records.idle();
+      await estimateSync.write().catch((error: unknown) => log.error("estimates_not_written", {}, error));
     },
   };
 }

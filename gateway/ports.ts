@@ -10,6 +10,7 @@ import type { HeartbeatRequest, HeartbeatResponse, RegisterRequest } from "../sc
 import type {
   CheckpointRow,
   DeviceRow,
+  EstimateRow,
   EventRow,
   GenerationRow,
   InstanceRow,
@@ -114,6 +115,15 @@ export interface InstanceMove {
   readonly memory_bytes?: number;
 }
 
+export type EstimateKey = Pick<EstimateRow, "quantity" | "worker_id" | "model_id" | "device_kind" | "detail">;
+
+/** What was seen of one quantity, oldest first. Not the same key twice in one call. */
+export interface ObservedEstimate extends EstimateKey {
+  readonly values: readonly number[];
+  /** Relative: 0.1 is a tenth too much or too little. */
+  readonly errors: readonly number[];
+}
+
 export interface NewGeneration {
   readonly generation_id: GenerationId;
   readonly model_id: ModelId;
@@ -175,6 +185,11 @@ export interface StateStore {
   insertGeneration(generation: NewGeneration): Promise<void>;
   moveGeneration(move: GenerationMove): Promise<boolean>;
   getGeneration(generation_id: GenerationId): Promise<GenerationRow | null>;
+
+  /** Adds values and errors to what is known of each key; the oldest beyond the limits are forgotten. */
+  recordEstimates(observed: readonly ObservedEstimate[]): Promise<void>;
+  /** By key. */
+  estimates(): Promise<EstimateRow[]>;
 
   /** Newest first. */
   listEvents(filter: { entity?: EventEntity; entity_id?: string; limit: number }): Promise<EventRow[]>;

@@ -55,6 +55,14 @@ export const limits = {
   /** How often a request is placed again after a worker refused or lost it before its first token. */
   placement_attempts: 4,
 
+  /** Last values of a learned quantity that are kept: its median follows a change within half of them. */
+  estimate_values: 16,
+  /** Last errors of estimates that are kept: enough for a 90 % quantile. */
+  estimate_errors: 64,
+  /** How often gateways write what they learned and read what others did. */
+  estimate_sync_ms: 5_000,
+  /** Learned quantities that await their write; more are dropped while the database is away. */
+  estimate_backlog: 10_000,
   /** Losing candidates that a decision names: enough to see why, not a line for each of 80,000 devices. */
   explained_candidates: 16,
   /** Running instances of one device that a plan of moves looks at: its search grows by a factor of three with each. */

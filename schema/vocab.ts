@@ -48,6 +48,14 @@ export type FinishReason = (typeof finishReasons)[number];
 export const messageRoles = ["system", "developer", "user", "assistant", "tool"] as const;
 export type MessageRole = (typeof messageRoles)[number];
 
+/**
+ * What is learned about a cluster. `bandwidth` of a link, in bytes per millisecond; `init`, what a start costs beyond the
+ * travel of its bytes; `service`, how long a request holds a slot; `prefill`, pairs of tokens and milliseconds; `start`,
+ * nothing but the errors of whole estimates.
+ */
+export const estimateQuantities = ["bandwidth", "init", "service", "prefill", "start"] as const;
+export type EstimateQuantity = (typeof estimateQuantities)[number];
+
 /** What an audit event is about. */
 export const eventEntities = [
   "worker",

@@ -9,12 +9,14 @@ import type { Stops } from "../placement/stops.ts";
 import type { WorkerReports } from "../placement/worker-reports.ts";
 import type { Clock, Log, StateStore } from "../ports.ts";
 import { chooseStops } from "./choose-stops.ts";
+import type { EstimateSync } from "./estimate-sync.ts";
 import { LastUses } from "./last-uses.ts";
 import { LeaseGuard } from "./lease-guard.ts";
 
 export interface ReconcileDeps {
   readonly fleet: Fleet;
   readonly store: Pick<StateStore, "expireWorkers" | "purgeModel" | "touchInstance">;
+  readonly estimates: EstimateSync;
   readonly loads: Loads;
   readonly stops: Stops;
   readonly history: StartHistory;
@@ -81,7 +83,7 @@ export class ReconcileLoop {
 
   /** One turn by itself, for compositions that bring their own timer. Throws what the store throws. */
   async turn(): Promise<void> {
-    const { fleet, store, loads, history, reports, clock } = this.#deps;
+    const { fleet, store, loads, history, reports, estimates, clock } = this.#deps;
     await fleet.refresh();
     this.#guard.answered(clock.monotonicMs());
     await this.#expireWorkers();
@@ -89,6 +91,7 @@ export class ReconcileLoop {
     this.#stopUnneeded();
     await this.#purgeDeleted();
     await this.#lastUses.write(fleet, store, clock.wallMs());
+    await estimates.sync(clock.monotonicMs());
     const { models, workers } = fleet.snapshot;
     history.keepOnly((model_id) => models.some((m) => m.model_id === model_id));
     reports.keepOnly((worker_id) => workers.some((w) => w.worker_id === worker_id));

@@ -2,15 +2,18 @@
 import { toHex } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import { WaitingRoom } from "../admission/waiting-room.ts";
+import type { LearnedEstimates } from "../placement/estimates/learned-estimates.ts";
+import { observeGeneration } from "../placement/estimates/observe.ts";
 import type { Random } from "../ports.ts";
 import { type DriverDeps, GenerationDriver } from "./driver.ts";
 import { toEndMove } from "./end-record.ts";
-import { newGeneration } from "./generation.ts";
+import { type Generation, newGeneration } from "./generation.ts";
 import type { GenerationRecords } from "./records.ts";
 import type { GenerationRequest, GenerationRun, GenerationUpdate } from "./updates.ts";
 
 export interface DispatcherDeps extends DriverDeps {
   readonly records: GenerationRecords;
+  readonly estimates: Pick<LearnedEstimates, "observe">;
   readonly random: Random;
   /** How long a request may wait for an instance, in milliseconds. */
   readonly hold_ms: number;
@@ -59,6 +62,7 @@ export class Dispatcher {
       record();
       const move = toEndMove(driver.state);
       records.end(move);
+      this.#learn(driver.state);
       const { worker_id, cold_start, completion_tokens } = move;
       const fields = { generation_id, model_id, worker_id, cold_start, completion_tokens };
       log.info("generation", {
@@ -68,5 +72,15 @@ export class Dispatcher {
         ttft_ms: move.timeline_ms?.total,
       });
     }
+  }
+
+  /** Only whole answers tell how long one takes. */
+  #learn({ phase, model_id, prompt_tokens, instance_id, marks }: Generation): void {
+    if (phase !== "finished" || marks.worker === null || instance_id === null) return;
+    const { fleet, estimates } = this.#deps;
+    const instance = fleet.instance(instance_id);
+    const kind = instance === null ? null : fleet.deviceKind(instance);
+    if (kind === null) return;
+    observeGeneration(estimates, model_id, kind, prompt_tokens ?? 0, marks.worker);
   }
 }

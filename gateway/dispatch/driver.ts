@@ -141,6 +141,8 @@ export class GenerationDriver {
     let open = true;
     try {
       for await (const event of workers.generate(worker, this.#toWorkerRequest(instance_id), lost.signal)) {
+        if (event.type === "started") placement.use.count(event.prompt_tokens);
+        else if (event.type === "tokens") placement.use.count(event.tokens.length);
         yield* this.#take(event);
       }
       throwIfCancelled(this.#signal);

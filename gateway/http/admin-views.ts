@@ -1,13 +1,22 @@
 /** Rows as the admin API shows them: chosen fields, times in ISO 8601. Pure. */
-import type { AdminGeneration, AdminInstance, AdminWorker, DeployedModel } from "../../schema/api/admin.ts";
+import type {
+  AdminEstimate,
+  AdminGeneration,
+  AdminInstance,
+  AdminWorker,
+  DeployedModel,
+} from "../../schema/api/admin.ts";
 import type {
   CheckpointRow,
+  EstimateRow,
   GenerationRow,
   InstanceRow,
   ModelRow,
   WorkerRow,
 } from "../../schema/db/tables.ts";
 import type { WireError } from "../../schema/error.ts";
+import { deviceKinds } from "../../schema/vocab.ts";
+import { median, quantile } from "../placement/estimates/robust.ts";
 import type { ReportedLoad } from "../placement/worker-reports.ts";
 import type { ClusterSnapshot } from "../ports.ts";
 
@@ -83,6 +92,31 @@ export function toAdminInstance(
     ready_at: instance.ready_at?.toISOString() ?? null,
     last_used_at: last_used_ms > 0 ? new Date(last_used_ms).toISOString() : null,
   };
+}
+
+export function toAdminEstimate(row: EstimateRow): AdminEstimate {
+  const { quantity, worker_id, model_id, device_kind, detail, values, errors, observations } = row;
+  return {
+    quantity,
+    worker_id: named(worker_id),
+    model_id: named(model_id),
+    device_kind: deviceKinds.find((kind) => kind === device_kind) ?? null,
+    detail: named(detail),
+    // Prefill is kept as pairs of tokens and milliseconds: what one token took.
+    value: quantity === "prefill" ? median(perToken(values)) : median(values),
+    observations,
+    error_p50: quantile(errors, 0.5),
+    error_p90: quantile(errors, 0.9),
+    updated_at: row.updated_at.toISOString(),
+  };
+}
+
+function named(text: string): string | null {
+  return text === "" ? null : text;
+}
+
+function perToken(pairs: readonly number[]): number[] {
+  return pairs.flatMap((tokens, i) => (i % 2 === 0 ? [(pairs[i + 1] ?? 0) / tokens] : []));
 }
 
 export function toAdminGeneration(row: GenerationRow): AdminGeneration {

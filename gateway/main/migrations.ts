@@ -1,6 +1,7 @@
 /** The committed migrations as data, so that they travel with every bundle. In the order of drizzle's journal. */
 import initial from "../../schema/db/migrations/0000_initial.sql" with { type: "text" };
 import workerLinks from "../../schema/db/migrations/0001_worker_links.sql" with { type: "text" };
+import estimates from "../../schema/db/migrations/0002_estimates.sql" with { type: "text" };
 
 export interface Migration {
   /** Name of the file without its ending. */
@@ -11,4 +12,5 @@ export interface Migration {
 export const migrations: readonly Migration[] = [
   { name: "0000_initial", sql: initial },
   { name: "0001_worker_links", sql: workerLinks },
+  { name: "0002_estimates", sql: estimates },
 ];

@@ -5,6 +5,7 @@
 import type { ModelFacts } from "../../schema/checkpoint/manifest.ts";
 import type { InstanceRow, ModelRow } from "../../schema/db/tables.ts";
 import type { CheckpointDigest, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
+import type { DeviceKind } from "../../schema/vocab.ts";
 import type { Clock, ClusterSnapshot, StateStore, WorkerAddress } from "../ports.ts";
 import { ClusterIndex } from "../scheduler/cluster-index.ts";
 import { type Estimates, nominalEstimates } from "../scheduler/estimates.ts";
@@ -174,6 +175,14 @@ export class Fleet {
   address(worker_id: WorkerId): WorkerAddress | null {
     const row = this.#snapshot.workers.find((w) => w.worker_id === worker_id);
     return row === undefined ? null : { worker_id, url: row.url };
+  }
+
+  /** null: the device is not reported any more. */
+  deviceKind(at: { readonly worker_id: WorkerId; readonly device_id: string }): DeviceKind | null {
+    const found = this.#snapshot.devices.find(
+      (d) => d.worker_id === at.worker_id && d.device_id === at.device_id,
+    );
+    return found?.kind ?? null;
   }
 
   /** Records a change of an instance that the store has accepted. */

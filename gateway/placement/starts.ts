@@ -2,11 +2,14 @@
  * Applies a decision to start: makes room, books memory in the store for a new or a parked instance, begins the load.
  * One at a time per model.
  */
+import type { LoadTimings } from "../../schema/cluster/instances.ts";
 import type { InstanceRow } from "../../schema/db/tables.ts";
 import { type InstanceId, type ModelId, toHex } from "../../schema/ids.ts";
 import { instanceMemoryBytes } from "../../schema/memory.ts";
 import type { Clock, CreateInstanceResult, Log, Random, StateStore } from "../ports.ts";
 import type { StartTarget } from "../scheduler/decision.ts";
+import type { LearnedEstimates } from "./estimates/learned-estimates.ts";
+import { observeStart } from "./estimates/observe.ts";
 import type { Fleet, FleetModel } from "./fleet.ts";
 import type { Load, Loads } from "./loads.ts";
 import type { Stops } from "./stops.ts";
@@ -21,6 +24,7 @@ export interface StartsDeps {
   readonly store: Pick<StateStore, "createInstance" | "moveInstance">;
   readonly loads: Loads;
   readonly stops: Stops;
+  readonly estimates: Pick<LearnedEstimates, "observe">;
   readonly random: Random;
   readonly clock: Pick<Clock, "wallMs">;
   readonly log: Log;
@@ -75,7 +79,20 @@ export class Starts {
     log.info(event, { model_id, instance_id: result.instance.instance_id, worker_id, device_id, tier });
     fleet.put(result.instance);
     fleet.expectReady(result.instance.instance_id, clock.wallMs() + target.estimate_ms);
-    return { created: true, instance: result.instance, load: loads.follow(result.instance) };
+    const load = loads.follow(result.instance);
+    void load.outcome.then((outcome) => {
+      if (outcome.ok && outcome.timings !== null) this.#learn(model_id, target, outcome.timings);
+    });
+    return { created: true, instance: result.instance, load };
+  }
+
+  #learn(model_id: ModelId, target: StartTarget, timings: LoadTimings): void {
+    const { fleet, estimates, log } = this.#deps;
+    const { worker_id, tier, estimate_ms } = target;
+    const kind = fleet.deviceKind(target);
+    if (kind === null) return;
+    observeStart(estimates, model_id, target, kind, timings);
+    log.info("start_estimated", { model_id, worker_id, tier, estimate_ms, actual_ms: timings.total_ms });
   }
 
   /** Takes a parked instance back into service; it has the settings it was started with. */

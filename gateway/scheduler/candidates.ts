@@ -1,5 +1,4 @@
 /** Devices on which an instance could start or come back, by what stands in the way: nothing, idle or running ones. Pure. */
-import type { Tier } from "../../schema/vocab.ts";
 import type { StartTarget } from "./decision.ts";
 import { estimateTravel, type HostTravel, noBytes, readyMs, type TierBytes } from "./estimate.ts";
 import type { ModelEstimates } from "./estimates.ts";
@@ -12,7 +11,7 @@ export interface Candidate {
   readonly device: DeviceNode;
   /** The model's own instance there, to be brought back instead of a new start. */
   readonly parked: InstanceNode | null;
-  readonly tier: Tier;
+  readonly travel: HostTravel;
   /** From the start of the load until the instance is ready. */
   readonly ready_ms: number;
   /** What the policy orders candidates by, the least first. */
@@ -55,7 +54,7 @@ export function findCandidates(
       if (device.memory_bytes < request.memory_bytes) continue;
       const own = parked.get(device) ?? null;
       const ready_ms = readyMs(model, device, travel, own === null ? "start" : "resume");
-      lists.offer(device, own, travel.tier, ready_ms, rank.of(device, ready_ms));
+      lists.offer(device, own, travel, ready_ms, rank.of(device, ready_ms));
     }
   });
   return lists.found();
@@ -110,12 +109,13 @@ export function idleBytesBeside({ device, parked }: Pick<Candidate, "device" | "
   return device.idle_bytes - (parked === null ? 0 : parked.view.memory_bytes);
 }
 
-export function toTarget({ device, parked, tier, ready_ms }: Candidate): StartTarget {
+export function toTarget({ device, parked, travel, ready_ms }: Candidate): StartTarget {
   return {
     worker_id: device.host.worker_id,
     device_id: device.device_id,
-    tier,
+    tier: travel.tier,
     estimate_ms: ready_ms,
+    queued_ms: travel.queued_ms,
     parked: parked?.view.instance_id ?? null,
   };
 }
@@ -154,7 +154,13 @@ class Lists {
     return bar !== null && bar.rank < rank;
   }
 
-  offer(device: DeviceNode, parked: InstanceNode | null, tier: Tier, ready_ms: number, rank: number): void {
+  offer(
+    device: DeviceNode,
+    parked: InstanceNode | null,
+    travel: HostTravel,
+    ready_ms: number,
+    rank: number,
+  ): void {
     const needed_bytes = this.#request.memory_bytes - (parked?.view.memory_bytes ?? 0);
     const free = freeBytes(device);
     const fits = free >= needed_bytes;
@@ -163,7 +169,7 @@ class Lists {
     // Most are worse than what is known: they cost no object.
     if (list.bar !== null && rank > list.bar.rank) return;
     if (runsModel(device, this.#request)) return;
-    list.offer({ device, parked, tier, ready_ms, rank, needed_bytes });
+    list.offer({ device, parked, travel, ready_ms, rank, needed_bytes });
   }
 
   found(): Candidates {

@@ -51,6 +51,8 @@ export interface StartTarget {
   readonly tier: Tier;
   /** From the start of the load until the instance is ready. */
   readonly estimate_ms: number;
+  /** Of that, behind the loads of others. */
+  readonly queued_ms: number;
   /** The parked instance to bring back; null for a new one. */
   readonly parked: InstanceId | null;
 }

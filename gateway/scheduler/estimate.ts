@@ -10,9 +10,11 @@ import type { ClusterView, DeviceNode, HostNode, LinkView } from "./view.ts";
 export interface HostTravel {
   /** Until the last byte is in host memory. */
   readonly arrival_ms: number;
+  /** Of that, behind the loads of others. */
+  readonly queued_ms: number;
   /** Farthest tier that bytes have to come from. */
   readonly tier: Tier;
-  /** Bytes of the learned or reported links of this host, for its devices. */
+  /** Bytes per millisecond by link of this host, as learned. */
   readonly learned: ReadonlyMap<string, number> | null;
   readonly weights_bytes: number;
 }
@@ -33,23 +35,25 @@ export function estimateTravel(
   // Bytes at one device help another only through host memory; where the device is the processors both are one.
   const inHost = Math.min(weights_bytes, Math.max(bytes.host, bytes.device));
   if (inHost >= weights_bytes) {
-    return { arrival_ms: 0, tier: "host", learned, weights_bytes };
+    return { arrival_ms: 0, queued_ms: 0, tier: "host", learned, weights_bytes };
   }
   let covered = inHost;
   let arrival_ms = 0;
+  let queued_ms = 0;
   let tier: Tier = "host";
   const take = (from: "disk" | "peer" | "origin", present: number, link: LinkView | null) => {
     const taken = Math.min(present, weights_bytes) - covered;
     if (taken <= 0) return;
     covered += taken;
     tier = from;
-    const queued_ms = link?.queued_ms ?? 0;
-    arrival_ms = Math.max(arrival_ms, queued_ms + taken / bytesPerMs(from, linkName[from], link, learned));
+    const before_ms = link?.queued_ms ?? 0;
+    queued_ms = Math.max(queued_ms, before_ms);
+    arrival_ms = Math.max(arrival_ms, before_ms + taken / bytesPerMs(from, linkName[from], link, learned));
   };
   take("disk", bytes.disk, host.disk);
   take("peer", view.remote.peer && elsewhere ? weights_bytes : bytes.peer, host.network);
   take("origin", view.remote.origin ? weights_bytes : bytes.origin, host.network);
-  return covered < weights_bytes ? null : { arrival_ms, tier, learned, weights_bytes };
+  return covered < weights_bytes ? null : { arrival_ms, queued_ms, tier, learned, weights_bytes };
 }
 
 const linkName = { disk: "disk", peer: "network", origin: "origin" } as const;

@@ -2,6 +2,7 @@
 import { sql } from "drizzle-orm";
 import type { Clock, StateStore } from "../ports.ts";
 import type { Database, Db } from "./database.ts";
+import { listEstimates, recordEstimates } from "./estimates.ts";
 import { listEvents } from "./events.ts";
 import { callDatabase } from "./failures.ts";
 import { getGeneration, insertGeneration, moveGeneration } from "./generations.ts";
@@ -35,6 +36,8 @@ export function createStateStore(database: Database, clock: Clock): StateStore {
     insertGeneration: (generation) => run((db) => insertGeneration(db, generation)),
     moveGeneration: (move) => run((db) => moveGeneration(db, move)),
     getGeneration: (generation_id) => run((db) => getGeneration(db, generation_id)),
+    recordEstimates: (observed) => run((db) => recordEstimates(db, observed)),
+    estimates: () => run(listEstimates),
     listEvents: (filter) => run((db) => listEvents(db, filter)),
   };
 }

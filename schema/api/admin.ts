@@ -8,6 +8,7 @@ import { checkpointDigest, generationId, instanceId, modelId, workerId } from ".
 import { limits } from "../limits.ts";
 import {
   deviceKinds,
+  estimateQuantities,
   finishReasons,
   generationStates,
   instanceStates,
@@ -117,6 +118,26 @@ export const adminLoadList = z.object({
   silent: z.array(workerId),
 });
 export type AdminLoadList = z.infer<typeof adminLoadList>;
+
+/** GET /admin/v1/estimates: what the scheduler has learned, and how wrong its estimates were. */
+export const adminEstimate = z.object({
+  quantity: z.enum(estimateQuantities),
+  /** null: any worker, model or kind of device. */
+  worker_id: workerId.nullable(),
+  model_id: modelId.nullable(),
+  device_kind: z.enum(deviceKinds).nullable(),
+  /** The link of a bandwidth, `start` or `resume` of an init, the tier of a start; else null. */
+  detail: z.string().nullable(),
+  /** Median of the last values: bytes per millisecond of a bandwidth, milliseconds otherwise; null where only errors count. */
+  value: z.number().nullable(),
+  observations: z.number().int(),
+  /** Relative errors of the last estimates, as parts of what it took; null before the first. */
+  error_p50: z.number().nullable(),
+  error_p90: z.number().nullable(),
+  updated_at: z.string(),
+});
+export type AdminEstimate = z.infer<typeof adminEstimate>;
+export const adminEstimateList = z.object({ data: z.array(adminEstimate) });
 
 /** Where the time of a start went, in milliseconds. Stages overlap: disk reading and model building run at once. */
 export const timeline = z.strictObject({

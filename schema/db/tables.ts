@@ -8,6 +8,7 @@ import {
   bigserial,
   boolean,
   check,
+  doublePrecision,
   index,
   integer,
   json,
@@ -24,6 +25,7 @@ import type { LinkReport, StoreProblem } from "../cluster/membership.ts";
 import type { ErrorCode } from "../codes.ts";
 import {
   deviceKinds,
+  estimateQuantities,
   eventEntities,
   finishReasons,
   generationStates,
@@ -35,6 +37,7 @@ import {
 } from "../vocab.ts";
 
 export const deviceKindEnum = pgEnum("device_kind", deviceKinds);
+export const estimateQuantityEnum = pgEnum("estimate_quantity", estimateQuantities);
 export const eventEntityEnum = pgEnum("event_entity", eventEntities);
 export const finishReasonEnum = pgEnum("finish_reason", finishReasons);
 export const generationStateEnum = pgEnum("generation_state", generationStates);
@@ -196,6 +199,27 @@ export const generations = pgTable(
   ],
 );
 
+/**
+ * What gateways have learned: the last values of a quantity and the last relative errors of estimates that rest on it.
+ * Empty texts in the key stand for "any".
+ */
+export const estimates = pgTable(
+  "estimates",
+  {
+    quantity: estimateQuantityEnum("quantity").notNull(),
+    worker_id: text("worker_id").notNull(),
+    model_id: text("model_id").notNull(),
+    device_kind: text("device_kind").notNull(),
+    /** The link of a bandwidth, `start` or `resume` of an init, the tier of a start. */
+    detail: text("detail").notNull(),
+    values: doublePrecision("values").array().notNull(),
+    errors: doublePrecision("errors").array().notNull(),
+    observations: bigint("observations", { mode: "number" }).notNull(),
+    updated_at: at("updated_at").notNull().defaultNow(),
+  },
+  (t) => [primaryKey({ columns: [t.quantity, t.worker_id, t.model_id, t.device_kind, t.detail] })],
+);
+
 /** Audit of every change of a state. */
 export const events = pgTable(
   "events",
@@ -218,4 +242,5 @@ export type ModelRow = typeof models.$inferSelect;
 export type PlacementRow = typeof placements.$inferSelect;
 export type InstanceRow = typeof instances.$inferSelect;
 export type GenerationRow = typeof generations.$inferSelect;
+export type EstimateRow = typeof estimates.$inferSelect;
 export type EventRow = typeof events.$inferSelect;

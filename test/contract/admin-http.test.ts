@@ -1,6 +1,7 @@
 /** The admin and cluster APIs: deploy, list, delete; register, heartbeat; who may call. */
 import { describe, expect, test } from "bun:test";
 import {
+  adminEstimateList,
   adminInstanceList,
   adminLoadList,
   adminWorkerList,
@@ -238,4 +239,20 @@ describe("links of workers", () => {
     const [instance] = (await scene.store.snapshot()).instances;
     expect(instance?.worker_id).toBe(roomy.worker_id);
   });
+});
+
+test("GET /admin/v1/estimates shows what starts have taught, with the errors of the estimates", async () => {
+  const scene = new GatewayScene();
+  await scene.gateway.start();
+  const { model } = await scene.warm();
+  await scene.gateway.stop();
+  const { data } = adminEstimateList.parse(await (await scene.get("/admin/v1/estimates")).json());
+  const inits = data.filter((e) => e.quantity === "init");
+  expect(inits).toHaveLength(3);
+  expect(inits).toContainEqual(
+    expect.objectContaining({ model_id: model.id, worker_id: null, device_kind: "cpu", detail: "start" }),
+  );
+  const [start] = data.filter((e) => e.quantity === "start");
+  expect(start).toMatchObject({ value: null, observations: 1 });
+  expect(start?.error_p90).toBeGreaterThanOrEqual(0);
 });

@@ -1,6 +1,7 @@
 /** What every state store promises to the gateway, as one suite that is run against each of them. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { concurrencyContract } from "./state-store/concurrency.contract.ts";
+import { estimateContract } from "./state-store/estimates.contract.ts";
 import {
   created,
   deploy,
@@ -40,6 +41,7 @@ export function stateStoreContract(
     describe("leases", () => leaseContract(fixture));
     describe("instances", () => instanceContract(fixture));
     describe("generations", () => generationContract(fixture));
+    describe("estimates", () => estimateContract(fixture));
     describe("under concurrency", () => concurrencyContract(fixture));
 
     if (!durable) return;

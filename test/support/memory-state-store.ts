@@ -11,6 +11,7 @@ import type {
   InstanceMove,
   NewGeneration,
   NewInstance,
+  ObservedEstimate,
   StateStore,
 } from "../../gateway/ports.ts";
 import { assertLegal, statesBefore } from "../../gateway/store/moves.ts";
@@ -24,6 +25,7 @@ import type {
 import type {
   CheckpointRow,
   DeviceRow,
+  EstimateRow,
   EventRow,
   GenerationRow,
   InstanceRow,
@@ -32,6 +34,7 @@ import type {
   WorkerRow,
 } from "../../schema/db/tables.ts";
 import { SllmError, type WireError } from "../../schema/error.ts";
+import { limits } from "../../schema/limits.ts";
 import {
   type EventEntity,
   generationMoves,
@@ -40,6 +43,8 @@ import {
   type WorkerState,
   workerMoves,
 } from "../../schema/vocab.ts";
+
+const estimateOrder = ["quantity", "worker_id", "model_id", "device_kind", "detail"] as const;
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
@@ -57,6 +62,7 @@ export class MemoryStateStore implements StateStore {
   readonly #placements = new Map<string, PlacementRow>();
   readonly #instances = new Map<string, Mutable<InstanceRow>>();
   readonly #generations = new Map<string, Mutable<GenerationRow>>();
+  readonly #estimates = new Map<string, EstimateRow>();
   readonly #events: EventRow[] = [];
 
   /** The clock dates rows and events; the tests' own where time matters. */
@@ -347,6 +353,26 @@ export class MemoryStateStore implements StateStore {
 
   getGeneration(generation_id: string): Promise<GenerationRow | null> {
     return this.#do("getGeneration", () => this.#generations.get(generation_id) ?? null);
+  }
+
+  recordEstimates(observed: readonly ObservedEstimate[]): Promise<void> {
+    return this.#do("recordEstimates", () => {
+      for (const { values, errors, ...key } of observed) {
+        const id = estimateOrder.map((name) => key[name]).join("\n");
+        const before = this.#estimates.get(id);
+        this.#estimates.set(id, {
+          ...key,
+          values: [...(before?.values ?? []), ...values].slice(-limits.estimate_values),
+          errors: [...(before?.errors ?? []), ...errors].slice(-limits.estimate_errors),
+          observations: (before?.observations ?? 0) + Math.max(values.length, errors.length),
+          updated_at: this.#now(),
+        });
+      }
+    });
+  }
+
+  estimates(): Promise<EstimateRow[]> {
+    return this.#do("estimates", () => byKey(this.#estimates));
   }
 
   listEvents(filter: { entity?: EventEntity; entity_id?: string; limit: number }): Promise<EventRow[]> {

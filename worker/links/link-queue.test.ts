@@ -14,6 +14,17 @@ beforeEach(() => {
   queue = new LinkQueue({ link: "disk", parallel: 2, clock });
 });
 
+test("what a probe measured counts until loads have shown what the link does", async () => {
+  const probed = new LinkQueue({ link: "disk", parallel: 1, clock, probed_bytes_per_s: () => 4 * mebibyte });
+  expect(probed.report()).toMatchObject({ bandwidth_bytes_per_s: 4 * mebibyte, queued_ms: 0 });
+  const turn = await probed.enter(8 * mebibyte, never, () => undefined);
+  expect(probed.report()).toMatchObject({ queued_ms: 2_000 });
+  await clock.advance(4_000);
+  turn.moved(8 * mebibyte);
+  turn.end();
+  expect(probed.report().bandwidth_bytes_per_s).toBe(2 * mebibyte);
+});
+
 /** Enters and notes what becomes of it. */
 function enter(bytes: number, signal = never) {
   const entry = { turn: null as LinkTurn | null, positions: [] as number[], error: null as unknown };

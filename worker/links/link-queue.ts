@@ -41,6 +41,8 @@ export interface LinkQueueOptions {
   readonly link: string;
   /** Loads at once. */
   readonly parallel: number;
+  /** What a probe measured, for the time before the first load; null when there was none. */
+  readonly probed_bytes_per_s?: () => number | null;
   readonly clock: Pick<Clock, "monotonicMs">;
 }
 
@@ -85,7 +87,7 @@ export class LinkQueue {
   report(): LinkReport {
     const rest = [...this.#running].reduce((sum, r) => sum + Math.max(0, r.bytes - r.bytes_done), 0);
     const queued_bytes = this.#waiting.reduce((sum, w) => sum + w.bytes, rest);
-    const bandwidth = this.#bandwidth_bytes_per_s;
+    const bandwidth = this.#bandwidth_bytes_per_s ?? this.#options.probed_bytes_per_s?.() ?? null;
     return {
       link: this.#options.link,
       queued_bytes,

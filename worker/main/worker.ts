@@ -1,6 +1,7 @@
 /** A worker put together: tiers, supervisor, HTTP API and the link to the gateways. Knows no runtime. */
 import path from "node:path";
 import type { Hono } from "hono";
+import { SllmNativeError } from "../../native/bun-ffi-helpers/errors.ts";
 import type { NativeStore } from "../../native/bun-ffi-helpers/native.ts";
 import type { engineKinds } from "../../schema/cluster/engine.ts";
 import type { PlacementReport } from "../../schema/cluster/membership.ts";
@@ -74,7 +75,10 @@ export class Worker {
     this.#diskBudget = new DiskBudget({ directory, worker_id, disk_bytes, clock, log, onChange });
     const isEvicting = (digest: string) => this.#diskBudget.isEvicting(digest);
     this.#disk = new DiskTier({ directory, log, isEvicting });
-    this.#diskLink = new LinkQueue({ link: "disk", parallel: config.worker.disk_loads, clock });
+    this.#diskLink = new LinkQueue({
+      ...{ link: "disk", parallel: config.worker.disk_loads, clock },
+      probed_bytes_per_s: () => probedBytesPerSecond(parts.store, directory),
+    });
     this.#loads = new LoadLog({ file: path.join(config.data_dir, "loads.jsonl"), log });
     this.#host = newHostTier(parts, this.#devices, this.#diskLink);
     this.#standbys = new StandbyPool({
@@ -209,6 +213,17 @@ export class Worker {
         if (!(error instanceof SllmError && error.code === "not_found")) throw error;
       }
     }
+  }
+}
+
+/** What the store knows of the disk; null before a probe or a load, and while the folder is away. */
+function probedBytesPerSecond(store: NativeStore, directory: string): number | null {
+  try {
+    return store.volume(directory).bytes_per_second;
+  } catch (error) {
+    // A folder that is away is reported as a problem of the store, with all that follows from it.
+    if (error instanceof SllmNativeError) return null;
+    throw error;
   }
 }
 

@@ -7,7 +7,13 @@ import { limits } from "../../../schema/limits.ts";
 import type { Fleet } from "../../placement/fleet.ts";
 import type { WorkerReports } from "../../placement/worker-reports.ts";
 import type { Log, StateStore, WorkerClient } from "../../ports.ts";
-import { toAdminGeneration, toAdminInstance, toAdminWorker, toDeployedModel } from "../admin-views.ts";
+import {
+  toAdminEstimate,
+  toAdminGeneration,
+  toAdminInstance,
+  toAdminWorker,
+  toDeployedModel,
+} from "../admin-views.ts";
 import { checkManifestDigest } from "../check-manifest.ts";
 import type { AppEnv } from "../context.ts";
 import { readBody } from "../read-json.ts";
@@ -16,7 +22,13 @@ import { loadViews } from "./loads.ts";
 export interface AdminDeps {
   readonly store: Pick<
     StateStore,
-    "deployModel" | "deleteModel" | "getModel" | "listModels" | "getGeneration" | "endedInstances"
+    | "deployModel"
+    | "deleteModel"
+    | "getModel"
+    | "listModels"
+    | "getGeneration"
+    | "endedInstances"
+    | "estimates"
   >;
   readonly fleet: Fleet;
   readonly reports: WorkerReports;
@@ -101,6 +113,10 @@ function clusterViews({ store, fleet, reports }: AdminDeps): Hono<AppEnv> {
         );
       });
       return c.json({ data });
+    })
+    .get("/estimates", async (c) => {
+      const rows = await store.estimates();
+      return c.json({ data: rows.map(toAdminEstimate) });
     })
     .get("/generations/:id", async (c) => {
       const id = parseOrThrow(generationId, c.req.param("id"), "id");

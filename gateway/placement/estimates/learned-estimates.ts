@@ -1,0 +1,169 @@
+/**
+ * The numbers behind the scheduler's estimates, learned from what starts and requests took: per worker, link, model and
+ * device kind, from the median of the last values. Where one worker or model has not been seen yet, what others of its
+ * kind took counts, then what is nominal. Shared with other gateways through the store (see estimate-sync.ts).
+ */
+import type { EstimateRow } from "../../../schema/db/tables.ts";
+import type { ModelId, WorkerId } from "../../../schema/ids.ts";
+import { limits } from "../../../schema/limits.ts";
+import type { DeviceKind } from "../../../schema/vocab.ts";
+import type { EstimateKey, ObservedEstimate } from "../../ports.ts";
+import {
+  type Estimates,
+  type ModelEstimates,
+  nominal_init_ms,
+  nominal_migration,
+  nominal_service_ms,
+  type StartHow,
+} from "../../scheduler/estimates.ts";
+import { type Line, median, robustLine } from "./robust.ts";
+
+/** What was seen of one quantity, the oldest first. */
+interface Window {
+  readonly key: EstimateKey;
+  values: number[];
+  errors: number[];
+}
+
+type KeyFields = Partial<Omit<EstimateKey, "quantity">>;
+
+export class LearnedEstimates implements Estimates {
+  readonly #windows = new Map<string, Window>();
+  readonly #pending = new Map<string, Window>();
+  /** What follows from the windows, until one of them changes. */
+  readonly #models = new Map<ModelId, ModelEstimates>();
+  readonly #links = new Map<WorkerId, Map<string, number>>();
+
+  model(model_id: ModelId): ModelEstimates {
+    const known = this.#models.get(model_id) ?? this.#modelFrom(model_id);
+    this.#models.set(model_id, known);
+    return known;
+  }
+
+  links(worker_id: WorkerId): ReadonlyMap<string, number> | null {
+    return this.#links.get(worker_id) ?? null;
+  }
+
+  /** Takes in one value or error of a quantity; it counts at once here, and elsewhere after the next write. */
+  observe(key: EstimateKey, seen: { readonly value?: number; readonly error?: number }): void {
+    const values = seen.value === undefined ? [] : [seen.value];
+    const errors = seen.error === undefined ? [] : [seen.error];
+    if (![...values, ...errors].every(Number.isFinite)) return;
+    this.#add(this.#windows, key, values, errors);
+    if (this.#pending.size < limits.estimate_backlog || this.#pending.has(textOf(key))) {
+      this.#add(this.#pending, key, values, errors);
+    }
+    this.#changed(key);
+  }
+
+  /** What no store knows yet. It is forgotten here: give it back to `putBack` if it could not be written. */
+  takePending(): readonly ObservedEstimate[] {
+    const taken = [...this.#pending.values()].map(({ key, values, errors }) => ({ ...key, values, errors }));
+    this.#pending.clear();
+    return taken;
+  }
+
+  putBack(observed: readonly ObservedEstimate[]): void {
+    for (const { values, errors, ...key } of observed) {
+      const later = this.#pending.get(textOf(key));
+      this.#pending.delete(textOf(key));
+      this.#add(
+        this.#pending,
+        key,
+        [...values, ...(later?.values ?? [])],
+        [...errors, ...(later?.errors ?? [])],
+      );
+    }
+  }
+
+  /** Makes the store's rows what is known, with what it has not been told yet. */
+  replace(rows: readonly EstimateRow[]): void {
+    this.#windows.clear();
+    this.#models.clear();
+    this.#links.clear();
+    for (const { quantity, worker_id, model_id, device_kind, detail, values, errors } of rows) {
+      const key = { quantity, worker_id, model_id, device_kind, detail };
+      this.#add(this.#windows, key, values, errors);
+    }
+    for (const { key, values, errors } of this.#pending.values())
+      this.#add(this.#windows, key, values, errors);
+    for (const { key } of this.#windows.values()) this.#changed(key);
+  }
+
+  #add(
+    to: Map<string, Window>,
+    key: EstimateKey,
+    values: readonly number[],
+    errors: readonly number[],
+  ): void {
+    const id = textOf(key);
+    const window = to.get(id) ?? { key, values: [], errors: [] };
+    window.values = [...window.values, ...values].slice(-limits.estimate_values);
+    window.errors = [...window.errors, ...errors].slice(-limits.estimate_errors);
+    to.set(id, window);
+  }
+
+  #changed(key: EstimateKey): void {
+    if (key.quantity === "bandwidth") {
+      const rate = this.#median("bandwidth", key);
+      const links = this.#links.get(key.worker_id) ?? new Map<string, number>();
+      if (rate !== null && rate > 0) this.#links.set(key.worker_id, links.set(key.detail, rate));
+    } else if (key.model_id === "") this.#models.clear();
+    else this.#models.delete(key.model_id);
+  }
+
+  #values(quantity: EstimateKey["quantity"], fields: KeyFields): readonly number[] {
+    return this.#windows.get(textOf(keyOf(quantity, fields)))?.values ?? [];
+  }
+
+  #median(quantity: EstimateKey["quantity"], fields: KeyFields): number | null {
+    return median(this.#values(quantity, fields));
+  }
+
+  #modelFrom(model_id: ModelId): ModelEstimates {
+    const inits = new Map<string, number>();
+    const lines = new Map<DeviceKind, Line>();
+    const initMs = (worker_id: WorkerId, device_kind: DeviceKind, how: StartHow): number => {
+      const id = `${worker_id}\n${device_kind}\n${how}`;
+      const known = inits.get(id) ?? this.#initMs(worker_id, model_id, device_kind, how);
+      inits.set(id, known);
+      return known;
+    };
+    return {
+      initMs,
+      service_ms: this.#median("service", { model_id }) ?? nominal_service_ms,
+      migrationMs: (device_kind, tokens, generations) => {
+        const { slope, base } = lines.get(device_kind) ?? this.#prefillLine(model_id, device_kind);
+        lines.set(device_kind, { slope, base });
+        return slope * tokens + base * generations;
+      },
+    };
+  }
+
+  /** Of this worker and model, of the model anywhere, of any model on such a device. */
+  #initMs(worker_id: WorkerId, model_id: ModelId, device_kind: DeviceKind, detail: StartHow): number {
+    return (
+      this.#median("init", { worker_id, model_id, device_kind, detail }) ??
+      this.#median("init", { model_id, device_kind, detail }) ??
+      this.#median("init", { device_kind, detail }) ??
+      nominal_init_ms[detail]
+    );
+  }
+
+  #prefillLine(model_id: ModelId, device_kind: DeviceKind): Line {
+    const values = this.#values("prefill", { model_id, device_kind });
+    const points: [number, number][] = [];
+    for (let i = 0; i + 1 < values.length; i += 2) points.push([values[i] ?? 0, values[i + 1] ?? 0]);
+    return robustLine(points) ?? { slope: nominal_migration.ms_per_token, base: nominal_migration.base_ms };
+  }
+}
+
+export function keyOf(quantity: EstimateKey["quantity"], fields: KeyFields): EstimateKey {
+  const { worker_id = "", model_id = "", device_kind = "", detail = "" } = fields;
+  return { quantity, worker_id, model_id, device_kind, detail };
+}
+
+/** No part of a key holds a line break. */
+function textOf({ quantity, worker_id, model_id, device_kind, detail }: EstimateKey): string {
+  return `${quantity}\n${worker_id}\n${model_id}\n${device_kind}\n${detail}`;
+}
