@@ -78,8 +78,8 @@ export async function measureCase(it: Case, options: MeasureOptions): Promise<Ru
       break;
     }
     for (const run of await ours(it, options.ceiling)) put(repetition, run);
+    // O_DIRECT has nothing from the page cache and comes first; the others leave the file there, mmap as a whole.
     for (const mode of modes) put(repetition, fromDisk(it, mode, options.ceiling));
-    // O_DIRECT has nothing from the page cache.
     for (const mode of modes.filter((mode) => mode !== "dio")) put(repetition, fromCache(it, mode));
     if (safetensors !== null) {
       for (const run of withSafetensors(safetensors, options.ceiling)) put(repetition, run);
@@ -132,10 +132,8 @@ function fromDisk(it: Case, mode: LoadMode, setting: CeilingSetting): Measured {
   return peerRun(it, mode, before, plain(it.gguf, mode));
 }
 
-/** What a peer has instead of a host tier: the page cache, filled by the load before. */
+/** What a peer has instead of a host tier: the page cache, filled by the load from disk before. */
 function fromCache(it: Case, mode: LoadMode): Measured {
-  // Reads what the last cold load left out of the cache.
-  plain(it.gguf, "mmap");
   return peerRun(it, mode, null, plain(it.gguf, mode));
 }
 

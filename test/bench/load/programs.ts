@@ -70,7 +70,7 @@ export function evict(file: string, bytes: number): void {
 }
 
 export type LoadMode = "mmap" | "none" | "dio";
-export const loadModes: readonly LoadMode[] = ["mmap", "none", "dio"];
+export const loadModes: readonly LoadMode[] = ["dio", "none", "mmap"];
 
 export interface PlainOutcome {
   readonly load_ms: number;
