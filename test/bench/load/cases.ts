@@ -1,4 +1,4 @@
-/** The models of the load benchmark and their checkpoints: made once, kept in the git-ignored test/.cache/load. */
+/** The models of the benchmarks and their checkpoints: made once, kept in the git-ignored test/.cache/load. */
 import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import type { Manifest } from "../../../schema/checkpoint/manifest.ts";
@@ -27,21 +27,30 @@ type CaseWish = Omit<ModelWish, "out" | "seed"> & { readonly name: string };
  * Tensors are at most as many as layers allow: libllama takes 512, and gemma3 has 13 tensors in each, the most of the
  * architectures that the generator knows. 6,658 tensors of 86 kB on average.
  */
-const wishes: readonly CaseWish[] = [
+const loadWishes: readonly CaseWish[] = [
   { name: "random-4gb", architecture: "llama", type: "f16", size_bytes: 4e9, vocabulary: 32_000 },
   { name: "many-small", architecture: "gemma3", type: "f16", size_bytes: 0.57e9, layers: 512 },
   { name: "random-0.5gb", architecture: "llama", type: "f16", size_bytes: 0.5e9 },
 ];
 
-export const caseNames: readonly string[] = wishes.map(({ name }) => name);
+/** Some 0.35 billion parameters each, for the benchmark of generation. */
+const engineWishes: readonly CaseWish[] = [
+  { name: "q8_0-0.35b", architecture: "llama", type: "q8_0", size_bytes: 0.372e9 },
+  { name: "q4_k-0.35b", architecture: "llama", type: "q4_k", size_bytes: 0.197e9 },
+];
+
+export const caseNames: readonly string[] = loadWishes.map(({ name }) => name);
+export const engineCaseNames: readonly string[] = engineWishes.map(({ name }) => name);
 
 const folder = path.join(repositoryRoot, "test/.cache/load");
 const store = path.join(folder, "checkpoints");
 
 /** Makes what is missing of a case. */
 export async function prepareCase(name: string, say: (text: string) => void): Promise<Case> {
+  const wishes = [...loadWishes, ...engineWishes];
   const wish = wishes.find((other) => other.name === name);
-  if (wish === undefined) throw new Error(`no case ${name}; there are ${caseNames.join(", ")}`);
+  if (wish === undefined)
+    throw new Error(`no case ${name}; there are ${wishes.map((w) => w.name).join(", ")}`);
   mkdirSync(folder, { recursive: true });
   const gguf = path.join(folder, `${name}.gguf`);
   if (!existsSync(gguf)) {
