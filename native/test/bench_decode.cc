@@ -1,11 +1,11 @@
-// sllm_bench_decode <gguf> <threads> <streams> <context tokens> plain|repacked: the yardstick of generation, a loop over
-// llama_decode with nothing around it. Reads commands from standard input, one a line, and answers each with one line of
-// JSON, {"tokens","ms"}:
-//   prefill <text>                  one prompt in one call, until its greedy token
-//   decode <streams> <tokens> <text> as many sequences, each generating greedily in common batches; the first token is
-//                                   not counted
-// The CPU backend is that of the folder SLLM_ENGINE_LIBRARIES, by default the one this program was built with. `repacked`
-// lets libllama change the layout of weights, as it does by default; `plain` computes on the file's.
+// sllm_bench_decode <gguf> <threads> <streams> <context tokens> plain|repacked: the yardstick of generation, a loop
+// over llama_decode with nothing around it. Reads commands from standard input, one a line, and answers each with one
+// line of JSON, {"tokens","ms"}:
+//   prefill <text>                   one prompt in one call, until its greedy token
+//   decode <streams> <tokens> <text> as many sequences, each generating greedily in common batches; the first token
+//                                    is not counted
+// The CPU backend is that of the folder SLLM_ENGINE_LIBRARIES, by default the one this program was built with.
+// `repacked` lets libllama change the layout of weights, as it does by default; `plain` computes on the file's.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
