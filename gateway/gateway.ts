@@ -1,5 +1,7 @@
 /** Composes a gateway from ports: the app, and what runs beside it. Binds nothing; gateway/main does. */
 import type { GatewayConfig } from "../schema/config.ts";
+import { limits } from "../schema/limits.ts";
+import { WaitQueue } from "./admission/wait-queue.ts";
 import { type App, createApp } from "./app.ts";
 import { EstimateSync } from "./control/estimate-sync.ts";
 import { ReconcileLoop } from "./control/reconcile.ts";
@@ -49,7 +51,12 @@ export function createGateway(deps: GatewayDeps): Gateway {
   const loads = new Loads({ fleet, store, workers, history, clock, log });
   const stops = new Stops({ fleet, store, workers, clock, log });
   const starts = new Starts({ fleet, store, loads, stops, estimates, random, clock, log });
-  const placer = new Placer({ fleet, starts, loads, history, clock, random, policy: config.policy });
+  const queue = new WaitQueue({
+    capacity: limits.waiting_requests,
+    per_model: limits.waiting_per_model,
+    starvation_ms: config.starvation_ms,
+  });
+  const placer = new Placer({ fleet, starts, loads, history, queue, clock, random, policy: config.policy });
   const records = new GenerationRecords(store, log);
   const { hold_ms, keep_alive_ms, park_ms, api_keys, admin_token } = config;
   const dispatcher = new Dispatcher({
@@ -59,6 +66,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
     workers,
     records,
     estimates,
+    queue,
     clock,
     random,
     log,
@@ -79,7 +87,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
 
   let stopping = false;
   const app = createApp({
-    ...{ store, workers, fleet, history, reports, dispatcher, clock, random, log, version },
+    ...{ store, workers, fleet, history, reports, queue, dispatcher, clock, random, log, version },
     ...{ api_keys, admin_token, cluster_token, keep_alive_ms },
     isStopping: () => stopping,
   });

@@ -39,6 +39,12 @@ export const gatewayConfig = z.strictObject({
     .describe(
       "How the scheduler chooses where a model starts; all but the default are there for comparison.",
     ),
+  starvation_ms: ms(3_600_000)
+    .default(limits.starvation_ms)
+    .describe(
+      "How long a request waits for memory that other models keep busy before they make room, and how long models that " +
+        "take turns stay at least.",
+    ),
   hold_ms: ms(3_600_000).default(limits.hold_ms).describe("How long a request waits for a cold model."),
 });
 export type GatewayConfig = z.infer<typeof gatewayConfig>;

@@ -50,6 +50,10 @@ export const limits = {
   hold_ms: 300_000,
   /** Requests waiting for instances at one gateway. Beyond it: `overloaded`. */
   waiting_requests: 4_096,
+  /** Of these for one model: a flood for one leaves room for others. */
+  waiting_per_model: 2_048,
+  /** How long running models may keep others from a device: some answers, far from a client's patience. */
+  starvation_ms: 15_000,
   /** Bytes of text a gateway keeps for a reader that is slower than the engine before it stops reading. */
   stream_buffer_bytes: 1024 * 1024,
   /** How often a request is placed again after a worker refused or lost it before its first token. */

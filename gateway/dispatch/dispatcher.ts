@@ -1,7 +1,6 @@
 /** The door to generations: admits a request, runs its life, keeps its record. */
 import { toHex } from "../../schema/ids.ts";
-import { limits } from "../../schema/limits.ts";
-import { WaitingRoom } from "../admission/waiting-room.ts";
+import type { WaitQueue } from "../admission/wait-queue.ts";
 import type { LearnedEstimates } from "../placement/estimates/learned-estimates.ts";
 import { observeGeneration } from "../placement/estimates/observe.ts";
 import type { Random } from "../ports.ts";
@@ -13,6 +12,7 @@ import type { GenerationRequest, GenerationRun, GenerationUpdate } from "./updat
 
 export interface DispatcherDeps extends DriverDeps {
   readonly records: GenerationRecords;
+  readonly queue: WaitQueue;
   readonly estimates: Pick<LearnedEstimates, "observe">;
   readonly random: Random;
   /** How long a request may wait for an instance, in milliseconds. */
@@ -21,7 +21,6 @@ export interface DispatcherDeps extends DriverDeps {
 
 export class Dispatcher {
   readonly #deps: DispatcherDeps;
-  readonly #waitingRoom = new WaitingRoom(limits.waiting_requests);
 
   constructor(deps: DispatcherDeps) {
     this.#deps = deps;
@@ -41,11 +40,13 @@ export class Dispatcher {
     request: GenerationRequest,
     signal: AbortSignal,
   ): AsyncGenerator<GenerationUpdate, void> {
-    const { clock, placer, records, hold_ms, log } = this.#deps;
+    const { clock, placer, records, queue, hold_ms, log } = this.#deps;
     const { model_id } = request;
     const arrived_ms = clock.monotonicMs();
     await placer.findModel(model_id);
-    const leave = this.#waitingRoom.enter();
+    const deadline_ms = arrived_ms + hold_ms;
+    const ticket = queue.enter({ generation_id, model_id, arrived_ms, deadline_ms });
+    const leave = () => ticket.leave(clock.monotonicMs());
     const created_at_ms = clock.wallMs();
     let isRecorded = false;
     const record = () => {
@@ -53,10 +54,10 @@ export class Dispatcher {
       isRecorded = true;
     };
     const state = newGeneration(generation_id, model_id, arrived_ms);
-    const hooks = { onPlaced: leave, onUnhurried: record };
+    const hooks = { ticket, onPlaced: leave, onUnhurried: record };
     const driver = new GenerationDriver(this.#deps, state, request, signal, hooks);
     try {
-      yield* driver.run(arrived_ms + hold_ms);
+      yield* driver.run(deadline_ms);
     } finally {
       leave();
       record();

@@ -5,6 +5,7 @@ import { protocolVersion } from "../../schema/cluster/protocol.ts";
 import type { ErrorCode } from "../../schema/codes.ts";
 import { SllmError, toSllmError } from "../../schema/error.ts";
 import type { InstanceId, WorkerId } from "../../schema/ids.ts";
+import type { Ticket } from "../admission/wait-queue.ts";
 import { type FailInstanceDeps, failInstance } from "../placement/fail-instance.ts";
 import type { Clock, WorkerAddress, WorkerClient } from "../ports.ts";
 import { advance, type Generation, type GenerationInput, hasEnded, mayPlaceAgain } from "./generation.ts";
@@ -19,6 +20,8 @@ export interface DriverDeps extends FailInstanceDeps {
 
 /** What the driver tells while it drives; each may be told several times. */
 export interface DriverHooks {
+  /** The request's place among those that wait. */
+  readonly ticket: Ticket;
   /** The generation stopped waiting for an instance. */
   readonly onPlaced: () => void;
   /** The next thing to come takes a while: a load or a prefill. Time for work that the first token need not wait for. */
@@ -89,6 +92,7 @@ export class GenerationDriver {
         signal: this.#signal,
         arrived_ms: this.#state.marks.arrived_ms,
         deadline_ms,
+        ticket: this.#hooks.ticket,
         failed_attempts: this.#state.failed_attempts,
         avoid: this.#avoid,
         onLoadAwaited: (instance) => {

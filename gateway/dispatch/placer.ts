@@ -6,6 +6,7 @@ import { SllmError } from "../../schema/error.ts";
 import type { InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { livePolicies } from "../../schema/vocab.ts";
+import type { DeviceAt, Ticket, WaitQueue } from "../admission/wait-queue.ts";
 import type { Fleet, FleetModel } from "../placement/fleet.ts";
 import type { InstanceUse } from "../placement/instance-uses.ts";
 import type { Load, Loads } from "../placement/loads.ts";
@@ -30,6 +31,7 @@ export interface Ask {
   /** On the monotonic clock: when the request came, and when waiting is given up. */
   readonly arrived_ms: number;
   readonly deadline_ms: number;
+  readonly ticket: Ticket;
   /** Attempts at hosts that failed before this one. */
   readonly failed_attempts: number;
   /** Hosts that failed this request; taken again, after a pause, only when there is no other. */
@@ -54,6 +56,7 @@ export interface PlacerDeps {
   readonly loads: Loads;
   readonly history: StartHistory;
   readonly clock: Clock;
+  readonly queue: WaitQueue;
   readonly random: Random;
   readonly policy: (typeof livePolicies)[number];
 }
@@ -81,13 +84,14 @@ export class Placer {
    * `model_loading` or `deadline_exceeded` past the deadline, `cancelled` when the client left.
    */
   async *place(ask: Ask): Waiting<Placement> {
-    const { fleet, clock, loads, starts } = this.#deps;
+    const { clock, loads, starts } = this.#deps;
     let refusals = 0;
     let avoid = ask.avoid;
     for (;;) {
       throwIfCancelled(ask.signal);
       const model = await this.findModel(ask.model_id);
-      const { action, reason } = this.#decide(model, avoid);
+      const decision = this.#decide(model, avoid);
+      const { action, reason } = decision;
       if (isRefusal(action) && avoid !== avoidNothing && ask.failed_attempts > 0) {
         yield* this.#pause(pauseBeforeAttempt(ask.failed_attempts), ask);
         avoid = avoidNothing;
@@ -99,6 +103,7 @@ export class Placer {
           return { ...this.#take(this.#live(action.instance_id)), cold_start: false, load: null };
         case "wait": {
           const instance = this.#live(action.instance_id);
+          this.#note(ask, "loading", decision);
           const placement = yield* this.#awaitLoad(instance, loads.follow(instance), ask);
           if (placement !== null) return placement;
           break;
@@ -106,9 +111,14 @@ export class Placer {
         case "start":
         case "reclaim": {
           this.#refuseWhileBackingOff(model);
+          this.#note(ask, "loading", decision);
           const victims = action.kind === "reclaim" ? action.victims : [];
           const starting = starts.start(model, action.target, victims);
-          const outcome = yield* this.#hold(starting, () => waiting("loading"), ask);
+          const outcome = yield* this.#hold(
+            starting,
+            () => waiting("loading", ask, clock.monotonicMs()),
+            ask,
+          );
           if (outcome.created) {
             const placement = yield* this.#awaitLoad(outcome.instance, outcome.load, ask);
             if (placement !== null) return placement;
@@ -120,7 +130,8 @@ export class Placer {
           break;
         }
         case "hold":
-          yield* this.#hold(fleet.changed(ask.signal), () => waiting("queued"), ask);
+          this.#note(ask, "queued", decision);
+          yield* this.#holdForDevice(action, ask);
           break;
         case "cannot_now":
           throw new SllmError(action.code, reason, { retry_after_ms: report_ms });
@@ -128,6 +139,7 @@ export class Placer {
           if (!mayStillBeReported(action.code, clock.monotonicMs() - ask.arrived_ms)) {
             throw new SllmError(action.code, reason);
           }
+          this.#note(ask, "queued", decision);
           yield* this.#pause(limits.reconcile_ms, ask);
           break;
         case "migrate":
@@ -141,14 +153,42 @@ export class Placer {
   #decide(model: FleetModel, avoid: Ask["avoid"]): Decision {
     const { model_id, checkpoint } = model.row;
     const { weights_bytes } = model.facts;
-    const { fleet, policy, random, clock } = this.#deps;
+    const { fleet, queue, policy, random, clock } = this.#deps;
     return decide(fleet.view(), {
       ...{ model_id, checkpoint, weights_bytes, memory_bytes: bookedBytes(model), avoid, policy },
       max_instances: Number.POSITIVE_INFINITY,
+      claims: queue.claims,
       seed: policy === "random" ? seedFrom(random) : 0,
       may_migrate: false,
       now_ms: clock.wallMs(),
     });
+  }
+
+  #note({ ticket }: Ask, state: "queued" | "loading", { reason, estimate_ms }: Decision): void {
+    const due_ms = estimate_ms === null ? null : this.#deps.clock.monotonicMs() + estimate_ms;
+    ticket.note({ state, reason, due_ms });
+  }
+
+  /**
+   * Waits until something changed. Work of others that keeps the device busy beyond the bound makes room then: none of
+   * it is stopped, but nothing new of other models begins there.
+   */
+  async *#holdForDevice(device: DeviceAt, ask: Ask): Waiting<void> {
+    const { fleet, queue, clock } = this.#deps;
+    const claim_ms = queue.mayClaimFrom(ask.ticket, device) - clock.monotonicMs();
+    if (claim_ms <= 0) queue.claim(ask.ticket, device);
+    const again = new AbortController();
+    const leave = () => again.abort();
+    ask.signal.addEventListener("abort", leave, { once: true });
+    if (ask.signal.aborted) leave();
+    const news = [fleet.changed(again.signal)];
+    if (claim_ms > 0) news.push(clock.sleep(claim_ms, again.signal));
+    try {
+      yield* this.#hold(Promise.race(news), () => waiting("queued", ask, clock.monotonicMs()), ask);
+    } finally {
+      ask.signal.removeEventListener("abort", leave);
+      again.abort();
+    }
   }
 
   #refuseWhileBackingOff(model: FleetModel): void {
@@ -174,11 +214,12 @@ export class Placer {
    * the request is served. null when the instance went away without a failure worth telling.
    */
   async *#awaitLoad(loading: InstanceRow, load: Load, ask: Ask): Waiting<Placement | null> {
+    const { clock } = this.#deps;
     const taken = this.#take(loading);
     ask.onLoadAwaited(loading);
     let placed = false;
     try {
-      const outcome = yield* this.#hold(load.outcome, () => waitingFor(load), ask);
+      const outcome = yield* this.#hold(load.outcome, () => waitingFor(load, ask, clock.monotonicMs()), ask);
       if (!outcome.ok) throw outcome.error;
       const instance = this.#deps.fleet.instance(loading.instance_id);
       if (instance?.state !== "ready") return null;
@@ -207,7 +248,9 @@ export class Placer {
   }
 
   async *#pause(delay_ms: number, ask: Ask): Waiting<void> {
-    yield* this.#hold(this.#deps.clock.sleep(delay_ms, ask.signal), () => waiting("queued"), ask);
+    const { clock } = this.#deps;
+    const over = clock.sleep(delay_ms, ask.signal);
+    yield* this.#hold(over, () => waiting("queued", ask, clock.monotonicMs()), ask);
   }
 }
 
@@ -242,13 +285,17 @@ export function throwIfCancelled(signal: AbortSignal): void {
 
 function heardElsewhere(): void {}
 
-function waiting(state: WaitingUpdate["state"]): WaitingUpdate {
-  return { type: "waiting", state, eta_ms: null, bytes_done: null, bytes_total: null };
+function waiting(state: WaitingUpdate["state"], { ticket }: Ask, now_ms: number): WaitingUpdate {
+  const due_ms = ticket.state?.due_ms ?? null;
+  const eta_ms = due_ms === null ? null : Math.round(Math.max(0, due_ms - now_ms));
+  return { type: "waiting", state, position: ticket.position, eta_ms, bytes_done: null, bytes_total: null };
 }
 
-function waitingFor(load: Load): WaitingUpdate {
+/** The worker that loads knows better than the estimate, once bytes move. */
+function waitingFor(load: Load, ask: Ask, now_ms: number): WaitingUpdate {
+  const update = waiting("loading", ask, now_ms);
   const progress = load.progress();
-  return progress === null ? waiting("loading") : { ...waiting("loading"), ...progress };
+  return progress === null ? update : { ...update, ...progress, eta_ms: progress.eta_ms ?? update.eta_ms };
 }
 
 /** Waiting for a load and waiting for others to end are different to a client: only the first has an end in sight. */

@@ -35,7 +35,9 @@ export interface WaitingUpdate {
   readonly type: "waiting";
   /** `loading`: an instance is being started. `queued`: memory or a slot has to become free first. */
   readonly state: "queued" | "loading";
-  /** Estimated time until the instance is ready; null while unknown. */
+  /** Place among the requests that wait for the same model at this gateway, 1 for the next. */
+  readonly position: number;
+  /** Estimated time until the request is served; null while unknown. */
   readonly eta_ms: number | null;
   readonly bytes_done: number | null;
   readonly bytes_total: number | null;

@@ -89,8 +89,7 @@ export class AnswerFrames {
   }
 }
 
-function describe({ state, eta_ms, bytes_done, bytes_total }: WaitingUpdate): string {
-  return JSON.stringify(
-    bytes_total === null ? { state, eta_ms } : { state, eta_ms, bytes_done, bytes_total },
-  );
+function describe({ state, position, eta_ms, bytes_done, bytes_total }: WaitingUpdate): string {
+  const waiting = { state, position, eta_ms };
+  return JSON.stringify(bytes_total === null ? waiting : { ...waiting, bytes_done, bytes_total });
 }

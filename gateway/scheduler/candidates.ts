@@ -3,7 +3,7 @@ import type { StartTarget } from "./decision.ts";
 import { estimateTravel, type HostTravel, noBytes, readyMs, type TierBytes } from "./estimate.ts";
 import type { ModelEstimates } from "./estimates.ts";
 import { compareDevices, compareText, Shortlist } from "./order.ts";
-import { refusal } from "./serve.ts";
+import { isClaimed, refusal } from "./serve.ts";
 import type { ClusterView, DeviceNode, HostNode, InstanceNode, PlacementRequest } from "./view.ts";
 
 /** A device that the model could run on if its memory were free. */
@@ -163,8 +163,10 @@ class Lists {
   ): void {
     const needed_bytes = this.#request.memory_bytes - (parked?.view.memory_bytes ?? 0);
     const free = freeBytes(device);
-    const fits = free >= needed_bytes;
-    const fitsAfter = fits || free + idleBytesBeside({ device, parked }) >= needed_bytes;
+    // A device that another model has a claim to comes free again when that one has had its turn.
+    const claimed = isClaimed(this.#request, device);
+    const fits = !claimed && free >= needed_bytes;
+    const fitsAfter = !claimed && free + idleBytesBeside({ device, parked }) >= needed_bytes;
     const list = fits ? this.#free : fitsAfter ? this.#reclaimable : this.#busy;
     // Most are worse than what is known: they cost no object.
     if (list.bar !== null && rank > list.bar.rank) return;

@@ -24,6 +24,7 @@ const request: PlacementRequest = {
   avoid: { workers: new Set(), instances: new Set() },
   policy: "startup-optimal",
   seed: 0,
+  claims: new Map(),
   may_migrate: false,
   now_ms: 1_000_000,
 };

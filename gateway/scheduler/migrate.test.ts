@@ -20,6 +20,7 @@ const request: PlacementRequest = {
   avoid: { workers: new Set(), instances: new Set() },
   policy: "startup-optimal",
   seed: 0,
+  claims: new Map(),
   may_migrate: true,
   now_ms: 0,
 };

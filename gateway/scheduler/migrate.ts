@@ -8,6 +8,7 @@ import type { Move } from "./decision.ts";
 import { readyMs } from "./estimate.ts";
 import { compareDevices, compareText, Shortlist } from "./order.ts";
 import { chooseVictims, stopMs } from "./reclaim.ts";
+import { isClaimed } from "./serve.ts";
 import type { ClusterView, DeviceNode, InstanceNode, PlacementRequest } from "./view.ts";
 
 export interface MovePlan {
@@ -42,6 +43,7 @@ export function planMoves(
   candidate: Candidate,
 ): MovePlan | null {
   const { device, needed_bytes } = candidate;
+  if (isClaimed(request, device)) return null;
   const deficit = needed_bytes - freeBytes(device) - idleBytesBeside(candidate);
   const victims = findMovable(request, device);
   if (victims.reduce((sum, v) => sum + v.view.memory_bytes, 0) < deficit) return null;
@@ -115,7 +117,8 @@ function findPlaces(
   const wanted = { checkpoint: row.checkpoint, weights_bytes, avoid: request.avoid };
   forEachHost(view, wanted, (host, travel) => {
     for (const device of host.devices) {
-      if (runsAlready.has(device) || freeBytes(device) < row.memory_bytes) continue;
+      if (runsAlready.has(device) || isClaimed(request, device) || freeBytes(device) < row.memory_bytes)
+        continue;
       const cost_ms = readyMs(model, device, travel, "start") + moveMs(device);
       if (found.bar === null || cost_ms <= found.bar.cost_ms) found.offer({ device, into: null, cost_ms });
     }

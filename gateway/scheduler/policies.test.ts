@@ -16,6 +16,7 @@ function request(policy: SchedulingPolicy, fields: Partial<PlacementRequest> = {
     max_instances: 8,
     avoid: { workers: new Set(), instances: new Set() },
     seed: 0,
+    claims: new Map(),
     may_migrate: false,
     now_ms: 100_000,
     ...fields,

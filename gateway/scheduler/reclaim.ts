@@ -2,7 +2,8 @@
 import { type Candidate, freeBytes } from "./candidates.ts";
 import { isIdle } from "./cluster-index.ts";
 import { compareText } from "./order.ts";
-import type { InstanceNode } from "./view.ts";
+import { isClaimed } from "./serve.ts";
+import type { InstanceNode, PlacementRequest } from "./view.ts";
 
 /**
  * What stopping an idle instance is taken to cost: its end, and that its next request has to start it again. A parked
@@ -36,7 +37,12 @@ export function stopMs(victims: readonly InstanceNode[]): number {
  * Running instances of other models that a preemption stops, the least work lost first, after all idle ones. What loads,
  * migrates or is being stopped is left alone. Null when that is not enough.
  */
-export function choosePreempted(candidate: Candidate, model_id: string): readonly InstanceNode[] | null {
+export function choosePreempted(
+  candidate: Candidate,
+  request: PlacementRequest,
+): readonly InstanceNode[] | null {
+  const { model_id } = request;
+  if (isClaimed(request, candidate.device)) return null;
   const { device, parked } = candidate;
   const stoppable = device.instances
     .filter((i) => i !== parked && (i.view.state === "ready" || i.view.state === "parked"))

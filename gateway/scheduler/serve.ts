@@ -110,7 +110,18 @@ export function refusal(request: PlacementRequest, { view, device }: InstanceNod
   if (view.checkpoint !== request.checkpoint) return "runs an older checkpoint";
   if (request.avoid.instances.has(view.instance_id)) return "failed this request before";
   if (request.avoid.workers.has(view.worker_id)) return "its worker failed this request before";
-  return device?.host.accepting === true ? null : "its worker takes nothing new";
+  if (device?.host.accepting !== true) return "its worker takes nothing new";
+  return isClaimed(request, device) ? "another model is next on its device" : null;
+}
+
+/** True when another model has waited too long for the device. */
+export function isClaimed(
+  { claims, model_id }: PlacementRequest,
+  { host, device_id }: { readonly host: { readonly worker_id: string }; readonly device_id: string },
+): boolean {
+  if (claims.size === 0) return false;
+  const claimer = claims.get(`${host.worker_id}/${device_id}`);
+  return claimer !== undefined && claimer !== model_id;
 }
 
 export function toLoser(

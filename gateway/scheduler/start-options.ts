@@ -5,6 +5,7 @@ import { holdMs } from "./hold.ts";
 import { planMoves } from "./migrate.ts";
 import type { Option } from "./option.ts";
 import { choosePreempted, chooseVictims, stopMs } from "./reclaim.ts";
+import { isClaimed } from "./serve.ts";
 import type { ClusterView, InstanceNode, PlacementRequest } from "./view.ts";
 
 /** A start in memory that is free now. */
@@ -47,7 +48,7 @@ export function startByMoves(
 
 /** A start that stops running instances of others; null when that is not enough. */
 export function startByPreemption(request: PlacementRequest, candidate: Candidate): Option | null {
-  const victims = choosePreempted(candidate, request.model_id);
+  const victims = choosePreempted(candidate, request);
   if (victims === null) return null;
   return {
     action: { kind: "preempt", target: toTarget(candidate), victims: idsOf(victims) },
@@ -59,12 +60,16 @@ export function startByPreemption(request: PlacementRequest, candidate: Candidat
 
 /** Waiting until running work leaves the device, then a start there; for ever where more than work is in the way. */
 export function waitForMemory(view: ClusterView, request: PlacementRequest, candidate: Candidate): Option {
-  const wait_ms = holdMs(view, candidate, request.now_ms);
+  const claimed = isClaimed(request, candidate.device);
+  // How long the other one's turn lasts is not known: any place that is known to come free goes before.
+  const wait_ms = claimed ? Number.POSITIVE_INFINITY : holdMs(view, candidate, request.now_ms);
   const { device } = candidate;
   return {
     action: { kind: "hold", worker_id: device.host.worker_id, device_id: device.device_id },
     cost_ms: wait_ms + candidate.ready_ms,
-    reason: `${request.memory_bytes} bytes are needed; the memory is held by instances that are in use`,
+    reason: claimed
+      ? "another model has waited longer for the device and is next"
+      : `${request.memory_bytes} bytes are needed; the memory is held by instances that are in use`,
     losers: [],
   };
 }

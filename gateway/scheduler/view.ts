@@ -160,6 +160,11 @@ export interface PlacementRequest {
   readonly policy: SchedulingPolicy;
   /** The only chance there is: `random` draws with it. */
   readonly seed: number;
+  /**
+   * Devices that starved models shall have next, by `<worker_id>/<device_id>`: nothing of other models begins there, so
+   * that what runs there ends.
+   */
+  readonly claims: ReadonlyMap<string, ModelId>;
   /** Whether running generations may be moved to make room. */
   readonly may_migrate: boolean;
   /** Wall time of the decision. */

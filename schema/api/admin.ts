@@ -119,6 +119,29 @@ export const adminLoadList = z.object({
 });
 export type AdminLoadList = z.infer<typeof adminLoadList>;
 
+/** GET /admin/v1/queue: requests that wait for an instance at the gateway that answers, the longest first. */
+export const waitingRequest = z.object({
+  generation_id: generationId,
+  model_id: modelId,
+  /** `loading`: an instance is being started. `queued`: memory or a slot has to become free first. */
+  state: z.enum(["queued", "loading"]),
+  /** Among those that wait for the same model, 1 for the next. */
+  position: z.number().int(),
+  waited_ms: z.number(),
+  /** Estimated time until it is served; null for unknown. */
+  eta_ms: z.number().nullable(),
+  /** Time left until it is refused. */
+  remaining_ms: z.number(),
+  reason: z.string(),
+});
+export type WaitingRequest = z.infer<typeof waitingRequest>;
+export const queueView = z.object({
+  data: z.array(waitingRequest),
+  /** Devices that others make room on for a model that has waited too long. */
+  claims: z.array(z.object({ device: z.string(), model_id: modelId })),
+});
+export type QueueView = z.infer<typeof queueView>;
+
 /** GET /admin/v1/estimates: what the scheduler has learned, and how wrong its estimates were. */
 export const adminEstimate = z.object({
   quantity: z.enum(estimateQuantities),

@@ -155,7 +155,13 @@ describe("a streamed chat", () => {
       } else if (event.data !== "[DONE]") deltas.push(JSON.parse(event.data).choices[0].delta.content ?? "");
     }
     expect(comments[0]).toMatchObject({ state: "loading" });
-    expect(comments).toContainEqual({ state: "loading", eta_ms: 840, bytes_done: 10, bytes_total: 100 });
+    expect(comments).toContainEqual({
+      state: "loading",
+      position: 1,
+      eta_ms: 840,
+      bytes_done: 10,
+      bytes_total: 100,
+    });
     expect(deltas.join("")).toBe("Hello world");
   });
 

@@ -4,9 +4,10 @@ import { deployRequest, instancesQuery } from "../../../schema/api/admin.ts";
 import { parseOrThrow, SllmError } from "../../../schema/error.ts";
 import { generationId } from "../../../schema/ids.ts";
 import { limits } from "../../../schema/limits.ts";
+import type { WaitQueue } from "../../admission/wait-queue.ts";
 import type { Fleet } from "../../placement/fleet.ts";
 import type { WorkerReports } from "../../placement/worker-reports.ts";
-import type { Log, StateStore, WorkerClient } from "../../ports.ts";
+import type { Clock, Log, StateStore, WorkerClient } from "../../ports.ts";
 import {
   toAdminEstimate,
   toAdminGeneration,
@@ -18,6 +19,7 @@ import { checkManifestDigest } from "../check-manifest.ts";
 import type { AppEnv } from "../context.ts";
 import { readBody } from "../read-json.ts";
 import { loadViews } from "./loads.ts";
+import { queueRoutes } from "./queue.ts";
 
 export interface AdminDeps {
   readonly store: Pick<
@@ -33,6 +35,8 @@ export interface AdminDeps {
   readonly fleet: Fleet;
   readonly reports: WorkerReports;
   readonly workers: Pick<WorkerClient, "loadTraces">;
+  readonly queue: WaitQueue;
+  readonly clock: Clock;
   readonly log: Log;
   /** For models that do not set their own. */
   readonly keep_alive_ms: number;
@@ -45,7 +49,8 @@ export function adminRoutes(deps: AdminDeps): Hono<AppEnv> {
   return new Hono<AppEnv>()
     .route("/admin/v1/models", modelRoutes(deps))
     .route("/admin/v1", clusterViews(deps))
-    .route("/admin/v1", loadViews(deps));
+    .route("/admin/v1", loadViews(deps))
+    .route("/admin/v1", queueRoutes(deps));
 }
 
 /** POST answers 201 with the model, 409 `model_exists`, 422 for a manifest that does not match its digest; DELETE answers 200 and leaves running work to its end. */

@@ -65,6 +65,7 @@ function toRequest(model: FleetModel, i: number, may_migrate: boolean): Placemen
     avoid: { workers: new Set(), instances: new Set() },
     policy: "startup-optimal",
     seed: i,
+    claims: new Map(),
     may_migrate,
     now_ms: 1e6 + i,
   };
