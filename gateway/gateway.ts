@@ -51,11 +51,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
   const loads = new Loads({ fleet, store, workers, history, clock, log });
   const stops = new Stops({ fleet, store, workers, clock, log });
   const starts = new Starts({ fleet, store, loads, stops, estimates, random, clock, log });
-  const queue = new WaitQueue({
-    capacity: limits.waiting_requests,
-    per_model: limits.waiting_per_model,
-    starvation_ms: config.starvation_ms,
-  });
+  const queue = newQueue(config);
   const placer = new Placer({ fleet, starts, loads, history, queue, clock, random, policy: config.policy });
   const records = new GenerationRecords(store, log);
   const { hold_ms, keep_alive_ms, park_ms, api_keys, admin_token } = config;
@@ -103,4 +99,9 @@ export function createGateway(deps: GatewayDeps): Gateway {
       await estimateSync.write().catch((error: unknown) => log.error("estimates_not_written", {}, error));
     },
   };
+}
+
+function newQueue({ starvation_ms }: GatewayConfig): WaitQueue {
+  const { waiting_requests, waiting_per_model } = limits;
+  return new WaitQueue({ capacity: waiting_requests, per_model: waiting_per_model, starvation_ms });
 }

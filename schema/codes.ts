@@ -115,6 +115,12 @@ export const codes = {
     retryable: false,
     hint: "This model or format version is not supported; see the message.",
   },
+  deployment_too_large: {
+    http_status: 422,
+    type: "invalid_request_error",
+    retryable: false,
+    hint: "Deploy with a smaller context or fewer slots, raise SLLM_WORKER_MEMORY_BYTES, or start a larger worker first.",
+  },
   protocol_mismatch: {
     http_status: 422,
     type: "invalid_request_error",

@@ -11,18 +11,17 @@ import type { Fleet, FleetModel } from "../placement/fleet.ts";
 import type { InstanceUse } from "../placement/instance-uses.ts";
 import type { Load, Loads } from "../placement/loads.ts";
 import type { StartHistory } from "../placement/start-history.ts";
-import { bookedBytes, type Starts } from "../placement/starts.ts";
+import { bookedBytes, type StartOutcome, type Starts } from "../placement/starts.ts";
 import type { Clock, Random } from "../ports.ts";
 import { decide } from "../scheduler/decide.ts";
 import type { Action, Decision } from "../scheduler/decision.ts";
 import { settlesWithin } from "./settles-within.ts";
 import type { WaitingUpdate } from "./updates.ts";
+import { heldTooLong, waiting, waitingFor } from "./waiting.ts";
 
 /** How often a waiting reader hears how far things are; a load's first report comes soon after its begin. */
 const report_ms = 1_000;
 const firstReport_ms = 100;
-/** When a client that was held in vain should come back, if nothing better is known. */
-const retryAfter_ms = 5_000;
 
 export interface Ask {
   readonly model_id: ModelId;
@@ -84,7 +83,7 @@ export class Placer {
    * `model_loading` or `deadline_exceeded` past the deadline, `cancelled` when the client left.
    */
   async *place(ask: Ask): Waiting<Placement> {
-    const { clock, loads, starts } = this.#deps;
+    const { clock, loads } = this.#deps;
     let refusals = 0;
     let avoid = ask.avoid;
     for (;;) {
@@ -97,28 +96,20 @@ export class Placer {
         avoid = avoidNothing;
         continue;
       }
+      if (action.kind === "use" || action.kind === "queue") {
+        return { ...this.#take(this.#live(action.instance_id)), cold_start: false, load: null };
+      }
+      this.#note(ask, decision);
       switch (action.kind) {
-        case "use":
-        case "queue":
-          return { ...this.#take(this.#live(action.instance_id)), cold_start: false, load: null };
         case "wait": {
           const instance = this.#live(action.instance_id);
-          this.#note(ask, "loading", decision);
           const placement = yield* this.#awaitLoad(instance, loads.follow(instance), ask);
           if (placement !== null) return placement;
           break;
         }
         case "start":
         case "reclaim": {
-          this.#refuseWhileBackingOff(model);
-          this.#note(ask, "loading", decision);
-          const victims = action.kind === "reclaim" ? action.victims : [];
-          const starting = starts.start(model, action.target, victims);
-          const outcome = yield* this.#hold(
-            starting,
-            () => waiting("loading", ask, clock.monotonicMs()),
-            ask,
-          );
+          const outcome = yield* this.#start(model, action, ask);
           if (outcome.created) {
             const placement = yield* this.#awaitLoad(outcome.instance, outcome.load, ask);
             if (placement !== null) return placement;
@@ -130,7 +121,6 @@ export class Placer {
           break;
         }
         case "hold":
-          this.#note(ask, "queued", decision);
           yield* this.#holdForDevice(action, ask);
           break;
         case "cannot_now":
@@ -139,7 +129,6 @@ export class Placer {
           if (!mayStillBeReported(action.code, clock.monotonicMs() - ask.arrived_ms)) {
             throw new SllmError(action.code, reason);
           }
-          this.#note(ask, "queued", decision);
           yield* this.#pause(limits.reconcile_ms, ask);
           break;
         case "migrate":
@@ -148,6 +137,18 @@ export class Placer {
           throw new Error(`the scheduler chose to ${action.kind}`);
       }
     }
+  }
+
+  async *#start(
+    model: FleetModel,
+    action: Extract<Action, { kind: "start" | "reclaim" }>,
+    ask: Ask,
+  ): Waiting<StartOutcome> {
+    const { starts, clock } = this.#deps;
+    this.#refuseWhileBackingOff(model);
+    const victims = action.kind === "reclaim" ? action.victims : [];
+    const starting = starts.start(model, action.target, victims);
+    return yield* this.#hold(starting, () => waiting("loading", ask.ticket, clock.monotonicMs()), ask);
   }
 
   #decide(model: FleetModel, avoid: Ask["avoid"]): Decision {
@@ -164,7 +165,8 @@ export class Placer {
     });
   }
 
-  #note({ ticket }: Ask, state: "queued" | "loading", { reason, estimate_ms }: Decision): void {
+  #note({ ticket }: Ask, { action, reason, estimate_ms }: Decision): void {
+    const state = isRefusal(action) ? "queued" : "loading";
     const due_ms = estimate_ms === null ? null : this.#deps.clock.monotonicMs() + estimate_ms;
     ticket.note({ state, reason, due_ms });
   }
@@ -184,7 +186,7 @@ export class Placer {
     const news = [fleet.changed(again.signal)];
     if (claim_ms > 0) news.push(clock.sleep(claim_ms, again.signal));
     try {
-      yield* this.#hold(Promise.race(news), () => waiting("queued", ask, clock.monotonicMs()), ask);
+      yield* this.#hold(Promise.race(news), () => waiting("queued", ask.ticket, clock.monotonicMs()), ask);
     } finally {
       ask.signal.removeEventListener("abort", leave);
       again.abort();
@@ -219,7 +221,11 @@ export class Placer {
     ask.onLoadAwaited(loading);
     let placed = false;
     try {
-      const outcome = yield* this.#hold(load.outcome, () => waitingFor(load, ask, clock.monotonicMs()), ask);
+      const outcome = yield* this.#hold(
+        load.outcome,
+        () => waitingFor(load, ask.ticket, clock.monotonicMs()),
+        ask,
+      );
       if (!outcome.ok) throw outcome.error;
       const instance = this.#deps.fleet.instance(loading.instance_id);
       if (instance?.state !== "ready") return null;
@@ -250,7 +256,7 @@ export class Placer {
   async *#pause(delay_ms: number, ask: Ask): Waiting<void> {
     const { clock } = this.#deps;
     const over = clock.sleep(delay_ms, ask.signal);
-    yield* this.#hold(over, () => waiting("queued", ask, clock.monotonicMs()), ask);
+    yield* this.#hold(over, () => waiting("queued", ask.ticket, clock.monotonicMs()), ask);
   }
 }
 
@@ -284,26 +290,3 @@ export function throwIfCancelled(signal: AbortSignal): void {
 }
 
 function heardElsewhere(): void {}
-
-function waiting(state: WaitingUpdate["state"], { ticket }: Ask, now_ms: number): WaitingUpdate {
-  const due_ms = ticket.state?.due_ms ?? null;
-  const eta_ms = due_ms === null ? null : Math.round(Math.max(0, due_ms - now_ms));
-  return { type: "waiting", state, position: ticket.position, eta_ms, bytes_done: null, bytes_total: null };
-}
-
-/** The worker that loads knows better than the estimate, once bytes move. */
-function waitingFor(load: Load, ask: Ask, now_ms: number): WaitingUpdate {
-  const update = waiting("loading", ask, now_ms);
-  const progress = load.progress();
-  return progress === null ? update : { ...update, ...progress, eta_ms: progress.eta_ms ?? update.eta_ms };
-}
-
-/** Waiting for a load and waiting for others to end are different to a client: only the first has an end in sight. */
-function heldTooLong(model_id: ModelId, update: WaitingUpdate): SllmError {
-  const retry_after_ms = update.eta_ms ?? retryAfter_ms;
-  if (update.state === "loading") {
-    return new SllmError("model_loading", `The model '${model_id}' is being started.`, { retry_after_ms });
-  }
-  const message = `The model '${model_id}' waited too long for memory that is in use.`;
-  return new SllmError("deadline_exceeded", message, { retry_after_ms });
-}

@@ -151,19 +151,19 @@ test("a store that is gone: store_missing, and models in memory still answer", a
   await eventually("it answers once the store is back", async () => (await chat(cluster, "homeless")).ok);
 }, 60_000);
 
-test("a memory budget below the model: model_too_large with both numbers", async () => {
+test("a memory budget below the model: deployment_too_large with both numbers", async () => {
   const { model, weights } = (await cluster.convert(sampleModelPath)).manifest;
   const budget = instanceMemoryBytes(model, weights.bytes, 128, 4) + 2 ** 20;
   const own = await TestCluster.start({ worker: { SLLM_WORKER_MEMORY_BYTES: String(budget) } });
   try {
     await own.deploy("romeo", undefined, { context_tokens: 128 });
-    await own.deploy("huge", path.join(cluster.folder, "denied.gguf"), { context_tokens: 128 });
-    expect(await refusal(own, "huge")).toMatchObject({
-      status: 503,
-      code: "model_too_large",
-      message: expect.stringMatching(/needs \d+ bytes .* gives models \d+/),
-      retryable: false,
-    });
+    const { manifest } = await own.convert(path.join(cluster.folder, "denied.gguf"));
+    const huge = { id: "huge", manifest, settings: { context_tokens: 128 } };
+    const response = await own.post("/admin/v1/models", huge);
+    expect(response.status).toBe(422);
+    const { error } = errorBody.parse(await response.json());
+    expect(error.code).toBe("deployment_too_large");
+    expect(error.message).toMatch(/needs \d+ bytes .* gives models \d+/);
     await answers(own, "romeo");
   } finally {
     await own.close();

@@ -11,12 +11,17 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => cluster?.close(), 60_000);
 
-async function refusal(response: Response): Promise<{ status: number; code: string; param: string | null }> {
+async function refusal(response: Response): Promise<{
+  status: number;
+  code: string;
+  param: string | null;
+  message: string;
+}> {
   expect(response.headers.get("content-type")).toContain("application/json");
   expect(response.headers.get("x-request-id")).toBeTruthy();
   const { error } = errorBody.parse(await response.json());
   expect(error.message.length).toBeGreaterThan(0);
-  return { status: response.status, code: error.code, param: error.param };
+  return { status: response.status, code: error.code, param: error.param, message: error.message };
 }
 
 const valid = { model: "romeo", messages: [{ role: "user", content: "Hello" }], max_tokens: 4 };
@@ -43,11 +48,11 @@ test.each([
   ["temperature", { ...valid, temperature: "hot" }],
   ["model", { ...valid, model: undefined }],
 ])("a wrong %s is 400 and named", async (param, body) => {
-  expect(await refusal(await chat(body))).toEqual({ status: 400, code: "invalid_request", param });
+  expect(await refusal(await chat(body))).toMatchObject({ status: 400, code: "invalid_request", param });
 });
 
 test("a parameter that would change the answer and is not offered is refused by name", async () => {
-  expect(await refusal(await chat({ ...valid, mirostat: 2 }))).toEqual({
+  expect(await refusal(await chat({ ...valid, mirostat: 2 }))).toMatchObject({
     status: 400,
     code: "unsupported_parameter",
     param: "mirostat",
@@ -88,12 +93,13 @@ test("the cluster's own API wants the cluster token", async () => {
   expect((await fetch(`${worker?.url}/v1/status`)).status).toBe(401);
 });
 
-test("a model bigger than every device's memory is refused with the reason, not held", async () => {
+test("a model bigger than every device's memory is refused when it is deployed, with both numbers", async () => {
   const small = await TestCluster.start({ worker: { SLLM_WORKER_MEMORY_BYTES: "8000000" } });
   try {
-    await small.deploy("romeo");
-    const answer = await refusal(await small.post("/v1/chat/completions", valid));
-    expect(answer).toMatchObject({ status: 503, code: "model_too_large" });
+    const { manifest } = await small.convert(sampleModelPath);
+    const answer = await refusal(await small.post("/admin/v1/models", { id: "romeo", manifest }));
+    expect(answer).toMatchObject({ status: 422, code: "deployment_too_large" });
+    expect(answer.message).toMatch(/needs \d+ bytes.*gives models 8000000/);
   } finally {
     await small.close();
   }

@@ -15,6 +15,7 @@ import {
   toAdminWorker,
   toDeployedModel,
 } from "../admin-views.ts";
+import { checkFits } from "../check-fits.ts";
 import { checkManifestDigest } from "../check-manifest.ts";
 import type { AppEnv } from "../context.ts";
 import { readBody } from "../read-json.ts";
@@ -53,7 +54,7 @@ export function adminRoutes(deps: AdminDeps): Hono<AppEnv> {
     .route("/admin/v1", queueRoutes(deps));
 }
 
-/** POST answers 201 with the model, 409 `model_exists`, 422 for a manifest that does not match its digest; DELETE answers 200 and leaves running work to its end. */
+/** POST answers 201 with the model, 409 `model_exists`, 422 for a manifest that does not match its digest or a model that fits no device; DELETE answers 200 and leaves running work to its end. */
 function modelRoutes({ store, fleet, log, keep_alive_ms }: AdminDeps): Hono<AppEnv> {
   const notFound = (id: string) => new SllmError("model_not_found", `The model '${id}' is not deployed.`);
   return new Hono<AppEnv>()
@@ -61,11 +62,14 @@ function modelRoutes({ store, fleet, log, keep_alive_ms }: AdminDeps): Hono<AppE
       const request = await readBody(c, deployRequest, limits.manifest_bytes);
       const { manifest, settings } = request;
       await checkManifestDigest(manifest);
+      const context_tokens = Math.min(
+        manifest.model.context_tokens,
+        settings.context_tokens ?? defaultContext_tokens,
+      );
+      await fleet.refresh();
+      checkFits(fleet.snapshot, manifest, context_tokens, settings.slots);
       const model = await store.deployModel(request, {
-        context_tokens: Math.min(
-          manifest.model.context_tokens,
-          settings.context_tokens ?? defaultContext_tokens,
-        ),
+        context_tokens,
         keep_alive_ms: settings.keep_alive_ms ?? keep_alive_ms,
       });
       await fleet.refresh();

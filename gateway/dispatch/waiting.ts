@@ -1,0 +1,33 @@
+/** What a request that waits is told, and how it is refused when that took too long. Pure. */
+import { SllmError } from "../../schema/error.ts";
+import type { ModelId } from "../../schema/ids.ts";
+import type { Ticket } from "../admission/wait-queue.ts";
+import type { Load } from "../placement/loads.ts";
+import type { WaitingUpdate } from "./updates.ts";
+
+/** When a client that was held in vain should come back, if nothing better is known. */
+const retryAfter_ms = 5_000;
+
+/** As far as the last decision knows. */
+export function waiting(state: WaitingUpdate["state"], ticket: Ticket, now_ms: number): WaitingUpdate {
+  const due_ms = ticket.state?.due_ms ?? null;
+  const eta_ms = due_ms === null ? null : Math.round(Math.max(0, due_ms - now_ms));
+  return { type: "waiting", state, position: ticket.position, eta_ms, bytes_done: null, bytes_total: null };
+}
+
+/** The worker that loads knows better than the estimate, once bytes move. */
+export function waitingFor(load: Load, ticket: Ticket, now_ms: number): WaitingUpdate {
+  const update = waiting("loading", ticket, now_ms);
+  const progress = load.progress();
+  return progress === null ? update : { ...update, ...progress, eta_ms: progress.eta_ms ?? update.eta_ms };
+}
+
+/** Waiting for a load and waiting for others to end are different to a client: only the first has an end in sight. */
+export function heldTooLong(model_id: ModelId, update: WaitingUpdate): SllmError {
+  const retry_after_ms = update.eta_ms ?? retryAfter_ms;
+  if (update.state === "loading") {
+    return new SllmError("model_loading", `The model '${model_id}' is being started.`, { retry_after_ms });
+  }
+  const message = `The model '${model_id}' waited too long for memory that is in use.`;
+  return new SllmError("deadline_exceeded", message, { retry_after_ms });
+}
