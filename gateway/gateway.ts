@@ -102,6 +102,9 @@ export function createGateway(deps: GatewayDeps): Gateway {
 }
 
 function newQueue({ starvation_ms }: GatewayConfig): WaitQueue {
-  const { waiting_requests, waiting_per_model } = limits;
-  return new WaitQueue({ capacity: waiting_requests, per_model: waiting_per_model, starvation_ms });
+  return new WaitQueue({
+    capacity: limits.waiting_requests,
+    per_model: limits.waiting_per_model,
+    starvation_ms,
+  });
 }
