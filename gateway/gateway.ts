@@ -6,6 +6,7 @@ import { type App, createApp } from "./app.ts";
 import { EstimateSync } from "./control/estimate-sync.ts";
 import { ReconcileLoop } from "./control/reconcile.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
+import { Explanations } from "./dispatch/explanations.ts";
 import { Placer } from "./dispatch/placer.ts";
 import { GenerationRecords } from "./dispatch/records.ts";
 import { LearnedEstimates } from "./placement/estimates/learned-estimates.ts";
@@ -43,47 +44,27 @@ export interface Gateway {
 
 export function createGateway(deps: GatewayDeps): Gateway {
   const { config, cluster_token, store, workers, clock, random, log, version } = deps;
+  const world = { store, workers, clock, random, log };
   const estimates = new LearnedEstimates();
   const estimateSync = new EstimateSync(estimates, store);
   const fleet = new Fleet(store, clock, estimates);
   const history = new StartHistory();
   const reports = new WorkerReports();
-  const loads = new Loads({ fleet, store, workers, history, clock, log });
-  const stops = new Stops({ fleet, store, workers, clock, log });
-  const starts = new Starts({ fleet, store, loads, stops, estimates, random, clock, log });
+  const loads = new Loads({ ...world, fleet, history });
+  const stops = new Stops({ ...world, fleet });
+  const starts = new Starts({ ...world, fleet, loads, stops, estimates });
   const queue = newQueue(config);
-  const placer = new Placer({ fleet, starts, loads, history, queue, clock, random, policy: config.policy });
+  const explanations = new Explanations();
+  const { policy, hold_ms, keep_alive_ms, park_ms, api_keys, admin_token } = config;
+  const placer = new Placer({ ...world, fleet, starts, loads, history, queue, explanations, policy });
   const records = new GenerationRecords(store, log);
-  const { hold_ms, keep_alive_ms, park_ms, api_keys, admin_token } = config;
-  const dispatcher = new Dispatcher({
-    fleet,
-    store,
-    placer,
-    workers,
-    records,
-    estimates,
-    queue,
-    clock,
-    random,
-    log,
-    hold_ms,
-  });
-  const loop = new ReconcileLoop({
-    fleet,
-    store,
-    estimates: estimateSync,
-    loads,
-    stops,
-    history,
-    reports,
-    park_ms,
-    clock,
-    log,
-  });
+  const dispatcher = new Dispatcher({ ...world, fleet, placer, records, estimates, queue, hold_ms });
+  const kept = { fleet, loads, stops, history, reports, estimates: estimateSync };
+  const loop = new ReconcileLoop({ ...world, ...kept, park_ms });
 
   let stopping = false;
   const app = createApp({
-    ...{ store, workers, fleet, history, reports, queue, dispatcher, clock, random, log, version },
+    ...{ ...world, fleet, history, reports, queue, explanations, dispatcher, version },
     ...{ api_keys, admin_token, cluster_token, keep_alive_ms },
     isStopping: () => stopping,
   });

@@ -67,6 +67,10 @@ export const limits = {
   estimate_sync_ms: 5_000,
   /** Learned quantities that await their write; more are dropped while the database is away. */
   estimate_backlog: 10_000,
+  /** Requests whose decisions a gateway remembers, to explain them: the last minutes of a busy one. */
+  explained_requests: 1_000,
+  /** Different decisions for one request that are remembered: the last ones. */
+  explained_decisions: 8,
   /** Losing candidates that a decision names: enough to see why, not a line for each of 80,000 devices. */
   explained_candidates: 16,
   /** Running instances of one device that a plan of moves looks at: its search grows by a factor of three with each. */

@@ -15,6 +15,7 @@ import { bookedBytes, type StartOutcome, type Starts } from "../placement/starts
 import type { Clock, Random } from "../ports.ts";
 import { decide } from "../scheduler/decide.ts";
 import type { Action, Decision } from "../scheduler/decision.ts";
+import type { Explanations } from "./explanations.ts";
 import { settlesWithin } from "./settles-within.ts";
 import type { WaitingUpdate } from "./updates.ts";
 import { heldTooLong, waiting, waitingFor } from "./waiting.ts";
@@ -56,6 +57,7 @@ export interface PlacerDeps {
   readonly history: StartHistory;
   readonly clock: Clock;
   readonly queue: WaitQueue;
+  readonly explanations: Explanations;
   readonly random: Random;
   readonly policy: (typeof livePolicies)[number];
 }
@@ -83,7 +85,7 @@ export class Placer {
    * `model_loading` or `deadline_exceeded` past the deadline, `cancelled` when the client left.
    */
   async *place(ask: Ask): Waiting<Placement> {
-    const { clock, loads } = this.#deps;
+    const { clock, loads, explanations } = this.#deps;
     let refusals = 0;
     let avoid = ask.avoid;
     for (;;) {
@@ -91,6 +93,7 @@ export class Placer {
       const model = await this.findModel(ask.model_id);
       const decision = this.#decide(model, avoid);
       const { action, reason } = decision;
+      explanations.note(ask.ticket.request.generation_id, clock.wallMs(), decision);
       if (isRefusal(action) && avoid !== avoidNothing && ask.failed_attempts > 0) {
         yield* this.#pause(pauseBeforeAttempt(ask.failed_attempts), ask);
         avoid = avoidNothing;

@@ -199,3 +199,38 @@ export const adminGeneration = z.object({
   finished_at: z.string().nullable(),
 });
 export type AdminGeneration = z.infer<typeof adminGeneration>;
+
+/** A possibility that was looked at for a request and not taken. */
+const explainedLoser = z.object({
+  choice: z.string().nullable(),
+  worker_id: workerId,
+  device_id: z.string().nullable(),
+  instance_id: instanceId.nullable(),
+  estimate_ms: z.number().nullable(),
+  why: z.string(),
+});
+
+export const explainedDecision = z.object({
+  at: z.string(),
+  /** How often it was made in a row. */
+  times: z.number().int(),
+  /** What was to be done: use, wait, queue, start, reclaim, hold; or why nothing could be. */
+  action: z.string(),
+  worker_id: workerId.nullable(),
+  device_id: z.string().nullable(),
+  instance_id: instanceId.nullable(),
+  /** Farthest tier that the bytes of a start had to come from. */
+  tier: z.enum(tiers).nullable(),
+  /** Until the request was expected to be served. */
+  estimate_ms: z.number().nullable(),
+  reason: z.string(),
+  losers: z.array(explainedLoser),
+});
+export type ExplainedDecision = z.infer<typeof explainedDecision>;
+
+/** GET /admin/v1/requests/{id}: what became of a request, and why it ran where it did. */
+export const explainedRequest = adminGeneration.extend({
+  /** In their order; null when another gateway took the request, or too many came since. */
+  decisions: z.array(explainedDecision).nullable(),
+});
+export type ExplainedRequest = z.infer<typeof explainedRequest>;

@@ -1,14 +1,12 @@
 /** The admin and cluster APIs: deploy, list, delete; register, heartbeat; who may call. */
 import { describe, expect, test } from "bun:test";
 import {
-  adminEstimateList,
   adminInstanceList,
   adminLoadList,
   adminWorkerList,
   deployedModel,
   deployedModelList,
   deployRequest,
-  queueView,
 } from "../../schema/api/admin.ts";
 import type { LoadTrace } from "../../schema/cluster/loads.ts";
 import { heartbeatResponse, registerResponse } from "../../schema/cluster/membership.ts";
@@ -21,10 +19,8 @@ import {
   makeManifest,
   makeRegisterRequest,
 } from "../support/cluster-facts.ts";
-import { eventually } from "../support/eventually.ts";
 import { clusterHeaders, GatewayScene } from "../support/gateway-scene.ts";
 import { readError } from "../support/read-error.ts";
-import { gate, someLoadTimings } from "../support/scripted-worker.ts";
 
 describe("deploying", () => {
   test("answers 201 with what was left out resolved", async () => {
@@ -245,22 +241,6 @@ describe("links of workers", () => {
   });
 });
 
-test("GET /admin/v1/estimates shows what starts have taught, with the errors of the estimates", async () => {
-  const scene = new GatewayScene();
-  await scene.gateway.start();
-  const { model } = await scene.warm();
-  await scene.gateway.stop();
-  const { data } = adminEstimateList.parse(await (await scene.get("/admin/v1/estimates")).json());
-  const inits = data.filter((e) => e.quantity === "init");
-  expect(inits).toHaveLength(3);
-  expect(inits).toContainEqual(
-    expect.objectContaining({ model_id: model.id, worker_id: null, device_kind: "cpu", detail: "start" }),
-  );
-  const [start] = data.filter((e) => e.quantity === "start");
-  expect(start).toMatchObject({ value: null, observations: 1 });
-  expect(start?.error_p90).toBeGreaterThanOrEqual(0);
-});
-
 test("a model that no device can hold is refused when it is deployed, and deployed while no worker is known", async () => {
   const scene = new GatewayScene();
   const { model: facts, weights } = makeManifest();
@@ -276,25 +256,4 @@ test("a model that no device can hold is refused when it is deployed, and deploy
   await scene.register([], { ...makeRegisterRequest({ devices: [cpuDevice(needed)] }) });
   const fits = await scene.post("/admin/v1/models", { id: "m", manifest: makeManifest(), settings });
   expect(fits.status).toBe(201);
-});
-
-test("GET /admin/v1/queue says who waits for what, at which place and until when", async () => {
-  const scene = new GatewayScene();
-  const { model } = await scene.ready();
-  const loaded = gate();
-  scene.workers.onLoad = async function* () {
-    await loaded.passed;
-    yield { type: "ready", timings: someLoadTimings };
-  };
-  const answers = [scene.chat(model.id), scene.chat(model.id)];
-  const waiting = async () => queueView.parse(await (await scene.get("/admin/v1/queue")).json()).data;
-  await eventually("both wait", async () => (await waiting()).length === 2);
-  const [first, second] = await waiting();
-  expect(first).toMatchObject({ model_id: model.id, state: "loading", position: 1 });
-  expect(second).toMatchObject({ model_id: model.id, state: "loading", position: 2 });
-  expect(second?.eta_ms).toBeGreaterThanOrEqual(0);
-  expect(second?.remaining_ms).toBeGreaterThan(0);
-  loaded.open();
-  for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
-  expect(await waiting()).toEqual([]);
 });

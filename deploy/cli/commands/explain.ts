@@ -1,7 +1,7 @@
-/** `sllm explain load`: what the last loads spent their time on, stage by stage. */
+/** `sllm explain load`: what the last loads spent their time on, stage by stage. `sllm explain <id>`: one request. */
 import type { AdminLoad } from "../../../schema/api/admin.ts";
 import type { LoadsQuery } from "../../../schema/cluster/loads.ts";
-import { instanceId, modelId } from "../../../schema/ids.ts";
+import { generationId, instanceId, modelId } from "../../../schema/ids.ts";
 import { limits } from "../../../schema/limits.ts";
 import type { Command } from "../command.ts";
 import { CommandFailure, exitStatus, UsageError } from "../failure.ts";
@@ -11,15 +11,16 @@ import { readSettings } from "../settings/settings.ts";
 import { settingsArgs, surroundingsOfProcess } from "../settings/surroundings.ts";
 import { printLine, printNote } from "../terminal/output.ts";
 import { formatBytes, formatTable } from "../terminal/table.ts";
+import { formatRequest } from "./explain-request.ts";
 
 /** Characters that the whole time of a load takes in the chart. */
 const chartChars = 40;
 
 export const explain: Command = {
   name: "explain",
-  summary: "Show what the last loads of models spent their time on",
+  summary: "Show why a request ran where it did, or what the last loads of models spent their time on",
   args: {
-    what: { type: "positional", description: "What to explain: load" },
+    what: { type: "positional", description: "What to explain: load, or a request by its id" },
     target: { type: "positional", required: false, description: "A model or an instance; any if left out" },
     last: { type: "boolean", description: "The last load alone, as without any flag" },
     count: { type: "string", valueHint: "n", description: "So many of the last loads (1)" },
@@ -29,16 +30,28 @@ export const explain: Command = {
   },
   examples: [
     ["sllm explain load llama", "the last load of a model"],
+    [
+      "sllm explain 0123456789abcdef0123456789abcdef",
+      "a request, by the hexadecimal part of its answer's id",
+    ],
     ["sllm explain load --count 10 --json", "the last ten of all, for a program"],
   ],
   async run(args) {
     const what = args.required("what");
-    if (what !== "load") throw new UsageError(`'${what}' cannot be explained: only 'load' can`);
+    const request = requestIdOf(what);
+    if (what !== "load" && request === null) {
+      throw new UsageError(`'${what}' cannot be explained: only 'load' and ids of requests can`);
+    }
     const count = args.count("count", 1, limits.kept_loads) ?? 1;
     if (args.isOn("last") && count > 1) throw new UsageError("--last and --count exclude each other");
     const flags = [{ flag: "--data-dir", path: ["data_dir"], value: args.text("data-dir") }] as const;
     const settings = readSettings(flags, args.text("config"), surroundingsOfProcess());
     const gateway = new GatewayClient(findTarget(args.text("url"), settings));
+    if (request !== null) {
+      const explained = await gateway.getRequest(request);
+      printLine(args.isOn("json") ? JSON.stringify(explained) : formatRequest(explained));
+      return exitStatus.ok;
+    }
     const target = args.text("target");
     const { data, silent } = await gateway.listLoads({ ...queryOf(target), limit: count });
     if (silent.length > 0) printNote(`Without the loads of ${silent.join(", ")}: no answer from there.`);
@@ -52,6 +65,12 @@ export const explain: Command = {
     return exitStatus.ok;
   },
 };
+
+/** Answers carry the id with a word in front, as `chatcmpl-<id>`. */
+function requestIdOf(text: string): string | null {
+  const bare = text.slice(text.lastIndexOf("-") + 1);
+  return generationId.safeParse(bare).success ? bare : null;
+}
 
 /** An instance's id cannot be mistaken for the name of a model in practice: `i-` and 16 hexadecimal digits. */
 function queryOf(target: string | undefined): Partial<LoadsQuery> {

@@ -11,6 +11,8 @@ import {
   deployedModel,
   deployedModelList,
   type deployRequest,
+  type ExplainedRequest,
+  explainedRequest,
 } from "../../../schema/api/admin.ts";
 import type { LoadsQuery } from "../../../schema/cluster/loads.ts";
 import { errorBody } from "../../../schema/error.ts";
@@ -64,6 +66,10 @@ export class GatewayClient {
 
   async getGeneration(generation_id: string): Promise<AdminGeneration> {
     return this.#call("GET", `/admin/v1/generations/${generation_id}`, adminGeneration);
+  }
+
+  async getRequest(generation_id: string): Promise<ExplainedRequest> {
+    return this.#call("GET", `/admin/v1/requests/${generation_id}`, explainedRequest);
   }
 
   async #call<S extends z.ZodType>(

@@ -5,6 +5,7 @@ import { parseOrThrow, SllmError } from "../../../schema/error.ts";
 import { generationId } from "../../../schema/ids.ts";
 import { limits } from "../../../schema/limits.ts";
 import type { WaitQueue } from "../../admission/wait-queue.ts";
+import type { Explanations } from "../../dispatch/explanations.ts";
 import type { Fleet } from "../../placement/fleet.ts";
 import type { WorkerReports } from "../../placement/worker-reports.ts";
 import type { Clock, Log, StateStore, WorkerClient } from "../../ports.ts";
@@ -18,6 +19,7 @@ import {
 import { checkFits } from "../check-fits.ts";
 import { checkManifestDigest } from "../check-manifest.ts";
 import type { AppEnv } from "../context.ts";
+import { toExplainedRequest } from "../explain-view.ts";
 import { readBody } from "../read-json.ts";
 import { loadViews } from "./loads.ts";
 import { queueRoutes } from "./queue.ts";
@@ -37,6 +39,7 @@ export interface AdminDeps {
   readonly reports: WorkerReports;
   readonly workers: Pick<WorkerClient, "loadTraces">;
   readonly queue: WaitQueue;
+  readonly explanations: Explanations;
   readonly clock: Clock;
   readonly log: Log;
   /** For models that do not set their own. */
@@ -99,7 +102,7 @@ function modelRoutes({ store, fleet, log, keep_alive_ms }: AdminDeps): Hono<AppE
     });
 }
 
-function clusterViews({ store, fleet, reports }: AdminDeps): Hono<AppEnv> {
+function clusterViews({ store, fleet, reports, explanations }: AdminDeps): Hono<AppEnv> {
   return new Hono<AppEnv>()
     .get("/workers", async (c) => {
       await fleet.known();
@@ -132,5 +135,11 @@ function clusterViews({ store, fleet, reports }: AdminDeps): Hono<AppEnv> {
       const row = await store.getGeneration(id);
       if (row === null) throw new SllmError("not_found", `The generation '${id}' is not known.`);
       return c.json(toAdminGeneration(row));
+    })
+    .get("/requests/:id", async (c) => {
+      const id = parseOrThrow(generationId, c.req.param("id"), "id");
+      const row = await store.getGeneration(id);
+      if (row === null) throw new SllmError("not_found", `The request '${id}' is not known.`);
+      return c.json(toExplainedRequest(row, explanations.of(id)));
     });
 }
