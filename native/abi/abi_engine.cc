@@ -30,6 +30,12 @@ Status check(const sllm_engine_params &p) {
     if (Status s = range("context_tokens", p.context_tokens, 2, limits::context_tokens); !s.ok()) return s;
     if (Status s = range("slots", p.slots, 1, limits::slots); !s.ok()) return s;
     if (Status s = range("batch_tokens", p.batch_tokens, 0, limits::batch_tokens_max); !s.ok()) return s;
+    if (Status s = range("prefill_tokens", p.prefill_tokens, 0, limits::batch_tokens_max); !s.ok()) return s;
+    if (p.kv_tokens > 0) {
+        const std::uint64_t all = std::uint64_t{p.slots} * p.context_tokens;
+        if (Status s = range("kv_tokens", p.kv_tokens, p.context_tokens, all); !s.ok()) return s;
+    }
+    if (Status s = range("deterministic", p.deterministic, 0, 1); !s.ok()) return s;
     if (Status s = range("threads", p.threads, 0, limits::threads); !s.ok()) return s;
     return range("queue", p.queue, 0, limits::engine_queue_max);
 }
@@ -37,7 +43,8 @@ Status check(const sllm_engine_params &p) {
 Status build_backend(const sllm_engine_params &p, std::unique_ptr<sllm::Backend> *out) {
     const std::uint32_t batch_tokens = p.batch_tokens == 0 ? limits::batch_tokens : p.batch_tokens;
     if (p.kind == SLLM_ENGINE_ECHO) {
-        *out = std::make_unique<sllm::EchoBackend>(p.context_tokens, p.slots, batch_tokens, p.echo_token_us);
+        *out = std::make_unique<sllm::EchoBackend>(p.context_tokens, p.slots, batch_tokens, p.echo_token_us,
+                                                   p.kv_tokens);
         return {};
     }
     if (p.kind != SLLM_ENGINE_LLAMA) return {Code::invalid_argument, "kind is no SLLM_ENGINE_*"};
@@ -52,6 +59,8 @@ Status build_backend(const sllm_engine_params &p, std::unique_ptr<sllm::Backend>
     options.context_tokens = p.context_tokens;
     options.slots = p.slots;
     options.batch_tokens = batch_tokens;
+    options.kv_tokens = p.kv_tokens;
+    options.deterministic = p.deterministic != 0;
     options.threads = p.threads;
     if (Status s = sllm::parse_devices(p.devices == nullptr ? "" : p.devices, &options.devices); !s.ok()) return s;
     const sllm::LlamaModule *module = nullptr;
@@ -65,7 +74,10 @@ Status build(const sllm_engine_params &p, sllm_engine **out, std::unique_ptr<sll
     if (Status s = check(p); !s.ok()) return s;
     std::unique_ptr<sllm::Backend> backend;
     if (Status s = build_backend(p, &backend); !s.ok()) return s;
-    *engine = std::make_unique<sllm_engine>(std::move(backend), p.queue == 0 ? limits::engine_queue : p.queue);
+    sllm::EngineOptions options;
+    if (p.queue > 0) options.queue = p.queue;
+    if (p.prefill_tokens > 0) options.prefill_tokens = p.prefill_tokens;
+    *engine = std::make_unique<sllm_engine>(std::move(backend), options);
     return {};
 }
 
@@ -159,6 +171,7 @@ sllm_status sllm_engine_info_get(sllm_engine *engine, sllm_engine_info *out) {
         result.context_tokens = facts.context_tokens;
         result.slots = facts.slots;
         result.model_build_ms = facts.model_build_ms;
+        facts.fingerprint.copy(result.fingerprint, sizeof result.fingerprint - 1);
         result.weights_wait_ms = engine->impl.attach_ms();
         const sllm::UploadReport upload = engine->impl.backend().upload_report();
         result.uploaded_bytes = upload.bytes;

@@ -37,9 +37,11 @@ Status read_sampling(const sllm_request &r, SamplingParams *out) {
 }  // namespace
 
 Status read_request(const sllm_request &r, Request *out) {
-    if (r.n_prompt > limits::context_tokens) {
-        return {Code::context_overflow, "the prompt has " + std::to_string(r.n_prompt) + " tokens"};
+    if (r.n_prompt > limits::context_tokens || r.n_resume > limits::context_tokens) {
+        return {Code::context_overflow, "the prompt has " + std::to_string(r.n_prompt) +
+                                            " tokens, the resumed output " + std::to_string(r.n_resume)};
     }
+    if (r.resume == nullptr && r.n_resume > 0) return {Code::invalid_argument, "resume is NULL"};
     if ((r.prompt == nullptr && r.n_prompt > 0) || (r.stop == nullptr && r.n_stop > 0)) {
         return {Code::invalid_argument, "prompt or stop is NULL"};
     }
@@ -48,6 +50,7 @@ Status read_request(const sllm_request &r, Request *out) {
     }
     out->number = r.request;
     if (r.n_prompt > 0) out->prompt.assign(r.prompt, r.prompt + r.n_prompt);
+    if (r.n_resume > 0) out->resume.assign(r.resume, r.resume + r.n_resume);
     out->max_tokens = r.max_tokens;
     out->ignore_eos = r.ignore_eos != 0;
     if (Status s = read_sampling(r, &out->sampling); !s.ok()) return s;

@@ -30,6 +30,11 @@ export interface NativeEngineParams {
   readonly echo_token_us: number;
   /** Names as in sllm_devices, separated by commas, perhaps with shares; the CPU when absent. */
   readonly devices?: string;
+  /** Of a step for prompts while answers are generated; the library's own choice when absent. */
+  readonly prefill_tokens?: number;
+  /** That the KV cache holds for all slots together; a context for each when absent. */
+  readonly kv_tokens?: number;
+  readonly deterministic?: boolean;
 }
 
 export interface NativeEngineInfo {
@@ -42,12 +47,16 @@ export interface NativeEngineInfo {
   readonly uploaded_bytes: number;
   readonly upload_ms: number;
   readonly upload_wait_ms: number;
+  /** Engines of one checkpoint with equal fingerprints continue each other's answers; "" outside that mode. */
+  readonly fingerprint: string;
 }
 
 export interface NativeRequest {
   readonly request: number;
   readonly prompt: Int32Array;
-  /** 0: until the context is full. */
+  /** Output tokens generated before: the answer goes on after them. */
+  readonly resume?: Int32Array;
+  /** With resumed ones; 0: until the context is full. */
   readonly max_tokens: number;
   readonly ignore_eos: boolean;
   readonly seed: bigint;
@@ -191,6 +200,8 @@ export class NativeEngine implements Disposable {
       n_logit_bias: BigInt(request.logit_bias?.length ?? 0),
       constraint: memory.address(constraint),
       constraint_bytes: BigInt(constraint.length),
+      resume: memory.address(request.resume ?? new Int32Array()),
+      n_resume: BigInt(request.resume?.length ?? 0),
     });
     const status = this.#binding.calls.sllm_engine_submit(this.#open(), encoded);
     checkStatus("sllm_engine_submit", this.#binding, status);

@@ -1,6 +1,6 @@
 /** Events of a native engine: the buffers that a drain fills, and what lies in them. */
 import { toSafeNumber } from "./errors.ts";
-import { event, type eventKind, logprob as logprobStruct } from "./sllm-structs.ts";
+import { event, eventKind, logprob as logprobStruct } from "./sllm-structs.ts";
 
 const decoder = new TextDecoder();
 
@@ -22,6 +22,8 @@ export interface NativeEvent {
   /** The token's own, then those of the likeliest; empty unless they were asked for. */
   readonly logprobs: readonly NativeLogprob[];
   readonly prompt_tokens: number;
+  /** Of the prompt, found in the KV cache. */
+  readonly cached_tokens: number;
   readonly queue_ms: number;
   readonly prefill_ms: number;
   readonly decode_ms: number;
@@ -74,7 +76,9 @@ export function decodeEvents(buffers: DrainBuffers): NativeEvent[] {
     const found = event.decode(buffers.view, i * event.bytes);
     const textEnd = found.text_offset + found.text_bytes;
     const text = buffers.text.subarray(found.text_offset, textEnd);
-    const logprobs = buffers.text.subarray(textEnd, textEnd + found.logprob_bytes);
+    // One member of the struct with two names: bytes for TOKEN, a count otherwise.
+    const isToken = found.kind === eventKind.SLLM_EVENT_TOKEN;
+    const logprobs = buffers.text.subarray(textEnd, textEnd + (isToken ? found.logprob_bytes : 0));
     events.push({
       request: toSafeNumber(found.request, "request number"),
       // The header defines no other kinds; one that came later would be of another ABI version.
@@ -85,6 +89,7 @@ export function decodeEvents(buffers: DrainBuffers): NativeEvent[] {
       text: text.length === 0 ? "" : decoder.decode(text),
       logprobs: logprobs.length === 0 ? [] : decodeLogprobs(logprobs),
       prompt_tokens: found.prompt_tokens,
+      cached_tokens: isToken ? 0 : found.logprob_bytes,
       queue_ms: found.queue_ms,
       prefill_ms: found.prefill_ms,
       decode_ms: found.decode_ms,

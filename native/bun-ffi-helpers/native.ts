@@ -129,6 +129,7 @@ export class NativeLibrary {
       header_path: memory.cString(params.header_path),
       weights_path: memory.cString(params.weights_path),
       devices: memory.cString(params.devices ?? ""),
+      deterministic: params.deterministic ? 1 : 0,
     });
     const out = new BigUint64Array(1);
     const status = this.binding.calls[call](encoded, out);

@@ -128,6 +128,10 @@ export const engineParams = struct("sllm_engine_params", {
   queue: "u32",
   echo_token_us: "u32",
   devices: "pointer",
+  prefill_tokens: "u32",
+  kv_tokens: "u32",
+  deterministic: "u32",
+  reserved: "u32",
 });
 
 export const engineInfo = struct("sllm_engine_info", {
@@ -140,6 +144,7 @@ export const engineInfo = struct("sllm_engine_info", {
   uploaded_bytes: "u64",
   upload_ms: "f64",
   upload_wait_ms: "f64",
+  fingerprint: "char[256]",
 });
 
 export const textSpan = struct("sllm_text", { data: "pointer", bytes: "u64" });
@@ -172,6 +177,8 @@ export const request = struct("sllm_request", {
   n_logit_bias: "u64",
   constraint: "pointer",
   constraint_bytes: "u64",
+  resume: "pointer",
+  n_resume: "u64",
 });
 
 export const event = struct("sllm_event", {

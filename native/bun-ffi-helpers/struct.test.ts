@@ -5,7 +5,7 @@ import { struct } from "./struct.ts";
 test("members lie one after the other at their natural alignment", () => {
   expect(event.bytes).toBe(64);
   expect(event.fields.find((f) => f.name === "queue_ms")?.offset).toBe(40);
-  expect(engineParams.bytes).toBe(72);
+  expect(engineParams.bytes).toBe(88);
   expect(request.fields.find((f) => f.name === "stop")?.offset).toBe(80);
 });
 

@@ -31,6 +31,13 @@ inline constexpr std::uint32_t engine_queue_max = 65'536;
 inline constexpr std::uint32_t batch_tokens = 512;
 inline constexpr std::uint32_t batch_tokens_max = 16'384;
 
+// Tokens of a step for prompts when the caller names no number: while a stream runs, a long prompt pauses it no longer
+// than this many tokens take.
+inline constexpr std::uint32_t prefill_tokens = 256;
+
+// Tokens of the KV cache kept free for every running request when another one is admitted.
+inline constexpr std::uint32_t kv_tokens_ahead = 16;
+
 // Events nobody drained: the compute thread pauses there instead of filling memory for a consumer that stopped.
 inline constexpr std::size_t undrained_events = 65'536;
 

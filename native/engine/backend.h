@@ -12,15 +12,27 @@
 
 #include "core/status.h"
 #include "engine/chat.h"
+#include "engine/kv_table.h"
 #include "engine/sampling_params.h"
 
 namespace sllm {
+
+// How decode calls must be made so that what the model says of a sequence does not depend, to the bit, on what else is
+// computed with it.
+struct BatchShape {
+    bool fixed = false;           // false: no such promise, any shape will do
+    bool no_single_rows = false;  // a lone row would be computed by another function than several
+};
 
 struct BackendFacts {
     std::uint32_t vocabulary_tokens = 0;
     std::uint32_t context_tokens = 0;  // per slot
     std::uint32_t slots = 0;
-    std::uint32_t batch_tokens = 0;  // of one decode call, at least one per slot
+    std::uint32_t batch_tokens = 0;  // of one step, at least one per slot
+    KvRules kv;
+    BatchShape shape;
+    // Engines of equal fingerprint say the same of equal sequences, to the bit; empty: no such promise.
+    std::string fingerprint;
     double model_build_ms = 0;
 };
 
@@ -45,6 +57,7 @@ struct BatchToken {
     std::uint32_t position = 0;
     std::uint32_t slot = 0;
     bool wants_output = false;  // a token will be sampled from what the model says after this one
+    bool filler = false;        // only its row matters: the sequence stays as it was
 };
 
 class Backend {
@@ -75,12 +88,16 @@ public:
 
     // The rest: compute thread only.
 
-    // A slot begins an empty sequence, which will first be filled with the history's tokens: what sampling remembers of
-    // them is rebuilt here. INVALID_ARGUMENT when the constraint cannot be read or does not allow the output.
+    // A slot begins to sample for a sequence with this history: what sampling remembers of it is rebuilt here. Nothing
+    // is computed. INVALID_ARGUMENT when the constraint cannot be read or does not allow the output.
     virtual Status begin(std::uint32_t slot, const SamplingParams &sampling, const TokenHistory &history) = 0;
-    // A slot's sequence is forgotten.
+    // A slot stops sampling. The cache keeps its sequence.
     virtual void end(std::uint32_t slot) = 0;
-    // Computes a batch. After an error the backend is unusable.
+    // The cache keeps the first tokens of a slot's sequence only. All or none, unless facts().kv.cuttable.
+    virtual void cut(std::uint32_t slot, std::uint32_t length) = 0;
+    // A slot without a sequence gets the first tokens of another one's, at no cost. Only with facts().kv.shared.
+    virtual void share(std::uint32_t from, std::uint32_t to, std::uint32_t length) = 0;
+    // Computes a batch of the facts' shape. After an error the backend is unusable.
     virtual Status decode(std::span<const BatchToken> batch) = 0;
     // The token at `position` of the slot's sequence, drawn from the output of batch[index] of the last decode; -1 when
     // the constraint leaves none. Changes nothing: the same call gives the same token.

@@ -5,26 +5,32 @@
 
 namespace sllm {
 
-BatchPlan plan_batch(std::span<const std::unique_ptr<Session>> sessions, std::uint32_t batch_tokens) {
-    BatchPlan plan;
-    // Decoding goes first: a running stream never waits for another one's prompt longer than one step.
-    for (const auto &session : sessions) {
-        if (session->prefilling()) continue;
-        const std::uint32_t position = session->prompt_tokens() + session->output_tokens - 1;
-        plan.outputs.push_back({session.get(), plan.tokens.size()});
-        plan.tokens.push_back({session->last_token, position, session->slot, true});
+std::vector<std::uint32_t> plan_step(std::span<const std::uint32_t> left, const StepLimits &limits,
+                                     std::uint64_t turn) {
+    std::vector<std::uint32_t> taken(left.size(), 0);
+    std::uint32_t streams = 0;
+    for (std::size_t i = 0; i < left.size(); i++) {
+        if (left[i] != 1) continue;
+        taken[i] = 1;
+        streams++;
     }
-    for (const auto &session : sessions) {
-        const auto room = batch_tokens - static_cast<std::uint32_t>(plan.tokens.size());
-        const std::uint32_t n = std::min(session->prompt_left(), room);
-        for (std::uint32_t i = 0; i < n; i++) {
-            const std::uint32_t position = session->prompt_done++;
-            const bool last = !session->prefilling();
-            if (last) plan.outputs.push_back({session.get(), plan.tokens.size()});
-            plan.tokens.push_back({session->request.prompt[position], position, session->slot, last});
+    std::uint32_t budget = limits.batch_tokens - streams;
+    if (streams > 0) budget = std::min(budget, limits.prefill_tokens);
+    // Rounds: each gives every prompt that still wants some the same share.
+    for (;;) {
+        std::uint32_t open = 0;
+        for (std::size_t i = 0; i < left.size(); i++) {
+            if (taken[i] < left[i]) open++;
+        }
+        if (open == 0 || budget == 0) return taken;
+        const std::uint32_t share = std::max(1u, budget / open);
+        for (std::size_t n = 0; n < left.size(); n++) {
+            const std::size_t i = (turn + n) % left.size();
+            const std::uint32_t more = std::min({share, left[i] - taken[i], budget});
+            taken[i] += more;
+            budget -= more;
         }
     }
-    return plan;
 }
 
 }  // namespace sllm

@@ -1,27 +1,21 @@
-// What the next step computes: one token of every session that decodes, then as much prompt as fits. Pure.
+// How many tokens of every sequence the next step computes. Pure.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
-#include "engine/backend.h"
-#include "engine/session.h"
-
 namespace sllm {
 
-struct BatchPlan {
-    struct Output {
-        Session *session;
-        std::size_t index;  // into tokens
-    };
-    std::vector<BatchToken> tokens;
-    std::vector<Output> outputs;  // sessions that get a token from this step
+struct StepLimits {
+    std::uint32_t batch_tokens = 0;    // of a step, at least one per sequence
+    std::uint32_t prefill_tokens = 0;  // of them for prompts, at least one, while any stream runs: bounds its pause
 };
 
-// sessions: oldest first, which is the order prompts are served in. batch_tokens >= sessions.size(). Marks the prompt
-// tokens it takes as done.
-BatchPlan plan_batch(std::span<const std::unique_ptr<Session>> sessions, std::uint32_t batch_tokens);
+// left: tokens of each sequence that wait to be computed, at least one. One token is what a running stream has: all of
+// those are part of every step. The rest of the step is shared evenly among longer ones, what a short one leaves goes
+// to the others. turn: counts the steps; where not every prompt gets a part, another one is the first each time.
+// Returns the tokens to take of each.
+std::vector<std::uint32_t> plan_step(std::span<const std::uint32_t> left, const StepLimits &limits, std::uint64_t turn);
 
 }  // namespace sllm

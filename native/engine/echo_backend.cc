@@ -40,12 +40,13 @@ private:
 }  // namespace
 
 EchoBackend::EchoBackend(std::uint32_t context_tokens, std::uint32_t slots, std::uint32_t batch_tokens,
-                         std::uint32_t token_us)
+                         std::uint32_t token_us, std::uint32_t kv_tokens)
     : token_us_(token_us), slots_(slots) {
     facts_.vocabulary_tokens = end_token + 1;
     facts_.context_tokens = context_tokens;
     facts_.slots = slots;
     facts_.batch_tokens = std::max(batch_tokens, slots);
+    facts_.kv.kv_tokens = kv_tokens == 0 ? slots * context_tokens : kv_tokens;
 }
 
 Status EchoBackend::tokenize(std::string_view text, bool, bool, std::vector<std::int32_t> *out) const {
@@ -83,25 +84,29 @@ Status EchoBackend::park(bool) {
     return {};
 }
 
-Status EchoBackend::begin(std::uint32_t slot, const SamplingParams &sampling, const TokenHistory &) {
+Status EchoBackend::begin(std::uint32_t slot, const SamplingParams &sampling, const TokenHistory &history) {
     if (!sampling.constraint.empty()) return {Code::invalid_argument, "the echo engine has no grammars"};
-    slots_[slot] = Slot{};
+    slots_[slot].prompt.assign(history.prompt.begin(), history.prompt.end());
     return {};
 }
 
-void EchoBackend::end(std::uint32_t slot) { slots_[slot] = Slot{}; }
+void EchoBackend::cut(std::uint32_t slot, std::uint32_t length) { slots_[slot].held.resize(length); }
+
+void EchoBackend::share(std::uint32_t from, std::uint32_t to, std::uint32_t length) {
+    slots_[to].held.assign(slots_[from].held.begin(), slots_[from].held.begin() + length);
+}
 
 Status EchoBackend::decode(std::span<const BatchToken> batch) {
     bool decoding = false;
     for (const BatchToken &token : batch) {
         Slot &slot = slots_[token.slot];
-        if (slot.answering) {
-            decoding = true;
-        } else {
-            slot.prompt.push_back(token.token);
-            slot.answering = token.wants_output;
-        }
+        if (token.position != slot.held.size()) return {Code::internal, "a token is not at the end of its sequence"};
+        decoding = decoding || token.position >= slot.prompt.size();
+        slot.held.push_back(token.token);
     }
+    std::size_t held = 0;
+    for (const Slot &slot : slots_) held += slot.held.size();
+    if (held > facts_.kv.kv_tokens) return {Code::internal, "more tokens than cells"};
     // A step takes one token's time however many slots share it, as a batch on an accelerator does.
     std::unique_lock lock(mutex_);
     if (decoding && token_us_ > 0) {
@@ -110,11 +115,11 @@ Status EchoBackend::decode(std::span<const BatchToken> batch) {
     return interrupted_ ? Status(Code::closed, "the engine is shutting down") : Status();
 }
 
-std::int32_t EchoBackend::sample(std::uint32_t index, std::size_t, std::uint32_t) {
-    Slot &slot = slots_[index];
-    const std::size_t round = slot.prompt.size() + 1;
-    const std::size_t at = slot.said++ % round;
-    return at < slot.prompt.size() ? slot.prompt[at] : end_token;
+std::int32_t EchoBackend::sample(std::uint32_t index, std::size_t, std::uint32_t position) {
+    const Slot &slot = slots_[index];
+    const std::size_t at = (position - slot.prompt.size()) % (slot.prompt.size() + 1);
+    // What it says comes from the cache, so that a wrong reuse would be heard.
+    return at < slot.prompt.size() ? slot.held[at] : end_token;
 }
 
 std::string EchoBackend::logprobs(std::size_t, std::int32_t token, std::uint32_t alternatives) const {

@@ -44,7 +44,9 @@ Status EventQueue::drain(sllm_event *out, std::uint64_t cap, std::uint64_t *n, c
         }
         entry.event.text_offset = static_cast<std::uint32_t>(*text_n);
         entry.event.text_bytes = static_cast<std::uint32_t>(entry.text.size());
-        entry.event.logprob_bytes = static_cast<std::uint32_t>(entry.logprobs.size());
+        if (entry.event.kind == SLLM_EVENT_TOKEN) {
+            entry.event.logprob_bytes = static_cast<std::uint32_t>(entry.logprobs.size());
+        }
         for (const std::string *part : {&entry.text, &entry.logprobs}) {
             if (!part->empty()) std::memcpy(text + *text_n, part->data(), part->size());
             *text_n += part->size();

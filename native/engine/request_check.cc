@@ -14,9 +14,16 @@ Status check_request(const Request &request, const BackendFacts &facts) {
         return {Code::context_overflow, "the prompt has " + std::to_string(request.prompt.size()) +
                                             " tokens, the context " + std::to_string(facts.context_tokens)};
     }
-    for (const std::int32_t token : request.prompt) {
-        if (token < 0 || static_cast<std::uint32_t>(token) >= facts.vocabulary_tokens) {
-            return {Code::invalid_argument, "token " + std::to_string(token) + " is not in the vocabulary"};
+    if (request.prompt.size() + request.resume.size() > facts.context_tokens) {
+        return {Code::context_overflow, "prompt and resumed output have " +
+                                            std::to_string(request.prompt.size() + request.resume.size()) +
+                                            " tokens, the context " + std::to_string(facts.context_tokens)};
+    }
+    for (const std::vector<std::int32_t> *tokens : {&request.prompt, &request.resume}) {
+        for (const std::int32_t token : *tokens) {
+            if (token < 0 || static_cast<std::uint32_t>(token) >= facts.vocabulary_tokens) {
+                return {Code::invalid_argument, "token " + std::to_string(token) + " is not in the vocabulary"};
+            }
         }
     }
     if (Status s = check_sampling(request.sampling, facts.vocabulary_tokens); !s.ok()) return s;

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/backend.h"
@@ -13,27 +15,34 @@ namespace sllm {
 struct Request {
     std::uint64_t number = 0;
     std::vector<std::int32_t> prompt;
-    std::uint64_t max_tokens = 0;  // 0: until the context is full
+    std::vector<std::int32_t> resume;  // output tokens that were generated before, elsewhere
+    std::uint64_t max_tokens = 0;      // resumed ones included; 0: until the context is full
     SamplingParams sampling;
     std::vector<std::string> stops;
     bool ignore_eos = false;
 };
 
 struct Session {
-    Session(Request asked, double now_ms) : request(std::move(asked)), text(request.stops), submitted_ms(now_ms) {}
+    Session(Request asked, double now_ms) : request(std::move(asked)), text(request.stops), submitted_ms(now_ms) {
+        sequence.reserve(request.prompt.size() + request.resume.size());
+        sequence.insert(sequence.end(), request.prompt.begin(), request.prompt.end());
+        sequence.insert(sequence.end(), request.resume.begin(), request.resume.end());
+    }
 
-    // Tokens of the prompt that no batch has computed yet.
-    std::uint32_t prompt_left() const { return prompt_tokens() - prompt_done; }
     std::uint32_t prompt_tokens() const { return static_cast<std::uint32_t>(request.prompt.size()); }
-    bool prefilling() const { return prompt_left() > 0; }
+    std::uint32_t output_tokens() const { return static_cast<std::uint32_t>(sequence.size()) - prompt_tokens(); }
+    TokenHistory history() const {
+        const std::span<const std::int32_t> all(sequence);
+        return {all.first(prompt_tokens()), all.subspan(prompt_tokens())};
+    }
 
     Request request;
     TextAssembler text;
-    std::uint32_t slot = 0;
-    std::uint32_t prompt_done = 0;
-    std::uint32_t output_limit = 0;   // from max_tokens and what the context leaves
-    std::uint32_t output_tokens = 0;
-    std::int32_t last_token = 0;      // the next to be computed once the prompt is done
+    std::vector<std::int32_t> sequence;  // the prompt and all output so far
+    bool started = false;                // it has had a slot
+    std::uint32_t slot = 0;              // while it runs
+    std::uint32_t cached_tokens = 0;     // of the sequence at its start, reused from the cache
+    std::uint32_t output_limit = 0;      // from max_tokens and what the context leaves
     double submitted_ms = 0;
     double started_ms = 0;
     double first_token_ms = 0;

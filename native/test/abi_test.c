@@ -248,6 +248,14 @@ static void model_requests(sllm_engine *engine) {
     request.seed = 8;
     run_request(engine, &request, again, sizeof again);
     CHECK(strcmp(answer, again) != 0);
+    request.n_resume = 2;
+    CHECK(sllm_engine_submit(engine, &request) == SLLM_E_INVALID_ARGUMENT);
+    request.resume = tokens;
+    last = run_request(engine, &request, again, sizeof again);
+    CHECK(last.kind == SLLM_EVENT_DONE && last.index == 32 && last.cached_tokens + 1 >= last.prompt_tokens);
+    request.n_resume = 128;
+    CHECK(sllm_engine_submit(engine, &request) == SLLM_E_CONTEXT_OVERFLOW);
+    request.n_resume = 0;
     request.n_prompt = 128;
     CHECK(sllm_engine_submit(engine, &request) == SLLM_E_CONTEXT_OVERFLOW);
 }
@@ -316,6 +324,7 @@ static void test_model(const char *folder, const char *libraries) {
     params.context_tokens = 128;
     params.slots = 2;
     params.threads = 1;
+    params.deterministic = 1; /* so that the same request gives the same answer whatever the cache holds */
     CHECK(sllm_engine_create(&params, &engine) == SLLM_E_CORRUPT);
     params.weights_bytes = status.bytes_total;
     CHECK(sllm_engine_create(&params, &engine) == SLLM_OK);

@@ -18,6 +18,7 @@ namespace {
 using sllm::Code;
 using sllm::EchoBackend;
 using sllm::Engine;
+using sllm::EngineOptions;
 using sllm::Request;
 
 struct Outcome {
@@ -93,7 +94,8 @@ private:
 
 std::unique_ptr<Engine> echo(std::uint32_t context, std::uint32_t slots, std::uint32_t queue = 1024,
                              std::uint32_t token_us = 0, std::uint32_t batch = 16) {
-    auto engine = std::make_unique<Engine>(std::make_unique<EchoBackend>(context, slots, batch, token_us), queue);
+    auto backend = std::make_unique<EchoBackend>(context, slots, batch, token_us);
+    auto engine = std::make_unique<Engine>(std::move(backend), EngineOptions{.queue = queue});
     CHECK_OK(engine->attach(""));
     return engine;
 }
@@ -224,7 +226,7 @@ TEST("engine: cancelling ends a running and a waiting request with one event eac
 
 TEST("engine: a backend that fails ends every request with its words and takes no more") {
     std::latch start(1);
-    Engine engine(std::make_unique<FailingBackend>(3, start), 10);
+    Engine engine(std::make_unique<FailingBackend>(3, start));
     CHECK_OK(engine.attach(""));
     for (std::uint64_t i = 1; i <= 4; i++) CHECK_OK(engine.submit(request_of(i, "abcdef")));
     start.count_down();
@@ -236,7 +238,7 @@ TEST("engine: a backend that fails ends every request with its words and takes n
 }
 
 TEST("engine: it parks between requests only, and takes none while it is parked") {
-    Engine engine(std::make_unique<EchoBackend>(100'000, 1, 16, 1'000), 10);
+    Engine engine(std::make_unique<EchoBackend>(100'000, 1, 16, 1'000));
     CHECK_EQ(engine.submit(request_of(1, "early")).code(), Code::wrong_state);
     CHECK_OK(engine.attach(""));
     CHECK_EQ(engine.attach("").code(), Code::wrong_state);

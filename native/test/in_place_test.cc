@@ -138,8 +138,10 @@ TEST("in place: a slot that was used before answers as a fresh one") {
         CHECK_OK(engine->begin(slot, {}, {}));
         CHECK_OK(engine->decode(batch));
     }
-    engine->end(1);
-    engine->end(0);
+    for (const std::uint32_t slot : {1u, 0u}) {
+        engine->end(slot);
+        engine->cut(slot, 0);
+    }
     test::check_bit_equal(test::trace_engine(*engine), fresh);
 }
 

@@ -29,6 +29,7 @@ Trace trace_engine(sllm::llama::LlamaBackend &engine) {
         batch = {{trace.tokens.back(), position++, 0, true}};
     }
     engine.end(0);
+    engine.cut(0, 0);
     return trace;
 }
 

@@ -1,4 +1,4 @@
-// The pure parts: draw, batching, GGUF headers, conversations, the event queue.
+// The pure parts: draw, GGUF headers, conversations, the event queue.
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "core/digest.h"
-#include "engine/batch_plan.h"
 #include "engine/device_split.h"
 #include "engine/draw.h"
 #include "engine/event_queue.h"
@@ -75,15 +74,6 @@ Code parse(const std::vector<std::uint8_t> &bytes) {
     return sllm::parse_gguf_header(bytes, &header).code();
 }
 
-std::unique_ptr<sllm::Session> session(std::uint64_t number, std::uint32_t slot, std::size_t prompt) {
-    sllm::Request request;
-    request.number = number;
-    for (std::size_t i = 0; i < prompt; i++) request.prompt.push_back(static_cast<std::int32_t>(100 * number + i));
-    auto made = std::make_unique<sllm::Session>(std::move(request), 0);
-    made->slot = slot;
-    return made;
-}
-
 }  // namespace
 
 TEST("digest: XXH3 of known bytes") {
@@ -114,36 +104,6 @@ TEST("draw: even over positions and over seeds") {
         for (const int c : count) chi2 += (c - n / bins) * (c - n / bins) / static_cast<double>(n / bins);
         CHECK(chi2 < 60);  // 19 degrees of freedom: a fair generator stays below with probability 1 - 4e-6
     }
-}
-
-TEST("batch: decoding sessions go first, prompts share the rest in the order they came") {
-    std::vector<std::unique_ptr<sllm::Session>> sessions;
-    sessions.push_back(session(1, 0, 10));
-    sessions.push_back(session(2, 1, 3));
-    sessions.push_back(session(3, 2, 5));
-    sessions[1]->prompt_done = 3;
-    sessions[1]->output_tokens = 2;
-    sessions[1]->last_token = 77;
-    const sllm::BatchPlan plan = sllm::plan_batch(sessions, 8);
-    CHECK_EQ(plan.tokens.size(), 8u);
-    CHECK_EQ(plan.tokens[0].token, 77);
-    CHECK_EQ(plan.tokens[0].position, 4u);
-    CHECK(plan.tokens[0].wants_output);
-    for (std::uint32_t i = 0; i < 7; i++) {
-        CHECK_EQ(plan.tokens[i + 1].token, static_cast<std::int32_t>(100 + i));
-        CHECK_EQ(plan.tokens[i + 1].position, i);
-        CHECK(!plan.tokens[i + 1].wants_output);
-    }
-    CHECK_EQ(plan.outputs.size(), 1u);
-    CHECK(plan.outputs[0].session == sessions[1].get());
-    CHECK_EQ(sessions[2]->prompt_done, 0u);
-
-    const sllm::BatchPlan next = sllm::plan_batch(sessions, 64);
-    CHECK_EQ(next.tokens.size(), 1u + 3 + 5);
-    CHECK_EQ(next.outputs.size(), 3u);
-    CHECK_EQ(next.outputs[1].index, 3u);
-    CHECK_EQ(next.outputs[2].index, 8u);
-    CHECK(next.tokens[3].wants_output && next.tokens[8].wants_output && !next.tokens[2].wants_output);
 }
 
 TEST("gguf: alignment, data offset and tensor offsets are read past vocabularies") {

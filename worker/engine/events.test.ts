@@ -12,6 +12,7 @@ const blank: NativeEvent = {
   text: "",
   logprobs: [],
   prompt_tokens: 0,
+  cached_tokens: 0,
   queue_ms: 0,
   prefill_ms: 0,
   decode_ms: 0,

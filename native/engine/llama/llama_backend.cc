@@ -6,6 +6,7 @@
 #include <map>
 
 #include "engine/llama/buffer_hook.h"
+#include "engine/llama/context_mode.h"
 #include "engine/llama/libraries.h"
 #include "engine/llama/log.h"
 #include "engine/llama/logprobs.h"
@@ -34,29 +35,6 @@ Status check_kind(const llama_model *model) {
     return {};
 }
 
-// The library's threads wait for each other by spinning at every operation: with as many threads as processors, any
-// other work on the machine (gateway, worker, a second engine) makes each token take tens of times longer.
-std::uint32_t compute_threads(std::uint32_t asked) {
-    return asked > 0 ? asked : std::max(1u, Env::posix().processors() - 1);
-}
-
-llama_context_params context_params(const LlamaOptions &options, std::uint32_t batch_tokens) {
-    llama_context_params params = llama_context_default_params();
-    params.n_ctx = options.slots * options.context_tokens;
-    params.n_batch = params.n_ubatch = batch_tokens;
-    params.n_seq_max = options.slots;
-    params.n_outputs_max = options.slots;  // one token per slot and step is sampled: no logits for the rest
-    params.n_threads = params.n_threads_batch = static_cast<std::int32_t>(compute_threads(options.threads));
-    params.type_k = params.type_v = GGML_TYPE_F16;
-    // On where the model allows it, which the library decides from the model alone: on one build and kind of device
-    // the answer never changes.
-    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;
-    // One pool of cells for all slots: a step is one pass over the weights whichever slots it touches.
-    params.kv_unified = true;
-    params.no_perf = true;
-    return params;
-}
-
 }  // namespace
 
 Status LlamaBackend::build(const LlamaOptions &options, std::unique_ptr<Backend> *out) {
@@ -82,18 +60,9 @@ LlamaBackend::~LlamaBackend() { llama_batch_free(batch_); }
 Status LlamaBackend::open_context(const LlamaOptions &options) {
     llama_model *model = skeleton_->model();
     vocab_ = llama_model_get_vocab(model);
-    if (options.slots > llama_max_parallel_sequences()) {
-        return {Code::invalid_argument,
-                "at most " + std::to_string(llama_max_parallel_sequences()) + " slots are possible"};
-    }
-    const std::uint64_t cells = std::uint64_t{options.slots} * options.context_tokens;
-    if (cells > INT32_MAX) return {Code::invalid_argument, "slots times context_tokens is too large"};
-    facts_.vocabulary_tokens = static_cast<std::uint32_t>(llama_vocab_n_tokens(vocab_));
-    facts_.context_tokens = options.context_tokens;
-    facts_.slots = options.slots;
-    const std::uint32_t batch_tokens = std::max(options.batch_tokens, options.slots);
-    facts_.batch_tokens = static_cast<std::uint32_t>(std::min<std::uint64_t>(batch_tokens, cells));
-    llama_context_params params = context_params(options, facts_.batch_tokens);
+    if (Status s = check_mode(options, *skeleton_); !s.ok()) return s;
+    facts_ = mode_facts(options, *skeleton_);
+    llama_context_params params = context_params(options, facts_);
     params.abort_callback = [](void *flag) { return static_cast<std::atomic<bool> *>(flag)->load(); };
     params.abort_callback_data = &interrupted_;
     LastWords words;
@@ -102,13 +71,14 @@ Status LlamaBackend::open_context(const LlamaOptions &options) {
             return context_memory_.allocate(type, bytes);
         };
         const BufferHook hook(allocate, 0);
+        const ReferenceKernels kernels(options.deterministic);
         context_.reset(llama_init_from_model(model, params));
     }
     if (!context_) return {Code::model_unsupported, "libllama cannot open a context: " + words.text()};
     if (llama_get_memory(context_.get()) == nullptr) {
         return {Code::model_unsupported, "the model keeps no context: it does not generate text"};
     }
-    batch_ = llama_batch_init(static_cast<std::int32_t>(facts_.batch_tokens), 0, 1);
+    batch_ = llama_batch_init(static_cast<std::int32_t>(params.n_batch), 0, 1);
     samplers_.resize(options.slots);
     chat_ = std::make_unique<ChatRenderer>(model);
     return {};
@@ -179,9 +149,16 @@ Status LlamaBackend::begin(std::uint32_t slot, const SamplingParams &sampling, c
     return Sampler::create(vocab_, sampling, history, &samplers_[slot]);
 }
 
-void LlamaBackend::end(std::uint32_t slot) {
-    samplers_[slot].reset();
-    llama_memory_seq_rm(llama_get_memory(context_.get()), static_cast<llama_seq_id>(slot), -1, -1);
+void LlamaBackend::end(std::uint32_t slot) { samplers_[slot].reset(); }
+
+void LlamaBackend::cut(std::uint32_t slot, std::uint32_t length) {
+    const auto sequence = static_cast<llama_seq_id>(slot);
+    llama_memory_seq_rm(llama_get_memory(context_.get()), sequence, static_cast<llama_pos>(length), -1);
+}
+
+void LlamaBackend::share(std::uint32_t from, std::uint32_t to, std::uint32_t length) {
+    llama_memory_seq_cp(llama_get_memory(context_.get()), static_cast<llama_seq_id>(from),
+                        static_cast<llama_seq_id>(to), 0, static_cast<llama_pos>(length));
 }
 
 Status LlamaBackend::decode(std::span<const BatchToken> batch) {
@@ -196,8 +173,13 @@ Status LlamaBackend::decode(std::span<const BatchToken> batch) {
     }
     LastWords words;
     const std::int32_t result = llama_decode(context_.get(), batch_);
-    if (result == 0) return {};
-    return {Code::engine, "libllama failed to compute (" + std::to_string(result) + "): " + words.text()};
+    if (result != 0) {
+        return {Code::engine, "libllama failed to compute (" + std::to_string(result) + "): " + words.text()};
+    }
+    for (const BatchToken &token : batch) {
+        if (token.filler) cut(token.slot, token.position);
+    }
+    return {};
 }
 
 const float *LlamaBackend::logits(std::size_t index) const {

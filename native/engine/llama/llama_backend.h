@@ -35,6 +35,8 @@ public:
 
     Status begin(std::uint32_t slot, const SamplingParams &sampling, const TokenHistory &history) override;
     void end(std::uint32_t slot) override;
+    void cut(std::uint32_t slot, std::uint32_t length) override;
+    void share(std::uint32_t from, std::uint32_t to, std::uint32_t length) override;
     Status decode(std::span<const BatchToken> batch) override;
     std::int32_t sample(std::uint32_t slot, std::size_t index, std::uint32_t position) override;
     Status accept(std::uint32_t slot, std::int32_t token) override;

@@ -231,6 +231,15 @@ typedef struct sllm_engine_params {
     const char *devices;     /* NUL-terminated; NULL or "": the CPU. Otherwise names of sllm_devices that hold weights,
                                 KV cache and computation, all layers, shared out in order: "CUDA0", "CUDA0,CUDA1" or,
                                 with shares of the bytes "CUDA0=2,CUDA1=1". LLAMA only. Since 1.2 */
+    uint32_t prefill_tokens; /* of a step for prompts while any answer is being generated: bounds the pause that a long
+                                prompt puts into running answers; 0: 256. Since 1.2 */
+    uint32_t kv_tokens;      /* tokens of all slots together that the KV cache holds, at least context_tokens; 0: slots
+                                times context_tokens. When it runs short the youngest request waits or is put back and
+                                computed again later; its events just go on. Since 1.2 */
+    uint32_t deterministic;  /* 1: an answer depends on its request alone, to the last bit of the logits: not on what
+                                else runs, nor on where it was resumed. Slower; needs kv_tokens 0 and a CPU; models with
+                                a recurrent state, a sliding window or experts are refused. LLAMA only. Since 1.2 */
+    uint32_t reserved;
 } sllm_engine_params;
 
 typedef struct sllm_engine_info {
@@ -243,6 +252,8 @@ typedef struct sllm_engine_info {
     uint64_t uploaded_bytes; /* the last attach, to devices; 0 on a CPU. Since 1.2 */
     double upload_ms;        /* until the last byte was on its device. Since 1.2 */
     double upload_wait_ms;   /* of it, waiting for bytes of the host copy. Since 1.2 */
+    char fingerprint[256];   /* NUL-terminated. Engines of one checkpoint with equal fingerprints give equal answers,
+                                and continue each other's; empty outside the deterministic mode. Since 1.2 */
 } sllm_engine_info;
 
 /* The devices beside the CPU that the engine libraries of a folder find on this machine, as JSON
@@ -348,7 +359,7 @@ typedef struct sllm_request {
     uint64_t request;        /* number chosen by the caller, unique among its unfinished requests */
     const int32_t *prompt;   /* prompt tokens, at least one */
     uint64_t n_prompt;
-    uint64_t max_tokens;     /* 0: until the context is full */
+    uint64_t max_tokens;     /* resumed output included; 0: until the context is full */
     uint64_t seed;           /* the draw at a position is a function of seed and position */
     double temperature;      /* 0: greedy */
     double top_p;            /* 1 (or 0): all */
@@ -372,6 +383,9 @@ typedef struct sllm_request {
      * ignore_eos. */
     const char *constraint;
     uint64_t constraint_bytes;
+    const int32_t *resume;   /* output tokens that were generated before, here or elsewhere: the answer goes on after
+                                them as if it had never stopped, the first event has index n_resume. Since 1.2 */
+    uint64_t n_resume;       /* with the prompt at most context_tokens */
 } sllm_request;
 
 /* Queues a request. Exactly one DONE or ERROR event will come for it if and only if this succeeds.
@@ -413,7 +427,10 @@ typedef struct sllm_event {
     uint32_t text_offset;
     uint32_t text_bytes;
     uint32_t prompt_tokens;   /* STARTED, DONE */
-    uint32_t logprob_bytes;   /* TOKEN; reserved before 1.2 */
+    union {                   /* since 1.2 */
+        uint32_t logprob_bytes; /* TOKEN */
+        uint32_t cached_tokens; /* STARTED, DONE: of the prompt, found in the KV cache */
+    };
     double queue_ms;          /* DONE: submit to slot */
     double prefill_ms;        /* DONE: slot to first token */
     double decode_ms;         /* DONE: first token to last */

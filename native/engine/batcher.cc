@@ -1,0 +1,238 @@
+// Admission, preemption, steps and ends.
+#include "engine/batcher.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/limits.h"
+#include "engine/micro_batch.h"
+
+namespace sllm {
+
+namespace {
+
+sllm_event event_of(const Session &session, std::uint32_t kind) {
+    sllm_event event{};
+    event.request = session.request.number;
+    event.kind = kind;
+    return event;
+}
+
+}  // namespace
+
+Batcher::Batcher(Backend &backend, std::uint32_t prefill_tokens, Env &env, Emit emit)
+    : backend_(backend), limits_{backend.facts().batch_tokens, prefill_tokens}, env_(env), emit_(std::move(emit)),
+      kv_(backend.facts().slots, backend.facts().kv) {}
+
+void Batcher::cancel(std::uint64_t request) {
+    const auto is_it = [request](const auto &session) { return session->request.number == request; };
+    if (const auto found = std::find_if(running_.begin(), running_.end(), is_it); found != running_.end()) {
+        give_up(**found, {Code::cancelled, "the request was cancelled"});
+        std::erase(running_, nullptr);
+    } else if (const auto waits = std::find_if(waiting_.begin(), waiting_.end(), is_it); waits != waiting_.end()) {
+        waiting_.erase(waits);
+        emit_error(request, {Code::cancelled, "the request was cancelled"});
+    }
+}
+
+Status Batcher::step() {
+    admit();
+    make_room();
+    Status status = running_.empty() ? Status() : compute();
+    std::erase(running_, nullptr);
+    return status;
+}
+
+void Batcher::admit() {
+    while (!waiting_.empty() && has_room_for(*waiting_.front())) {
+        const std::optional<KvTable::Place> place = kv_.find(waiting_.front()->sequence);
+        if (!place) return;
+        std::unique_ptr<Session> session = std::move(waiting_.front());
+        waiting_.pop_front();
+        if (start(*session, *place)) running_.push_back(std::move(session));
+    }
+}
+
+bool Batcher::has_room_for(const Session &session) const {
+    // Everything that is not in use can be forgotten. Some tokens ahead are kept free for each of them, so that no
+    // request is preempted for the one that has just come.
+    const BackendFacts &facts = backend_.facts();
+    const auto wanted = [&facts](const Session &one) {
+        return std::min<std::uint64_t>(one.sequence.size() + limits::kv_tokens_ahead, facts.context_tokens);
+    };
+    std::uint64_t total = wanted(session);
+    for (const auto &other : running_) total += wanted(*other);
+    return total <= facts.kv.kv_tokens;
+}
+
+bool Batcher::start(Session &session, const KvTable::Place &place) {
+    const bool again = std::exchange(session.started, true);
+    session.slot = place.slot;
+    if (Status s = backend_.begin(session.slot, session.request.sampling, session.history()); !s.ok()) {
+        backend_.end(session.slot);
+        emit_error(session.request.number, s);
+        return false;
+    }
+    if (place.slot == place.source) {
+        backend_.cut(place.slot, place.reused);
+    } else {
+        backend_.cut(place.slot, 0);
+        backend_.share(place.source, place.slot, place.reused);
+    }
+    kv_.take(place, session.sequence);
+    if (again) return true;  // it was preempted: nobody outside knows
+
+    session.started_ms = env_.now_ms();
+    session.cached_tokens = std::min(place.reused, session.prompt_tokens());
+    const std::uint32_t room = backend_.facts().context_tokens - session.prompt_tokens();
+    const std::uint64_t asked = session.request.max_tokens;
+    session.output_limit = asked == 0 ? room : static_cast<std::uint32_t>(std::min<std::uint64_t>(asked, room));
+    sllm_event event = event_of(session, SLLM_EVENT_STARTED);
+    event.prompt_tokens = session.prompt_tokens();
+    event.cached_tokens = session.cached_tokens;
+    emit_(event, {}, {});
+    // The text so far is replayed: what became certain was told before.
+    for (const std::int32_t token : session.request.resume) {
+        std::string piece;
+        backend_.append_piece(session.slot, token, &piece);
+        session.text.push(piece);
+    }
+    if (session.text.stopped()) {
+        finish(session, SLLM_FINISH_STOP, {});
+    } else if (session.output_tokens() >= session.output_limit) {
+        finish(session, SLLM_FINISH_LENGTH, session.text.finish());
+    } else {
+        return true;
+    }
+    return false;
+}
+
+void Batcher::make_room() {
+    while (kv_.overfull()) {
+        if (const std::optional<std::uint32_t> slot = kv_.oldest_free()) {
+            backend_.cut(*slot, 0);
+            kv_.forget(*slot);
+        } else {
+            preempt_youngest();
+        }
+    }
+}
+
+void Batcher::preempt_youngest() {
+    // It is computed again later, from its tokens. The oldest never gets here: one sequence always fits.
+    std::unique_ptr<Session> youngest = std::move(running_.back());
+    running_.pop_back();
+    leave(*youngest);
+    waiting_.push_front(std::move(youngest));
+}
+
+Status Batcher::compute() {
+    std::vector<std::uint32_t> left;
+    for (const auto &session : running_) {
+        left.push_back(static_cast<std::uint32_t>(session->sequence.size()) - kv_.length(session->slot));
+    }
+    const std::vector<std::uint32_t> taken = plan_step(left, limits_, steps_++);
+
+    std::vector<BatchPart> parts;
+    std::vector<std::size_t> owners;  // of the parts, into running_
+    for (std::size_t i = 0; i < taken.size(); i++) {
+        if (taken[i] == 0) continue;
+        const std::uint32_t from = kv_.length(running_[i]->slot);
+        const std::span<const std::int32_t> sequence(running_[i]->sequence);
+        parts.push_back({running_[i]->slot, from, sequence.subspan(from, taken[i]), taken[i] == left[i]});
+        owners.push_back(i);
+    }
+    std::vector<std::uint32_t> lengths(backend_.facts().slots + 1, 0);
+    for (std::uint32_t slot = 0; slot + 1 < lengths.size(); slot++) lengths[slot] = kv_.length(slot);
+
+    const std::vector<MicroBatch> batches = shape_batches(parts, backend_.facts().shape, lengths);
+    for (const BatchPart &part : parts) kv_.computed(part.slot, part.tokens);
+    for (const MicroBatch &batch : batches) {
+        if (Status s = backend_.decode(batch.tokens); !s.ok()) return s;
+        for (const auto &[part, index] : batch.outputs) {
+            draw_token(*running_[owners[part]], index);
+        }
+    }
+    return {};
+}
+
+void Batcher::draw_token(Session &session, std::size_t index) {
+    const auto position = static_cast<std::uint32_t>(session.sequence.size());
+    const std::int32_t token = backend_.sample(session.slot, index, position);
+    if (token < 0) {
+        return give_up(session, {Code::invalid_argument, "the constraint leaves no token of the vocabulary"});
+    }
+    const std::uint32_t told = session.request.sampling.logprobs;
+    take_token(session, token, told == 0 ? std::string() : backend_.logprobs(index, token, told - 1));
+}
+
+void Batcher::take_token(Session &session, std::int32_t token, std::string logprobs) {
+    const double now = env_.now_ms();
+    if (session.first_token_ms == 0) session.first_token_ms = now;
+    session.last_token_ms = now;
+    if (backend_.ends_generation(token) && !session.request.ignore_eos) {
+        finish(session, SLLM_FINISH_STOP, session.text.finish());
+        return;
+    }
+    if (Status s = backend_.accept(session.slot, token); !s.ok()) return give_up(session, s);
+    std::string piece;
+    backend_.append_piece(session.slot, token, &piece);
+    sllm_event event = event_of(session, SLLM_EVENT_TOKEN);
+    event.token = token;
+    event.index = session.output_tokens();
+    session.sequence.push_back(token);
+    kv_.grow(session.slot);
+    emit_(event, session.text.push(piece), std::move(logprobs));
+    if (session.text.stopped()) {
+        finish(session, SLLM_FINISH_STOP, {});
+    } else if (session.output_tokens() == session.output_limit) {
+        finish(session, SLLM_FINISH_LENGTH, session.text.finish());
+    }
+}
+
+void Batcher::finish(Session &session, std::int32_t reason, std::string text) {
+    sllm_event event = event_of(session, SLLM_EVENT_DONE);
+    event.status = reason;
+    event.index = session.output_tokens();
+    event.prompt_tokens = session.prompt_tokens();
+    event.cached_tokens = session.cached_tokens;
+    event.queue_ms = session.started_ms - session.submitted_ms;
+    if (session.first_token_ms > 0) event.prefill_ms = session.first_token_ms - session.started_ms;
+    event.decode_ms = session.last_token_ms - session.first_token_ms;
+    leave(session);
+    emit_(event, std::move(text), {});
+}
+
+void Batcher::give_up(Session &session, const Status &why) {
+    const std::uint64_t request = session.request.number;
+    leave(session);
+    emit_error(request, why);
+}
+
+void Batcher::leave(Session &session) {
+    backend_.end(session.slot);
+    kv_.release(session.slot);
+    const auto owned = std::find_if(running_.begin(), running_.end(), [&](auto &one) { return one.get() == &session; });
+    if (owned != running_.end()) owned->reset();
+}
+
+void Batcher::fail_all(const Status &why) {
+    std::vector<std::uint64_t> requests;
+    for (const auto &session : running_) {
+        if (session) requests.push_back(session->request.number);
+    }
+    for (const auto &session : waiting_) requests.push_back(session->request.number);
+    running_.clear();
+    waiting_.clear();
+    for (const std::uint64_t request : requests) emit_error(request, why);
+}
+
+void Batcher::emit_error(std::uint64_t request, const Status &why) {
+    sllm_event event{};
+    event.request = request;
+    event.kind = SLLM_EVENT_ERROR;
+    event.status = static_cast<std::int32_t>(why.code());
+    emit_(event, why.message(), {});
+}
+
+}  // namespace sllm

@@ -1,0 +1,69 @@
+// The life of requests on the compute thread: waiting, in a slot, preempted, ended. Computes step after step over all
+// slots. Not thread-safe: everything here happens on one thread.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/backend.h"
+#include "engine/batch_plan.h"
+#include "engine/kv_table.h"
+#include "engine/session.h"
+#include "io/env.h"
+#include "sllm/sllm.h"
+
+namespace sllm {
+
+class Batcher {
+public:
+    // Takes every event, as EventQueue::push does. After DONE or ERROR nothing more happens to the request, here or in
+    // the backend.
+    using Emit = std::function<void(const sllm_event &event, std::string text, std::string logprobs)>;
+
+    // prefill_tokens: of a step for prompts while streams run, at least 1.
+    Batcher(Backend &backend, std::uint32_t prefill_tokens, Env &env, Emit emit);
+
+    bool idle() const { return running_.empty() && waiting_.empty(); }
+    void add(std::unique_ptr<Session> session) { waiting_.push_back(std::move(session)); }
+    // Ends a request as CANCELLED; nothing when it has ended.
+    void cancel(std::uint64_t request);
+    // Gives slots to requests that wait and computes one step. After an error only fail_all may follow.
+    Status step();
+    // Ends all requests with an error.
+    void fail_all(const Status &why);
+    // The backend has lost all sequences; no request is running.
+    void forget_cache() { kv_.clear(); }
+
+private:
+    void admit();
+    bool has_room_for(const Session &session) const;
+    // Whether the session goes on: it may end at once.
+    bool start(Session &session, const KvTable::Place &place);
+    void make_room();
+    void preempt_youngest();
+    Status compute();
+    // The output of a call at this index becomes the session's next token.
+    void draw_token(Session &session, std::size_t index);
+    void take_token(Session &session, std::int32_t token, std::string logprobs);
+    // Each of the first two ends a request, its event comes last; leave gives its slot back.
+    void finish(Session &session, std::int32_t reason, std::string text);
+    void give_up(Session &session, const Status &why);
+    void leave(Session &session);
+    void emit_error(std::uint64_t request, const Status &why);
+
+    Backend &backend_;
+    const StepLimits limits_;
+    Env &env_;
+    const Emit emit_;
+    KvTable kv_;
+    std::uint64_t steps_ = 0;
+    // Both in the order the requests came, and all running ones came before all waiting ones.
+    std::vector<std::unique_ptr<Session>> running_;  // null: ended in this step
+    std::deque<std::unique_ptr<Session>> waiting_;
+};
+
+}  // namespace sllm
