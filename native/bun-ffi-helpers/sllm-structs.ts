@@ -2,7 +2,7 @@
 import { struct } from "./struct.ts";
 
 /** SLLM_ABI_VERSION of the header these layouts were written for; the major half must agree. */
-export const abiVersion = 0x0001_0002;
+export const abiVersion = 0x0001_0003;
 
 /** sllm_status, by name. */
 export const statuses = {

@@ -65,10 +65,19 @@ bool Batcher::has_room_for(const Session &session) const {
     return total <= facts.kv.kv_tokens;
 }
 
+Status Batcher::begin(Session &session) {
+    const auto ends = [this](std::int32_t token) { return backend_.ends_generation(token); };
+    const std::vector<std::int32_t> &resumed = session.request.resume;
+    if (!session.request.ignore_eos && std::any_of(resumed.begin(), resumed.end(), ends)) {
+        return {Code::invalid_argument, "the resumed output holds a token that ends it"};
+    }
+    return backend_.begin(session.slot, session.request.sampling, session.history());
+}
+
 bool Batcher::start(Session &session, const KvTable::Place &place) {
     const bool again = std::exchange(session.started, true);
     session.slot = place.slot;
-    if (Status s = backend_.begin(session.slot, session.request.sampling, session.history()); !s.ok()) {
+    if (Status s = begin(session); !s.ok()) {
         backend_.end(session.slot);
         emit_error(session.request.number, s);
         return false;
@@ -90,13 +99,7 @@ bool Batcher::start(Session &session, const KvTable::Place &place) {
     sllm_event event = event_of(session, SLLM_EVENT_STARTED);
     event.prompt_tokens = session.prompt_tokens();
     event.cached_tokens = session.cached_tokens;
-    emit_(event, {}, {});
-    // The text so far is replayed: what became certain was told before.
-    for (const std::int32_t token : session.request.resume) {
-        std::string piece;
-        backend_.append_piece(session.slot, token, &piece);
-        session.text.push(piece);
-    }
+    emit_(event, replay_text(session), {});
     if (session.text.stopped()) {
         finish(session, SLLM_FINISH_STOP, {});
     } else if (session.output_tokens() >= session.output_limit) {
@@ -105,6 +108,16 @@ bool Batcher::start(Session &session, const KvTable::Place &place) {
         return true;
     }
     return false;
+}
+
+std::string Batcher::replay_text(Session &session) {
+    std::string certain;
+    for (const std::int32_t token : session.request.resume) {
+        std::string piece;
+        backend_.append_piece(session.slot, token, &piece);
+        certain += session.text.push(piece);
+    }
+    return certain;
 }
 
 void Batcher::make_room() {

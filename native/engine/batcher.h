@@ -41,6 +41,10 @@ public:
 private:
     void admit();
     bool has_room_for(const Session &session) const;
+    // INVALID_ARGUMENT when the resumed output cannot be that of such a request.
+    Status begin(Session &session);
+    // The text of resumed tokens as far as it is certain.
+    std::string replay_text(Session &session);
     // Whether the session goes on: it may end at once.
     bool start(Session &session, const KvTable::Place &place);
     void make_room();

@@ -33,6 +33,7 @@ void BatcherScene::take(const sllm_event &event, const std::string &text) {
     if (event.kind == SLLM_EVENT_STARTED) {
         CHECK_EQ(answer.started.kind, 0u);
         answer.started = event;
+        answer.resumed_text = text;
         return;
     }
     if (event.kind == SLLM_EVENT_TOKEN) {

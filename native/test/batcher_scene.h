@@ -16,6 +16,7 @@ namespace test {
 struct Answer {
     std::uint32_t ends = 0;
     std::vector<std::int32_t> tokens;  // resumed ones not included
+    std::string resumed_text;  // as far as it was certain
     std::string text;
     sllm_event started{};
     sllm_event last{};

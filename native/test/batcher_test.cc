@@ -143,6 +143,7 @@ TEST("batcher: an answer resumed at any token ends as the undisturbed one") {
         rest.resume.assign(expected.tokens.begin(), expected.tokens.begin() + static_cast<std::ptrdiff_t>(cut));
         scene.submit(std::move(rest));
         scene.run();
+        CHECK_EQ(scene.answers[2].resumed_text, text);
         CHECK_EQ(text + scene.answers[2].text, expected.text);
         CHECK_EQ(scene.answers[2].tokens.size(), expected.tokens.size() - cut);
         CHECK_EQ(scene.answers[2].last.status, expected.last.status);
@@ -164,6 +165,22 @@ TEST("batcher: a resumed answer that has all its tokens ends at once") {
         CHECK_EQ(scene.answers[number].last.status, SLLM_FINISH_LENGTH);
         CHECK(scene.answers[number].tokens.empty());
     }
+    CHECK_EQ(scene.answers[2].last.index, 6u);
+}
+
+TEST("batcher: a resumed answer that had ended is refused, unless ends do not count") {
+    EchoBackend echo(50, 1, 16, 0);
+    BatcherScene scene(echo, 8);
+    for (const std::uint64_t number : {1u, 2u}) {
+        Request request = request_of(number, "ab", 6);
+        request.resume = {'a', 'b', EchoBackend::end_token, 'a'};
+        request.ignore_eos = number == 2;
+        scene.submit(std::move(request));
+    }
+    scene.run();
+    CHECK_EQ(scene.answers[1].last.kind, static_cast<std::uint32_t>(SLLM_EVENT_ERROR));
+    CHECK_EQ(scene.answers[1].last.status, SLLM_E_INVALID_ARGUMENT);
+    CHECK_EQ(scene.answers[2].text, "b");
     CHECK_EQ(scene.answers[2].last.index, 6u);
 }
 

@@ -66,6 +66,9 @@ inline std::uint64_t seed() {
     return value;
 }
 
+// Whether the long form of a case is wanted: every cut point instead of a spread of them.
+inline bool long_form() { return std::getenv("SLLM_TEST_LONG") != nullptr; }
+
 inline int run(int argc, char **argv) {
     int passed = 0;
     int failed = 0;

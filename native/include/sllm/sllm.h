@@ -34,7 +34,7 @@ extern "C" {
 #endif
 
 /* Major in the upper, minor in the lower 16 bits. Major: a function or field changed or left; minor: something came. */
-#define SLLM_ABI_VERSION 0x00010002u
+#define SLLM_ABI_VERSION 0x00010003u
 
 typedef int32_t sllm_status;
 
@@ -232,13 +232,13 @@ typedef struct sllm_engine_params {
                                 KV cache and computation, all layers, shared out in order: "CUDA0", "CUDA0,CUDA1" or,
                                 with shares of the bytes "CUDA0=2,CUDA1=1". LLAMA only. Since 1.2 */
     uint32_t prefill_tokens; /* of a step for prompts while any answer is being generated: bounds the pause that a long
-                                prompt puts into running answers; 0: 256. Since 1.2 */
+                                prompt puts into running answers; 0: 256. Since 1.3 */
     uint32_t kv_tokens;      /* tokens of all slots together that the KV cache holds, at least context_tokens; 0: slots
                                 times context_tokens. When it runs short the youngest request waits or is put back and
-                                computed again later; its events just go on. Since 1.2 */
+                                computed again later; its events just go on. Since 1.3 */
     uint32_t deterministic;  /* 1: an answer depends on its request alone, to the last bit of the logits: not on what
                                 else runs, nor on where it was resumed. Slower; needs kv_tokens 0 and a CPU; models with
-                                a recurrent state, a sliding window or experts are refused. LLAMA only. Since 1.2 */
+                                a recurrent state, a sliding window or experts are refused. LLAMA only. Since 1.3 */
     uint32_t reserved;
 } sllm_engine_params;
 
@@ -253,7 +253,7 @@ typedef struct sllm_engine_info {
     double upload_ms;        /* until the last byte was on its device. Since 1.2 */
     double upload_wait_ms;   /* of it, waiting for bytes of the host copy. Since 1.2 */
     char fingerprint[256];   /* NUL-terminated. Engines of one checkpoint with equal fingerprints give equal answers,
-                                and continue each other's; empty outside the deterministic mode. Since 1.2 */
+                                and continue each other's; empty outside the deterministic mode. Since 1.3 */
 } sllm_engine_info;
 
 /* The devices beside the CPU that the engine libraries of a folder find on this machine, as JSON
@@ -384,7 +384,7 @@ typedef struct sllm_request {
     const char *constraint;
     uint64_t constraint_bytes;
     const int32_t *resume;   /* output tokens that were generated before, here or elsewhere: the answer goes on after
-                                them as if it had never stopped, the first event has index n_resume. Since 1.2 */
+                                them as if it had never stopped, the first event has index n_resume. Since 1.3 */
     uint64_t n_resume;       /* with the prompt at most context_tokens */
 } sllm_request;
 
@@ -415,8 +415,9 @@ typedef struct sllm_logprob {
     double logprob;
 } sllm_logprob;
 
-/* text_* address the text buffer of the same drain: for TOKEN the text that became certain with it (may be empty), for
- * DONE what was held back, for ERROR the message. Text is always whole UTF-8 characters. After the text of a TOKEN
+/* text_* address the text buffer of the same drain: for STARTED the text of the resumed tokens as far as it was certain
+ * with the last of them (since 1.3), for TOKEN the text that became certain with it (may be empty), for DONE what was
+ * held back, for ERROR the message. Text is always whole UTF-8 characters. After the text of a TOKEN
  * follow logprob_bytes bytes of log-probabilities if they were asked for: its own, then those of the likeliest. */
 typedef struct sllm_event {
     uint64_t request;
@@ -427,7 +428,7 @@ typedef struct sllm_event {
     uint32_t text_offset;
     uint32_t text_bytes;
     uint32_t prompt_tokens;   /* STARTED, DONE */
-    union {                   /* since 1.2 */
+    union {                   /* since 1.3 */
         uint32_t logprob_bytes; /* TOKEN */
         uint32_t cached_tokens; /* STARTED, DONE: of the prompt, found in the KV cache */
     };
