@@ -91,6 +91,9 @@ export interface NewInstance {
   readonly device_id: string;
   readonly context_tokens: number;
   readonly slots: number;
+  /** null or left out: a context for each slot. */
+  readonly kv_tokens?: number | null;
+  readonly deterministic?: boolean;
   /** Booked on the device until the instance is gone or failed. */
   readonly memory_bytes: number;
   /** Instances of the model that may exist (loading or running) before this one; more means somebody was faster. */

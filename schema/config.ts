@@ -126,6 +126,23 @@ export const workerConfig = z.strictObject({
     .max(1024)
     .optional()
     .describe("Compute threads of an engine; all cores but one if left out."),
+  prefill_tokens: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(limits.batch_tokens)
+    .default(limits.prefill_tokens)
+    .describe(
+      "Prompt tokens of one engine step while answers are generated: fewer shorten the pause that a long prompt makes, " +
+        "more shorten the wait for its own answer.",
+    ),
+  engine_queue: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(limits.engine_queue)
+    .default(limits.engine_queue)
+    .describe("Requests that may wait in an engine beyond its slots; more are refused as 'overloaded'."),
   standby_engines: z.coerce
     .number()
     .int()

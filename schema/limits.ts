@@ -103,8 +103,14 @@ export const limits = {
   engine_queue: 1_024,
   /** Context of one sequence. */
   context_tokens: 1_048_576,
-  /** Tokens of one prefill step: bounds the pause it puts into running streams. */
+  /** Tokens of one step, prompts and answers together. */
   batch_tokens: 512,
+  /** Tokens of one step for prompts while answers are generated, where the settings name no other number. */
+  prefill_tokens: 256,
+  /** JSON text of a resumed generation's tokens: the largest context, seven digits and a comma each. */
+  resumed_bytes: 8 * 1_048_576,
+  /** Fingerprint of an instance: digest of its checkpoint and what its engine says of itself. */
+  fingerprint_chars: 512,
   /** Names of an engine's devices with their shares: 16 devices, 64 characters each. */
   device_list_chars: 1_024,
   /** Instances of one worker; far above what memory admits. */

@@ -17,6 +17,25 @@ export function parkedMemoryBytes(): number {
   return limits.engine_overhead_bytes;
 }
 
+/** What of an instance's settings decides its memory. */
+export interface ContextSettings {
+  /** Of one sequence. */
+  readonly context_tokens: number;
+  readonly slots: number;
+  /** Cells of the KV cache for all slots together; without a number a whole context for each. */
+  readonly kv_tokens?: number | null | undefined;
+  readonly deterministic?: boolean | undefined;
+}
+
+/** The engine library rounds the cells of a sequence up to this. */
+const cellsStep = 256;
+
+function cells({ context_tokens, slots, kv_tokens, deterministic }: ContextSettings): number {
+  if (!deterministic) return kv_tokens ?? slots * context_tokens;
+  // Every slot has cells of its own, one more than its context, and there is a spare slot; see native/README.md.
+  return (slots + 1) * Math.ceil((context_tokens + 1) / cellsStep) * cellsStep;
+}
+
 /**
  * Bytes of an instance: weights, KV cache of all slots, compute buffers of one step (activations and logits) and
  * the engine process itself. Weights count in full although instances of one checkpoint share them.
@@ -24,10 +43,9 @@ export function parkedMemoryBytes(): number {
 export function instanceMemoryBytes(
   model: MemoryFacts,
   weights_bytes: number,
-  context_tokens: number,
-  slots: number,
+  settings: ContextSettings,
 ): number {
-  const kvBytes = slots * context_tokens * model.kv_bytes_per_token;
+  const kvBytes = cells(settings) * model.kv_bytes_per_token;
   const rowBytes = (activationRows * model.embedding + model.vocabulary_tokens) * float32Bytes;
   return weights_bytes + kvBytes + limits.batch_tokens * rowBytes + limits.engine_overhead_bytes;
 }

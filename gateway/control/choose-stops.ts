@@ -18,6 +18,9 @@ export interface Stop {
   readonly reason: string;
 }
 
+/** What an instance cannot change. */
+const settings = ["context_tokens", "slots", "kv_tokens", "deterministic"] as const;
+
 /** An unwanted instance that turns out to be in use elsewhere is left alone this long before it is tried again. */
 const unwantedIdle_ms = 1_000;
 
@@ -55,8 +58,6 @@ function whatToDo(
     return usage.park_ms > 0 && usage.canPark(instance) ? { how: "park", reason: "idle" } : stop("idle");
   }
   // It would come back with the settings it was started with.
-  if (model.context_tokens !== instance.context_tokens || model.slots !== instance.slots) {
-    return stop("has older settings");
-  }
+  if (settings.some((name) => model[name] !== instance[name])) return stop("has older settings");
   return idle_ms >= model.keep_alive_ms + usage.park_ms ? stop("parked long enough") : null;
 }

@@ -181,7 +181,12 @@ export class GenerationDriver {
       case "done": {
         const { text, finish_reason, prompt_tokens, completion_tokens } = event;
         this.#apply(event);
-        const usage = { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
+        const usage = {
+          prompt_tokens,
+          completion_tokens,
+          total_tokens: prompt_tokens + completion_tokens,
+          prompt_tokens_details: { cached_tokens: event.cached_tokens ?? 0 },
+        };
         yield { type: "done", ...this.#piece(text, event.delta ?? null), finish_reason, usage };
         return;
       }

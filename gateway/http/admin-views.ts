@@ -35,6 +35,8 @@ export function toDeployedModel(
     weights_bytes: manifest.weights.bytes,
     context_tokens: model.context_tokens,
     slots: model.slots,
+    kv_tokens: model.kv_tokens,
+    deterministic: model.deterministic,
     keep_alive_ms: model.keep_alive_ms,
     created_at: model.created_at.toISOString(),
     instances: instances
@@ -85,6 +87,7 @@ export function toAdminInstance(
     state,
     memory_bytes,
     slots,
+    fingerprint: instance.fingerprint,
     active,
     queued,
     error: toWireError(instance),

@@ -1,7 +1,7 @@
 /** A model that no device of the cluster can ever hold is refused when it is deployed, not at its first request. */
 import type { Manifest } from "../../schema/checkpoint/manifest.ts";
 import { SllmError } from "../../schema/error.ts";
-import { instanceMemoryBytes } from "../../schema/memory.ts";
+import { type ContextSettings, instanceMemoryBytes } from "../../schema/memory.ts";
 import type { ClusterSnapshot } from "../ports.ts";
 
 /**
@@ -11,15 +11,15 @@ import type { ClusterSnapshot } from "../ports.ts";
 export function checkFits(
   { workers, devices }: Pick<ClusterSnapshot, "workers" | "devices">,
   { model, weights }: Manifest,
-  context_tokens: number,
-  slots: number,
+  settings: ContextSettings,
 ): void {
   const gone = new Set(workers.filter((w) => w.state === "gone").map((w) => w.worker_id));
   const [largest] = devices
     .filter((d) => !gone.has(d.worker_id))
     .toSorted((a, b) => b.memory_bytes - a.memory_bytes);
   if (largest === undefined) return;
-  const needed = instanceMemoryBytes(model, weights.bytes, context_tokens, slots);
+  const needed = instanceMemoryBytes(model, weights.bytes, settings);
+  const { context_tokens, slots } = settings;
   if (needed <= largest.memory_bytes) return;
   const needs = `It needs ${needed} bytes with a context of ${context_tokens} tokens and ${slots} slots`;
   const { device_id, worker_id, memory_bytes } = largest;

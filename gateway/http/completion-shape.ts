@@ -37,7 +37,10 @@ export interface AnswerIdentity {
 export function sumUsage(usages: readonly Usage[]): Usage {
   const prompt_tokens = usages[0]?.prompt_tokens ?? 0;
   const completion_tokens = usages.reduce((sum, usage) => sum + usage.completion_tokens, 0);
-  return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
+  const total_tokens = prompt_tokens + completion_tokens;
+  // Several answers share one prompt: told is what the first of them found, not what it left for the others.
+  const prompt_tokens_details = { cached_tokens: usages[0]?.prompt_tokens_details.cached_tokens ?? 0 };
+  return { prompt_tokens, completion_tokens, total_tokens, prompt_tokens_details };
 }
 
 /** A message that ends with calls wants their results: clients wait for this word. */

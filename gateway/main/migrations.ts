@@ -2,6 +2,7 @@
 import initial from "../../schema/db/migrations/0000_initial.sql" with { type: "text" };
 import workerLinks from "../../schema/db/migrations/0001_worker_links.sql" with { type: "text" };
 import estimates from "../../schema/db/migrations/0002_estimates.sql" with { type: "text" };
+import kvSettings from "../../schema/db/migrations/0003_kv_settings.sql" with { type: "text" };
 
 export interface Migration {
   /** Name of the file without its ending. */
@@ -13,4 +14,5 @@ export const migrations: readonly Migration[] = [
   { name: "0000_initial", sql: initial },
   { name: "0001_worker_links", sql: workerLinks },
   { name: "0002_estimates", sql: estimates },
+  { name: "0003_kv_settings", sql: kvSettings },
 ];

@@ -212,7 +212,7 @@ function endedMeanwhile(): LoadOutcome {
 }
 
 function toLoadRequest(row: InstanceRow): LoadRequest {
-  const { instance_id, model_id, checkpoint, device_id, context_tokens, slots } = row;
+  const { instance_id, model_id, checkpoint, device_id, context_tokens, slots, kv_tokens } = row;
   return {
     protocol_version: protocolVersion,
     instance_id,
@@ -221,5 +221,7 @@ function toLoadRequest(row: InstanceRow): LoadRequest {
     device_id,
     context_tokens,
     slots,
+    ...(kv_tokens === null ? {} : { kv_tokens }),
+    ...(row.deterministic ? { deterministic: true } : {}),
   };
 }

@@ -8,7 +8,10 @@ import { GatewayScene } from "../../test/support/gateway-scene.ts";
 import { gate, say, someLoadTimings } from "../../test/support/scripted-worker.ts";
 
 const manifest = makeManifest();
-const oneInstance = instanceMemoryBytes(manifest.model, manifest.weights.bytes, 128, 4);
+const oneInstance = instanceMemoryBytes(manifest.model, manifest.weights.bytes, {
+  context_tokens: 128,
+  slots: 4,
+});
 
 /** Two models on one worker with room for one of them. */
 async function tightScene() {

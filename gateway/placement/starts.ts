@@ -33,7 +33,7 @@ export interface StartsDeps {
 /** Memory that a new instance of the model books. */
 export function bookedBytes(model: FleetModel): number {
   const { facts, row } = model;
-  return instanceMemoryBytes(facts.model, facts.weights_bytes, row.context_tokens, row.slots);
+  return instanceMemoryBytes(facts.model, facts.weights_bytes, row);
 }
 
 /** `changed`: the instance is not parked any more, or its memory is not free. */
@@ -101,8 +101,7 @@ export class Starts {
     const row = fleet.instance(instance_id);
     if (row === null) return { ok: false, reason: "changed" };
     const { facts } = model;
-    const { context_tokens, slots } = row;
-    const memory_bytes = instanceMemoryBytes(facts.model, facts.weights_bytes, context_tokens, slots);
+    const memory_bytes = instanceMemoryBytes(facts.model, facts.weights_bytes, row);
     const move = { instance_id, from: ["parked"], to: "loading", reason: "wanted", memory_bytes } as const;
     if (!(await store.moveInstance(move))) return { ok: false, reason: "changed" };
     return { ok: true, instance: { ...row, state: "loading", memory_bytes } };
@@ -118,7 +117,7 @@ export class Starts {
 
   #book(model: FleetModel, target: StartTarget): Promise<CreateInstanceResult> {
     const { fleet, store, random } = this.#deps;
-    const { model_id, checkpoint, context_tokens, slots } = model.row;
+    const { model_id, checkpoint, context_tokens, slots, kv_tokens, deterministic } = model.row;
     return store.createInstance({
       instance_id: `i-${toHex(random.bytes(8))}`,
       model_id,
@@ -127,6 +126,8 @@ export class Starts {
       device_id: target.device_id,
       context_tokens,
       slots,
+      kv_tokens,
+      deterministic,
       memory_bytes: bookedBytes(model),
       expected_live: fleet.instances.filter((i) => i.model_id === model_id).length,
     });

@@ -20,6 +20,8 @@ export async function deployModel(
     checkpoint: request.manifest.digest,
     context_tokens: resolved.context_tokens,
     slots: request.settings.slots,
+    kv_tokens: request.settings.kv_tokens ?? null,
+    deterministic: request.settings.deterministic ?? false,
     keep_alive_ms: resolved.keep_alive_ms,
   } as const;
   return await db.transaction(async (tx) => {

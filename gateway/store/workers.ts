@@ -107,9 +107,10 @@ export async function heartbeat(
   now_ms: number,
 ): Promise<HeartbeatResponse> {
   const now = new Date(now_ms).toISOString();
-  const ended = report.instances.map((instance) => ({
+  const reported = report.instances.map((instance) => ({
     instance_id: instance.instance_id,
     state: instance.state,
+    fingerprint: instance.fingerprint ?? null,
     error_code: instance.error?.code ?? null,
     error_message: instance.error === null ? null : storableMessage(instance.error.message),
   }));
@@ -133,8 +134,13 @@ export async function heartbeat(
         where from_state <> to_state
       ) c`,
     )}), reported as (
-      select r.* from taken, jsonb_to_recordset(${JSON.stringify(ended)}::jsonb)
-        as r(instance_id text, state instance_state, error_code text, error_message text)
+      select r.* from taken, jsonb_to_recordset(${JSON.stringify(reported)}::jsonb)
+        as r(instance_id text, state instance_state, fingerprint text, error_code text, error_message text)
+    ), named as (
+      update instances i set fingerprint = r.fingerprint
+      from taken t, reported r
+      where i.instance_id = r.instance_id and i.worker_id = t.worker_id and i.fingerprint is distinct from r.fingerprint
+        and t.to_state <> 'gone' and r.state not in ('gone', 'failed')
     ), ending as (
       select i.instance_id, i.state as from_state,
         case when r.state = 'failed' then r.state else 'gone' end as to_state,

@@ -1,6 +1,7 @@
 /** The admin API under /admin/v1: deploy, list and delete models; see workers, instances and generations. */
 import { z } from "zod";
 import { manifest } from "../checkpoint/manifest.ts";
+import { kvSettings } from "../cluster/instances.ts";
 import { loadTrace } from "../cluster/loads.ts";
 import { linkReport, storeProblem } from "../cluster/membership.ts";
 import { wireError } from "../error.ts";
@@ -24,6 +25,13 @@ export const modelSettings = z.strictObject({
   context_tokens: z.number().int().min(16).max(limits.context_tokens).optional(),
   /** Parallel sequences of an instance. */
   slots: z.number().int().min(1).max(limits.slots).default(4),
+  /**
+   * Tokens that the KV cache of an instance holds for all slots together, at least one context; a context for each slot
+   * if left out. When it runs short the youngest request waits and is computed again.
+   */
+  kv_tokens: kvSettings.kv_tokens,
+  /** Answers depend on their request alone, to the last bit, and can be continued elsewhere; slower. */
+  deterministic: z.boolean().optional(),
   /** Idle time before the instance is stopped; the gateway's setting if left out. */
   keep_alive_ms: z.number().int().min(0).max(86_400_000).optional(),
 });
@@ -48,6 +56,8 @@ export const deployedModel = z.object({
   weights_bytes: z.number(),
   context_tokens: z.number().int(),
   slots: z.number().int(),
+  kv_tokens: z.number().int().nullable(),
+  deterministic: z.boolean(),
   keep_alive_ms: z.number().int(),
   created_at: z.string(),
   instances: z.array(
@@ -99,6 +109,8 @@ export const adminInstance = z.object({
   state: z.enum(instanceStates),
   memory_bytes: z.number(),
   slots: z.number().int(),
+  /** Instances with an equal one give equal answers; null where that is not promised. */
+  fingerprint: z.string().nullable(),
   active: z.number().int(),
   queued: z.number().int(),
   error: wireError.nullable(),

@@ -6,6 +6,8 @@ export const usage = z.object({
   prompt_tokens: z.number().int().min(0),
   completion_tokens: z.number().int().min(0),
   total_tokens: z.number().int().min(0),
+  /** Of the prompt, what was found in the KV cache and not computed again. */
+  prompt_tokens_details: z.object({ cached_tokens: z.number().int().min(0) }),
 });
 export type Usage = z.infer<typeof usage>;
 

@@ -7,7 +7,15 @@ import { wireError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { finishReasons } from "../vocab.ts";
 import { answerFormat, messageDelta, promptInput } from "./conversation.ts";
-import { generationTimings, outputToken, samplingParams } from "./generate.ts";
+import {
+  cached_tokens,
+  generationTimings,
+  outputToken,
+  resumedOutput,
+  samplingParams,
+  startedFields,
+} from "./generate.ts";
+import { kvSettings } from "./instances.ts";
 
 /** Which engine runs: a model through libllama, or the deterministic echo engine for tests. */
 export const engineKinds = ["llama", "echo"] as const;
@@ -27,6 +35,11 @@ const skeletonFields = {
   context_tokens: z.number().int().min(16).max(limits.context_tokens),
   slots: z.number().int().min(1).max(limits.slots),
   threads: z.number().int().min(1),
+  /** Tokens of a step for prompts while any answer is being generated; `limits.prefill_tokens` if left out. */
+  prefill_tokens: z.number().int().min(1).max(limits.batch_tokens).optional(),
+  /** Requests that may wait beyond the slots; `limits.engine_queue` if left out. */
+  queue: z.number().int().min(1).max(limits.engine_queue).optional(),
+  ...kvSettings,
   /** Discrete devices by the engine library's names, perhaps with shares (see sllm.h); the processors when absent. */
   devices: z.string().max(limits.device_list_chars).optional(),
 };
@@ -54,6 +67,8 @@ export const engineCommand = z.discriminatedUnion("op", [
     max_tokens: z.number().int().min(1).nullable(),
     ignore_eos: z.boolean(),
     format: answerFormat.optional(),
+    resume: resumedOutput.optional(),
+    tell_prompt: z.boolean().optional(),
   }),
   z.strictObject({ op: z.literal("cancel"), request: requestNumber }),
   z.strictObject({ op: z.literal("exit") }),
@@ -69,13 +84,15 @@ export const engineMessage = z.discriminatedUnion("type", [
     type: z.literal("ready"),
     model_build_ms: z.number(),
     weights_wait_ms: z.number(),
+    /** Engines of one checkpoint with equal fingerprints give equal answers; left out where that is not promised. */
+    fingerprint: z.string().optional(),
     /** The way of the weights to discrete devices; `wait_ms` of it went by without bytes to send. */
     upload: z.strictObject({ bytes: z.number(), upload_ms: z.number(), wait_ms: z.number() }).optional(),
   }),
   z.strictObject({ type: z.literal("parked"), weights_kept: z.boolean() }),
   /** The load failed or the engine cannot go on; the process ends afterwards. */
   z.strictObject({ type: z.literal("failed"), error: wireError }),
-  z.strictObject({ type: z.literal("started"), request: requestNumber, prompt_tokens: z.number().int() }),
+  z.strictObject({ type: z.literal("started"), request: requestNumber, ...startedFields }),
   z.strictObject({
     type: z.literal("tokens"),
     request: requestNumber,
@@ -90,6 +107,7 @@ export const engineMessage = z.discriminatedUnion("type", [
     text: z.string(),
     delta: messageDelta.optional(),
     prompt_tokens: z.number().int(),
+    cached_tokens,
     completion_tokens: z.number().int(),
     timings: generationTimings,
   }),

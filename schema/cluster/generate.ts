@@ -35,6 +35,16 @@ export const samplingParams = z.strictObject({
 });
 export type SamplingParams = z.infer<typeof samplingParams>;
 
+const tokens = z.array(z.number().int().min(0)).max(limits.context_tokens);
+
+/**
+ * A generation goes on after what it had before, here or elsewhere: templates are never rendered again, so the prompt
+ * travels as the tokens that `started` told. Penalties, grammar, stop strings, characters and calls go on where they
+ * were, whatever the cut splits; on engines of equal fingerprint the rest is the very rest of the undisturbed answer.
+ */
+export const resumedOutput = z.strictObject({ prompt: tokens.min(1), output: tokens });
+export type ResumedOutput = z.infer<typeof resumedOutput>;
+
 /** POST /v1/generations: run and stream. */
 export const generateRequest = z.strictObject({
   protocol_version: z.literal(protocolVersion),
@@ -45,10 +55,14 @@ export const generateRequest = z.strictObject({
   prompt: promptInput,
   sampling: samplingParams,
   stop: z.array(z.string().min(1)).max(limits.stop_strings),
-  /** null: until the context is full. */
+  /** Resumed output included; null: until the context is full. */
   max_tokens: z.number().int().min(1).max(limits.output_tokens).nullable(),
   ignore_eos: z.boolean(),
   format: answerFormat.optional(),
+  /** With it `prompt` only says how the answer is read. Errors: `invalid_request`, `context_length_exceeded`. */
+  resume: resumedOutput.optional(),
+  /** Ask for the prompt's tokens in `started`, for a later `resume`. */
+  tell_prompt: z.boolean().optional(),
 });
 export type GenerateRequest = z.infer<typeof generateRequest>;
 
@@ -76,9 +90,21 @@ export const generationTimings = z.strictObject({
 });
 export type GenerationTimings = z.infer<typeof generationTimings>;
 
+/** Of the prompt, found in the KV cache; left out: none. */
+export const cached_tokens = z.number().int().min(0).optional();
+
+export const startedFields = {
+  prompt_tokens: z.number().int().min(0),
+  cached_tokens,
+  /** The prompt's tokens, when asked for. */
+  prompt: tokens.optional(),
+  /** Text of the resumed output as far as it was certain with its last token; left out when there is none. */
+  resumed_text: z.string().optional(),
+};
+
 /** The stream: `started` once, `tokens` with consecutive indices, then exactly one of `done` and `error`. */
 export const generationEvent = z.discriminatedUnion("type", [
-  z.strictObject({ type: z.literal("started"), prompt_tokens: z.number().int().min(0) }),
+  z.strictObject({ type: z.literal("started"), ...startedFields }),
   z.strictObject({
     type: z.literal("tokens"),
     choice: z.literal(0),
@@ -95,6 +121,7 @@ export const generationEvent = z.discriminatedUnion("type", [
     text: z.string(),
     delta: messageDelta.optional(),
     prompt_tokens: z.number().int().min(0),
+    cached_tokens,
     completion_tokens: z.number().int().min(0),
     timings: generationTimings,
   }),

@@ -5,6 +5,19 @@ import { checkpointDigest, instanceId, modelId } from "../ids.ts";
 import { limits } from "../limits.ts";
 import { protocolVersion } from "./protocol.ts";
 
+/** How the KV cache of an instance is made; sllm.h says what both mean. */
+export const kvSettings = {
+  /** Tokens that the cache holds for all slots together, at least one context; a context for each slot if left out. */
+  kv_tokens: z
+    .number()
+    .int()
+    .min(16)
+    .max(limits.context_tokens * limits.slots)
+    .optional(),
+  /** Answers depend on their request alone, to the last bit. Not together with `kv_tokens`. */
+  deterministic: z.boolean().optional(),
+};
+
 /**
  * POST /v1/instances: start an instance and stream its load events; the same instance_id again attaches to the
  * load in progress (or answers its end), and resumes a parked instance. The load goes on when the reader leaves.
@@ -17,6 +30,7 @@ export const loadRequest = z.strictObject({
   device_id: z.string().min(1).max(64),
   context_tokens: z.number().int().min(16).max(limits.context_tokens),
   slots: z.number().int().min(1).max(limits.slots),
+  ...kvSettings,
 });
 export type LoadRequest = z.infer<typeof loadRequest>;
 

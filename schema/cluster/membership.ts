@@ -53,6 +53,11 @@ export const instanceReport = z.strictObject({
   /** Generations in slots, and waiting in the engine's queue. */
   active: z.number().int().min(0),
   queued: z.number().int().min(0),
+  /**
+   * Instances of equal fingerprint give equal answers, to the last bit, and continue each other's; left out where that
+   * is not promised, outside the deterministic mode and before the instance is ready.
+   */
+  fingerprint: z.string().max(limits.fingerprint_chars).optional(),
   error: wireError.nullable(),
 });
 export type InstanceReport = z.infer<typeof instanceReport>;

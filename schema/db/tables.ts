@@ -107,6 +107,9 @@ export const models = pgTable(
       .references(() => checkpoints.digest),
     context_tokens: integer("context_tokens").notNull(),
     slots: integer("slots").notNull(),
+    /** Cells of an instance's KV cache; null: a context for each slot. */
+    kv_tokens: integer("kv_tokens"),
+    deterministic: boolean("deterministic").notNull().default(false),
     keep_alive_ms: integer("keep_alive_ms").notNull(),
     created_at: createdAt(),
   },
@@ -154,6 +157,10 @@ export const instances = pgTable(
     state: instanceStateEnum("state").notNull(),
     context_tokens: integer("context_tokens").notNull(),
     slots: integer("slots").notNull(),
+    kv_tokens: integer("kv_tokens"),
+    deterministic: boolean("deterministic").notNull().default(false),
+    /** As its worker reported it; null before, and where equal answers are not promised. */
+    fingerprint: text("fingerprint"),
     memory_bytes: bytes("memory_bytes").notNull(),
     error_code: text("error_code").$type<ErrorCode>(),
     error_message: text("error_message"),

@@ -42,6 +42,25 @@ describe("deploying", () => {
     expect(body).toMatchObject({ context_tokens: 128, slots: 2, keep_alive_ms: 0 });
   });
 
+  test("takes a KV cache between one context and one for each slot, and none where every slot has its own", async () => {
+    const scene = new GatewayScene();
+    const ask = (settings: object) => {
+      const request = makeDeployRequest();
+      return scene.post("/admin/v1/models", {
+        ...request,
+        settings: { slots: 2, context_tokens: 100, ...settings },
+      });
+    };
+    const body = deployedModel.parse(await (await ask({ kv_tokens: 150 })).json());
+    expect(body).toMatchObject({ kv_tokens: 150, deterministic: false });
+    const own = deployedModel.parse(await (await ask({ deterministic: true })).json());
+    expect(own).toMatchObject({ kv_tokens: null, deterministic: true });
+    for (const refused of [{ kv_tokens: 99 }, { kv_tokens: 201 }, { kv_tokens: 150, deterministic: true }]) {
+      const error = { status: 400, code: "invalid_request", param: "settings.kv_tokens" };
+      expect(await readError(await ask(refused))).toMatchObject(error);
+    }
+  });
+
   test("refuses a name that is taken, unless it replaces", async () => {
     const scene = new GatewayScene();
     const { id } = await scene.deploy();
@@ -244,7 +263,7 @@ describe("links of workers", () => {
 test("a model that no device can hold is refused when it is deployed, and deployed while no worker is known", async () => {
   const scene = new GatewayScene();
   const { model: facts, weights } = makeManifest();
-  const needed = instanceMemoryBytes(facts, weights.bytes, 64, 2);
+  const needed = instanceMemoryBytes(facts, weights.bytes, { context_tokens: 64, slots: 2 });
   const settings = { context_tokens: 64, slots: 2 };
   await scene.register([], { devices: [cpuDevice(needed - 1)] });
   const refused = await scene.post("/admin/v1/models", { id: "m", manifest: makeManifest(), settings });

@@ -19,7 +19,12 @@ describe("an answer in one piece", () => {
     const body = chatResponse.parse(await response.json());
     expect(body.choices[0]?.message).toEqual({ role: "assistant", content: "Hello there", refusal: null });
     expect(body.choices[0]?.finish_reason).toBe("stop");
-    expect(body.usage).toEqual({ prompt_tokens: 5, completion_tokens: 2, total_tokens: 7 });
+    expect(body.usage).toEqual({
+      prompt_tokens: 5,
+      completion_tokens: 2,
+      total_tokens: 7,
+      prompt_tokens_details: { cached_tokens: 3 },
+    });
     expect(body.id).toBe(`chatcmpl-${response.headers.get("x-sllm-generation")}`);
   });
 

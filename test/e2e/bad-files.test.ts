@@ -153,7 +153,7 @@ test("a store that is gone: store_missing, and models in memory still answer", a
 
 test("a memory budget below the model: deployment_too_large with both numbers", async () => {
   const { model, weights } = (await cluster.convert(sampleModelPath)).manifest;
-  const budget = instanceMemoryBytes(model, weights.bytes, 128, 4) + 2 ** 20;
+  const budget = instanceMemoryBytes(model, weights.bytes, { context_tokens: 128, slots: 4 }) + 2 ** 20;
   const own = await TestCluster.start({ worker: { SLLM_WORKER_MEMORY_BYTES: String(budget) } });
   try {
     await own.deploy("romeo", undefined, { context_tokens: 128 });

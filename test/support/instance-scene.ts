@@ -76,6 +76,8 @@ export class InstanceScene {
       checkpoint,
       engine: "llama",
       threads: 3,
+      prefill_tokens: 256,
+      engine_queue: 8,
       placement: this.placement,
       clock: this.clock,
       launch: (observer) => {

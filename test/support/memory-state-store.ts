@@ -89,13 +89,15 @@ export class MemoryStateStore implements StateStore {
         this.#checkpoints.set(digest, { digest, manifest, created_at: this.#now() });
         this.#log("checkpoint", digest, null, "known", "deployed");
       }
-      const { slots } = request.settings;
+      const { slots, deterministic = false, kv_tokens = null } = request.settings;
       const created_at = before?.created_at ?? this.#now();
       const row = {
         model_id: id,
         state: "active",
         checkpoint: digest,
         slots,
+        kv_tokens,
+        deterministic,
         ...resolved,
         created_at,
       } as const;
@@ -247,9 +249,12 @@ export class MemoryStateStore implements StateStore {
       device.reserved_bytes += wanted.memory_bytes;
       const { expected_live: _, ...fields } = wanted;
       const instance: InstanceRow = {
+        kv_tokens: null,
+        deterministic: false,
         ...fields,
         incarnation: worker.incarnation,
         state: "loading",
+        fingerprint: null,
         error_code: null,
         error_message: null,
         created_at: this.#now(),
@@ -428,6 +433,7 @@ export class MemoryStateStore implements StateStore {
       if (said?.state === "failed") this.#end(instance, "failed", "reported", said.error);
       else if (said?.state === "gone") this.#end(instance, "gone", "reported", said.error);
       else if (report.state === "gone") this.#end(instance, "gone", "worker_gone", null);
+      else if (said !== undefined) instance.fingerprint = said.fingerprint ?? null;
     }
     const live = this.#live().filter((i) => i.worker_id === report.worker_id);
     return [...reported.keys()].filter((id) => !live.some((i) => i.instance_id === id));

@@ -124,6 +124,7 @@ export function done(completion_tokens: number, text = ""): GenerationEvent {
     finish_reason: "stop",
     text,
     prompt_tokens: 5,
+    cached_tokens: 3,
     completion_tokens,
     timings: { queue_ms: 0, prefill_ms: 3, decode_ms: 9 },
   };

@@ -15,7 +15,7 @@ export function toMessages(events: readonly NativeEvent[]): EngineMessage[] {
   for (const event of events) {
     switch (event.kind) {
       case eventKind.SLLM_EVENT_STARTED:
-        messages.push({ type: "started", request: event.request, prompt_tokens: event.prompt_tokens });
+        messages.push(startedMessage(event));
         break;
       case eventKind.SLLM_EVENT_TOKEN:
         addToken(messages, open, event);
@@ -72,6 +72,16 @@ function toToken({ token, text, logprobs }: NativeEvent): OutputToken {
   return { token, text, logprobs: told };
 }
 
+function startedMessage({ request, prompt_tokens, cached_tokens, text }: NativeEvent): EngineMessage {
+  return {
+    type: "started",
+    request,
+    prompt_tokens,
+    ...(cached_tokens > 0 ? { cached_tokens } : {}),
+    ...(text === "" ? {} : { resumed_text: text }),
+  };
+}
+
 function doneMessage(event: NativeEvent): EngineMessage {
   return {
     type: "done",
@@ -79,6 +89,7 @@ function doneMessage(event: NativeEvent): EngineMessage {
     finish_reason: event.status === finishKind.SLLM_FINISH_LENGTH ? "length" : "stop",
     text: event.text,
     prompt_tokens: event.prompt_tokens,
+    ...(event.cached_tokens > 0 ? { cached_tokens: event.cached_tokens } : {}),
     completion_tokens: event.index,
     timings: { queue_ms: event.queue_ms, prefill_ms: event.prefill_ms, decode_ms: event.decode_ms },
   };

@@ -1,6 +1,14 @@
 /** What a request becomes for the native engine: prompt tokens, the constraint of its answer, and its reader. */
 import type { NativeChat, NativeEngine } from "../../native/bun-ffi-helpers/native.ts";
 import type { AnswerFormat, PromptInput } from "../../schema/cluster/conversation.ts";
+import type { ResumedOutput } from "../../schema/cluster/generate.ts";
+
+/** What of a request decides them. */
+export interface PromptSource {
+  readonly prompt: PromptInput;
+  readonly format?: AnswerFormat | undefined;
+  readonly resume?: ResumedOutput | undefined;
+}
 
 export interface PreparedPrompt {
   readonly tokens: Int32Array;
@@ -18,11 +26,12 @@ export interface PreparedPrompt {
  */
 export function preparePrompt(
   engine: NativeEngine,
-  prompt: PromptInput,
-  format: AnswerFormat | undefined,
+  { prompt, format, resume }: PromptSource,
 ): PreparedPrompt {
+  // Tokens from before are taken as they are: a template may say something else today, the date for one.
+  const toTokens = (text: string) => (resume ? Int32Array.from(resume.prompt) : tokenize(engine, text));
   if (prompt.kind === "text") {
-    return { tokens: tokenize(engine, prompt.text), constraint: toConstraint(format), stops: [], chat: null };
+    return { tokens: toTokens(prompt.text), constraint: toConstraint(format), stops: [], chat: null };
   }
   const { kind: _, ...conversation } = prompt;
   const json_schema = format?.kind === "json_schema" ? { json_schema: format.schema } : {};
@@ -32,7 +41,7 @@ export function preparePrompt(
     // A grammar of the client's own is about the whole answer, as it comes.
     const isRaw = format?.kind === "grammar";
     const prepared = {
-      tokens: tokenize(engine, text),
+      tokens: toTokens(text),
       constraint: isRaw ? toConstraint(format) : (constraint ?? undefined),
       stops,
     };

@@ -83,9 +83,15 @@ class Pump {
   #attach(weights_path: string | null): boolean {
     const engine = this.#open();
     engine.attach(weights_path);
-    const { model_build_ms, weights_wait_ms, uploaded_bytes, upload_ms, upload_wait_ms } = engine.info();
-    const upload = { bytes: uploaded_bytes, upload_ms, wait_ms: upload_wait_ms };
-    post({ type: "attached", model_build_ms, weights_wait_ms, ...(uploaded_bytes > 0 ? { upload } : {}) });
+    const { model_build_ms, weights_wait_ms, fingerprint, ...info } = engine.info();
+    const { uploaded_bytes: bytes, upload_ms, upload_wait_ms: wait_ms } = info;
+    post({
+      type: "attached",
+      model_build_ms,
+      weights_wait_ms,
+      ...(bytes > 0 ? { upload: { bytes, upload_ms, wait_ms } } : {}),
+      ...(fingerprint === "" ? {} : { fingerprint }),
+    });
     return this.#drainUntilMessage(engine);
   }
 

@@ -1,44 +1,67 @@
-/** The readers of running answers: take each one's text apart as it comes, on its way out of the engine process. */
-
+/**
+ * What the messages of running answers get on their way out of the engine process: what each piece of text adds to its
+ * message, and with `started` the prompt's tokens where they were asked for.
+ */
 import type { NativeChat } from "../../native/bun-ffi-helpers/native.ts";
 import type { EngineMessage } from "../../schema/cluster/engine.ts";
 
 type Reader = Pick<NativeChat, "feed"> & Disposable;
 
-export class AnswerReaders {
-  readonly #readers = new Map<number, Reader>();
+export interface OpenAnswer {
+  /** Takes the answer apart; null when its text is the message. Disposed of when the request ends. */
+  readonly reader: Reader | null;
+  /** To be told with `started`; null when nobody asked. */
+  readonly prompt: readonly number[] | null;
+}
 
-  /** Takes a reader over, until its request ends. */
-  open(request: number, reader: Reader): void {
-    this.#readers.set(request, reader);
+export class AnswerReaders {
+  readonly #answers = new Map<number, OpenAnswer>();
+
+  /** Follows a request until it ends; nothing to do for most. */
+  open(request: number, answer: OpenAnswer): void {
+    if (answer.reader !== null || answer.prompt !== null) this.#answers.set(request, answer);
   }
 
   /** The messages with what they add to the message that their answer is read into. */
   read(messages: readonly EngineMessage[]): readonly EngineMessage[] {
-    return this.#readers.size === 0 ? messages : messages.map((message) => this.#readOne(message));
+    return this.#answers.size === 0 ? messages : messages.map((message) => this.#readOne(message));
   }
 
   /** Ends a request's reader; nothing happens without one. */
   close(request: number): void {
-    this.#readers.get(request)?.[Symbol.dispose]();
-    this.#readers.delete(request);
+    this.#answers.get(request)?.reader?.[Symbol.dispose]();
+    this.#answers.delete(request);
   }
 
   /** Before the engine goes. */
   closeAll(): void {
-    for (const request of [...this.#readers.keys()]) this.close(request);
+    for (const request of [...this.#answers.keys()]) this.close(request);
   }
 
   #readOne(message: EngineMessage): EngineMessage {
-    if (message.type !== "tokens" && message.type !== "done" && message.type !== "error") return message;
-    const reader = this.#readers.get(message.request);
-    if (reader === undefined) return message;
-    if (message.type === "tokens") {
-      const text = message.tokens.map((token) => token.text).join("");
-      return { ...message, delta: reader.feed(text, false) };
+    const answer = "request" in message ? this.#answers.get(message.request) : undefined;
+    if (answer === undefined) return message;
+    const { reader, prompt } = answer;
+    switch (message.type) {
+      case "started":
+        // What resumed text adds was told by whoever generated it.
+        if (message.resumed_text !== undefined) reader?.feed(message.resumed_text, false);
+        return prompt === null ? message : { ...message, prompt: [...prompt] };
+      case "tokens": {
+        if (reader === null) return message;
+        const text = message.tokens.map((token) => token.text).join("");
+        return { ...message, delta: reader.feed(text, false) };
+      }
+      case "done": {
+        const read = reader === null ? message : { ...message, delta: reader.feed(message.text, true) };
+        this.close(message.request);
+        return read;
+      }
+      case "error":
+        this.close(message.request);
+        return message;
+      default:
+        return message;
     }
-    const read = message.type === "done" ? { ...message, delta: reader.feed(message.text, true) } : message;
-    this.close(message.request);
-    return read;
   }
 }

@@ -135,7 +135,10 @@ export class Session {
         batch_tokens: limits.batch_tokens,
         threads: command.threads,
         devices: command.devices ?? "",
-        queue: limits.engine_queue,
+        queue: command.queue ?? limits.engine_queue,
+        prefill_tokens: command.prefill_tokens ?? limits.prefill_tokens,
+        kv_tokens: command.kv_tokens ?? 0,
+        deterministic: command.deterministic ?? false,
         echo_token_us: this.#options.echo_token_us,
       },
     });
@@ -163,16 +166,17 @@ export class Session {
 
   /** A refusal, or null when the engine has the request. Throws SllmNativeError when the library refuses it. */
   #submit(engine: NativeEngine, command: GenerateCommand): WireError | null {
-    const { tokens, constraint, stops, chat } = preparePrompt(engine, command.prompt, command.format);
+    const { tokens, constraint, stops, chat } = preparePrompt(engine, command);
     if (tokens.length >= this.#contextTokens) {
       chat?.[Symbol.dispose]();
       return contextError(tokens.length, this.#contextTokens);
     }
-    if (chat !== null) this.#readers.open(command.request, chat);
+    this.#readers.open(command.request, { reader: chat, prompt: command.tell_prompt ? [...tokens] : null });
     try {
       engine.submit({
         request: command.request,
         prompt: tokens,
+        resume: Int32Array.from(command.resume?.output ?? []),
         max_tokens: command.max_tokens ?? 0,
         ignore_eos: command.ignore_eos,
         stop: [...command.stop, ...stops],

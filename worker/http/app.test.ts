@@ -47,6 +47,8 @@ beforeEach(() => {
     launch: unused,
     engine: "echo",
     threads: 1,
+    prefill_tokens: 256,
+    engine_queue: 8,
     clock,
     log,
     onChange: () => {},

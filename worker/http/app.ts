@@ -17,8 +17,8 @@ import type { Clock, Log } from "../ports.ts";
 import { clusterAuth } from "./cluster-auth.ts";
 import { eventStream } from "./event-stream.ts";
 
-/** A client's largest body and the fields that the gateway puts around it. */
-const bodyBytes = limits.body_bytes + 64 * 1024;
+/** A client's largest body, the tokens of what is resumed, and the fields that the gateway puts around them. */
+const bodyBytes = limits.body_bytes + limits.resumed_bytes + 64 * 1024;
 
 export interface WorkerAppOptions {
   readonly cluster_token: string;

@@ -14,6 +14,8 @@ export interface InstanceOptions {
   readonly checkpoint: StoredCheckpoint;
   readonly engine: (typeof engineKinds)[number];
   readonly threads: number;
+  readonly prefill_tokens: number;
+  readonly engine_queue: number;
   readonly placement: Pick<DevicePlacement, "engine_devices" | "computesOnHostCopy">;
   readonly launch: LaunchEngine;
   /** Takes a share of the checkpoint's host copy. */
@@ -37,7 +39,8 @@ export interface InstanceOptions {
 
 /** What an engine builds for the instance before it has weights. */
 export function skeletonOf(options: InstanceOptions): Skeleton {
-  const { request, checkpoint, engine, threads, placement } = options;
+  const { request, checkpoint, engine, threads, placement, prefill_tokens, engine_queue } = options;
+  const { kv_tokens, deterministic } = request;
   const devices = placement.engine_devices;
   return {
     op: "build",
@@ -47,6 +50,10 @@ export function skeletonOf(options: InstanceOptions): Skeleton {
     context_tokens: request.context_tokens,
     slots: request.slots,
     threads,
+    prefill_tokens,
+    queue: engine_queue,
+    ...(kv_tokens === undefined ? {} : { kv_tokens }),
+    ...(deterministic === undefined ? {} : { deterministic }),
     ...(devices === "" ? {} : { devices }),
   };
 }

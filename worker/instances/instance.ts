@@ -39,6 +39,8 @@ export class Instance {
   #error: WireError | null = null;
   #engine: EngineHandle | null = null;
   #engineEnded = false;
+  /** As the engine tells it; null outside the deterministic mode. */
+  #fingerprint: string | null = null;
   #lease: HostLease | null = null;
   /** Aborted when nobody wants the instance any more. */
   readonly #leaving = new AbortController();
@@ -78,8 +80,11 @@ export class Instance {
   /** For heartbeat and status. */
   report(): InstanceReport {
     const { active, size } = this.#requests;
-    const { instance_id, model_id } = this.request;
-    return { instance_id, model_id, state: this.#state, active, queued: size - active, error: this.#error };
+    const { instance_id, model_id, checkpoint } = this.request;
+    const fingerprint =
+      this.#fingerprint === null ? {} : { fingerprint: `${checkpoint}, ${this.#fingerprint}` };
+    const queued = size - active;
+    return { instance_id, model_id, state: this.#state, active, queued, ...fingerprint, error: this.#error };
   }
 
   /** Where the load stands: its end, or the last known progress. */
@@ -300,6 +305,7 @@ export class Instance {
         break;
       case "ready":
         this.#load.uploaded(message.upload ?? null);
+        this.#fingerprint = message.fingerprint ?? null;
         this.#load.built(message, this.#engine?.hasSkeleton === true);
         this.#readyWhenComplete();
         break;

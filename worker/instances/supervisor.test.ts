@@ -34,7 +34,7 @@ beforeEach(() => {
   folder = mkdtempSync(path.join(tmpdir(), "sllm-supervisor-"));
   checkpoint = writeTinyCheckpoint(folder);
   const { model, weights } = checkpoint.manifest;
-  const memory_bytes = 2 * instanceMemoryBytes(model, weights.bytes, 64, 1);
+  const memory_bytes = 2 * instanceMemoryBytes(model, weights.bytes, { context_tokens: 64, slots: 1 });
   devices = new Devices([{ device_id: "cpu", kind: "cpu", memory_bytes, engine_name: null }]);
   engines = [];
   traces = [];
@@ -83,6 +83,8 @@ beforeEach(() => {
     },
     engine: "llama",
     threads: 1,
+    prefill_tokens: 256,
+    engine_queue: 8,
     clock,
     log,
     onChange: () => {},

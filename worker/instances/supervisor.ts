@@ -8,7 +8,7 @@ import { SllmError } from "../../schema/error.ts";
 import type { CheckpointDigest, InstanceId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import { instanceMemoryBytes, parkedMemoryBytes } from "../../schema/memory.ts";
-import type { DiskTier } from "../checkpoints/disk-tier.ts";
+import type { DiskTier, StoredCheckpoint } from "../checkpoints/disk-tier.ts";
 import type { HostTier } from "../checkpoints/host-tier.ts";
 import type { Clock, Log } from "../ports.ts";
 import { LoadRecorder } from "../traces/load-recorder.ts";
@@ -27,6 +27,9 @@ export interface SupervisorOptions {
   readonly launch: LaunchEngine;
   readonly engine: (typeof engineKinds)[number];
   readonly threads: number;
+  /** Of every engine; see `engineCommand`. */
+  readonly prefill_tokens: number;
+  readonly engine_queue: number;
   readonly clock: Clock;
   readonly log: Log;
   /** Called when an instance appears or changes its state. */
@@ -154,9 +157,8 @@ export class Supervisor {
   ): Promise<Instance> {
     const checkpoint = await this.#options.disk.find(request.checkpoint);
     this.#admit();
-    const { model, weights } = checkpoint.manifest;
-    const { context_tokens, slots, instance_id } = request;
-    placement.book(instance_id, instanceMemoryBytes(model, weights.bytes, context_tokens, slots));
+    const { instance_id } = request;
+    placement.book(instance_id, memoryBytes(checkpoint, request));
     trace.end("lookup");
     const instance = this.#create({ request, checkpoint, placement, trace, letGo });
     this.#instances.set(instance_id, instance);
@@ -169,14 +171,16 @@ export class Supervisor {
 
   #create(begun: Pick<InstanceOptions, "request" | "checkpoint" | "trace"> & Placed): Instance {
     const { host, disk, launch, engine, threads, clock, onChange, onLoadEnded } = this.#options;
+    const { prefill_tokens, engine_queue } = this.#options;
     const { request, checkpoint, placement, trace, letGo } = begun;
-    const { instance_id, context_tokens, slots } = request;
-    const { model, weights } = checkpoint.manifest;
+    const { instance_id } = request;
     const instance = new Instance({
       request,
       checkpoint,
       engine,
       threads,
+      prefill_tokens,
+      engine_queue,
       placement,
       launch,
       clock,
@@ -191,8 +195,7 @@ export class Supervisor {
       },
       verifyHeader: () => disk.verifyHeader(checkpoint),
       onParked: () => placement.rebook(instance_id, parkedMemoryBytes()),
-      onResuming: () =>
-        placement.rebook(instance_id, instanceMemoryBytes(model, weights.bytes, context_tokens, slots)),
+      onResuming: () => placement.rebook(instance_id, memoryBytes(checkpoint, request)),
       onReleased: () => {
         placement.release(instance_id);
         letGo();
@@ -230,6 +233,10 @@ export class Supervisor {
   }
 }
 
+function memoryBytes({ manifest }: StoredCheckpoint, request: LoadRequest): number {
+  return instanceMemoryBytes(manifest.model, manifest.weights.bytes, request);
+}
+
 /** The same id must mean the same load. */
 function sameLoad(instance: Instance, request: LoadRequest): Instance {
   const had = instance.request;
@@ -238,7 +245,9 @@ function sameLoad(instance: Instance, request: LoadRequest): Instance {
     had.checkpoint === request.checkpoint &&
     had.device_id === request.device_id &&
     had.context_tokens === request.context_tokens &&
-    had.slots === request.slots;
+    had.slots === request.slots &&
+    had.kv_tokens === request.kv_tokens &&
+    had.deterministic === request.deterministic;
   if (same) return instance;
   throw new SllmError("state_conflict", `Instance ${request.instance_id} was loaded with other settings.`);
 }

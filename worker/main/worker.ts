@@ -98,6 +98,8 @@ export class Worker {
       launch: this.#standbys.launch,
       engine,
       threads: config.worker.threads ?? defaultThreads(),
+      prefill_tokens: config.worker.prefill_tokens,
+      engine_queue: config.worker.engine_queue,
       clock,
       log,
       onChange,

@@ -28,6 +28,15 @@ export const deploy: Command = {
       description: "Context of one request; the model's own, at most 4096, if left out",
     },
     slots: { type: "string", valueHint: "n", description: "Requests an instance works on at once (4)" },
+    "kv-tokens": {
+      type: "string",
+      valueHint: "tokens",
+      description: "KV cache of all slots together; a context for each slot if left out",
+    },
+    deterministic: {
+      type: "boolean",
+      description: "Answers depend on their request alone, to the last bit; slower",
+    },
     "keep-alive": {
       type: "string",
       valueHint: "time",
@@ -52,6 +61,7 @@ export const deploy: Command = {
       throw new UsageError(`'${name}' cannot be a model's name: ${valid.error.issues[0]?.message}`);
     const context_tokens = args.count("context", 16, limits.context_tokens);
     const slots = args.count("slots", 1, limits.slots);
+    const kv_tokens = args.count("kv-tokens", 16, limits.context_tokens * limits.slots);
     const keep_alive_ms = args.duration("keep-alive");
     const flags = [{ flag: "--data-dir", path: ["data_dir"], value: args.text("data-dir") }] as const;
     const settings = readSettings(flags, args.text("config"), surroundingsOfProcess());
@@ -72,6 +82,8 @@ export const deploy: Command = {
         settings: {
           ...(context_tokens === undefined ? {} : { context_tokens }),
           ...(slots === undefined ? {} : { slots }),
+          ...(kv_tokens === undefined ? {} : { kv_tokens }),
+          ...(args.isOn("deterministic") ? { deterministic: true } : {}),
           ...(keep_alive_ms === undefined ? {} : { keep_alive_ms }),
         },
       });

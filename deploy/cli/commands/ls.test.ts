@@ -13,6 +13,8 @@ function model(states: readonly InstanceState[], state: DeployedModel["state"] =
     weights_bytes: 807_690_240,
     context_tokens: 8192,
     slots: 4,
+    kv_tokens: null,
+    deterministic: false,
     keep_alive_ms: 300_000,
     created_at: "2026-01-01T00:00:00.000Z",
     instances: states.map((instance_state, i) => ({

@@ -1,6 +1,6 @@
 /** The admin API under /admin/v1: deploy, list and delete models; see workers, instances and generations. */
 import { Hono } from "hono";
-import { deployRequest, instancesQuery } from "../../../schema/api/admin.ts";
+import { deployRequest, instancesQuery, type ModelSettings } from "../../../schema/api/admin.ts";
 import { parseOrThrow, SllmError } from "../../../schema/error.ts";
 import { generationId } from "../../../schema/ids.ts";
 import { limits } from "../../../schema/limits.ts";
@@ -57,6 +57,17 @@ export function adminRoutes(deps: AdminDeps): Hono<AppEnv> {
     .route("/admin/v1", queueRoutes(deps));
 }
 
+/** Throws `invalid_request` for a KV cache that no engine makes. */
+function checkKvSettings({ kv_tokens, slots, deterministic }: ModelSettings, context_tokens: number): void {
+  if (kv_tokens === undefined) return;
+  const refuse = (text: string) => new SllmError("invalid_request", text, { param: "settings.kv_tokens" });
+  if (deterministic) throw refuse("A deterministic model has a context for each slot: leave kv_tokens out.");
+  const most = slots * context_tokens;
+  if (kv_tokens < context_tokens || kv_tokens > most) {
+    throw refuse(`kv_tokens must be ${context_tokens} (one context) to ${most} (one for each slot).`);
+  }
+}
+
 /** POST answers 201 with the model, 409 `model_exists`, 422 for a manifest that does not match its digest or a model that fits no device; DELETE answers 200 and leaves running work to its end. */
 function modelRoutes({ store, fleet, log, keep_alive_ms }: AdminDeps): Hono<AppEnv> {
   const notFound = (id: string) => new SllmError("model_not_found", `The model '${id}' is not deployed.`);
@@ -69,8 +80,9 @@ function modelRoutes({ store, fleet, log, keep_alive_ms }: AdminDeps): Hono<AppE
         manifest.model.context_tokens,
         settings.context_tokens ?? defaultContext_tokens,
       );
+      checkKvSettings(settings, context_tokens);
       await fleet.refresh();
-      checkFits(fleet.snapshot, manifest, context_tokens, settings.slots);
+      checkFits(fleet.snapshot, manifest, { ...settings, context_tokens });
       const model = await store.deployModel(request, {
         context_tokens,
         keep_alive_ms: settings.keep_alive_ms ?? keep_alive_ms,

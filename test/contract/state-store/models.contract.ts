@@ -63,12 +63,18 @@ export function modelContract(fixture: Fixture): void {
   test("replace takes a name over with new checkpoint and settings", async () => {
     const { store } = fixture();
     const model = await deploy(store);
-    const request = makeDeployRequest({ id: model.model_id, replace: true, settings: { slots: 9 } });
+    const request = makeDeployRequest({
+      id: model.model_id,
+      replace: true,
+      settings: { slots: 9, kv_tokens: 100, deterministic: true },
+    });
     const replaced = await store.deployModel(request, { context_tokens: 64, keep_alive_ms: 5 });
     expect(replaced).toMatchObject({
       checkpoint: request.manifest.digest,
       context_tokens: 64,
       slots: 9,
+      kv_tokens: 100,
+      deterministic: true,
       keep_alive_ms: 5,
     });
     expect(await history(store, "model", model.model_id)).toEqual([
