@@ -39,7 +39,7 @@ export function sumUsage(usages: readonly Usage[]): Usage {
   const completion_tokens = usages.reduce((sum, usage) => sum + usage.completion_tokens, 0);
   const total_tokens = prompt_tokens + completion_tokens;
   // Several answers share one prompt: told is what the first of them found, not what it left for the others.
-  const prompt_tokens_details = { cached_tokens: usages[0]?.prompt_tokens_details.cached_tokens ?? 0 };
+  const prompt_tokens_details = { cached_tokens: usages[0]?.prompt_tokens_details?.cached_tokens ?? 0 };
   return { prompt_tokens, completion_tokens, total_tokens, prompt_tokens_details };
 }
 

@@ -3,6 +3,7 @@ import { eq, sql } from "drizzle-orm";
 import type {
   HeartbeatRequest,
   HeartbeatResponse,
+  InstanceReport,
   RegisterRequest,
 } from "../../schema/cluster/membership.ts";
 import { events, workers } from "../../schema/db/tables.ts";
@@ -107,13 +108,6 @@ export async function heartbeat(
   now_ms: number,
 ): Promise<HeartbeatResponse> {
   const now = new Date(now_ms).toISOString();
-  const reported = report.instances.map((instance) => ({
-    instance_id: instance.instance_id,
-    state: instance.state,
-    fingerprint: instance.fingerprint ?? null,
-    error_code: instance.error?.code ?? null,
-    error_message: instance.error === null ? null : storableMessage(instance.error.message),
-  }));
   const [result] = await db.execute<HeartbeatResult>(sql`
     with before as (
       select worker_id, state, heartbeat_sequence from workers
@@ -134,7 +128,7 @@ export async function heartbeat(
         where from_state <> to_state
       ) c`,
     )}), reported as (
-      select r.* from taken, jsonb_to_recordset(${JSON.stringify(reported)}::jsonb)
+      select r.* from taken, jsonb_to_recordset(${JSON.stringify(report.instances.map(toReportedRow))}::jsonb)
         as r(instance_id text, state instance_state, fingerprint text, error_code text, error_message text)
     ), named as (
       update instances i set fingerprint = r.fingerprint
@@ -162,6 +156,16 @@ export async function heartbeat(
     ) as deployed`);
   if (result === undefined) throw new Error("a select without from gave no row");
   return result;
+}
+
+function toReportedRow({ instance_id, state, fingerprint, error }: InstanceReport) {
+  return {
+    instance_id,
+    state,
+    fingerprint: fingerprint ?? null,
+    error_code: error?.code ?? null,
+    error_message: error === null ? null : storableMessage(error.message),
+  };
 }
 
 /**

@@ -7,7 +7,7 @@ export const usage = z.object({
   completion_tokens: z.number().int().min(0),
   total_tokens: z.number().int().min(0),
   /** Of the prompt, what was found in the KV cache and not computed again. */
-  prompt_tokens_details: z.object({ cached_tokens: z.number().int().min(0) }),
+  prompt_tokens_details: z.object({ cached_tokens: z.number().int().min(0) }).optional(),
 });
 export type Usage = z.infer<typeof usage>;
 

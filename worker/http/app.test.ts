@@ -136,7 +136,10 @@ test("another protocol version is told before any other difference", async () =>
 });
 
 test("a body beyond the limit is refused", async () => {
-  const body = JSON.stringify({ ...load, model_id: "x".repeat(limits.body_bytes + 100_000) });
+  const body = JSON.stringify({
+    ...load,
+    model_id: "x".repeat(limits.body_bytes + limits.resumed_bytes + 100_000),
+  });
   expect(await errorOf(call("POST", "/v1/instances", body))).toMatchObject({
     status: 413,
     code: "payload_too_large",

@@ -27,6 +27,8 @@ test("process and read start together; the engine sees the checkpoint only when 
       context_tokens: 64,
       slots: 2,
       threads: 3,
+      prefill_tokens: 256,
+      queue: 8,
     },
   ]);
 });

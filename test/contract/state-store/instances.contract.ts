@@ -1,8 +1,14 @@
 /** Instances: memory is booked when they are created and freed once when they end; only legal moves are made. */
 import { expect, test } from "bun:test";
 import type { InstanceMove } from "../../../gateway/ports.ts";
+import type { InstanceReport } from "../../../schema/cluster/membership.ts";
 import { type InstanceState, instanceMoves, instanceStates } from "../../../schema/vocab.ts";
-import { makeRegisterRequest, newInstanceId } from "../../support/cluster-facts.ts";
+import {
+  makeHeartbeat,
+  makeInstanceReport,
+  makeRegisterRequest,
+  newInstanceId,
+} from "../../support/cluster-facts.ts";
 import {
   created,
   deploy,
@@ -38,6 +44,21 @@ export function instanceContract(fixture: Fixture): void {
     const move: InstanceMove = { instance_id, from: [from], to, reason: "test" };
     return await fixture().store.moveInstance(move);
   };
+
+  test("a heartbeat tells an instance's fingerprint, and when it has none any more", async () => {
+    const { store } = fixture();
+    const { worker, instance } = await startInstance(store);
+    const { instance_id } = instance;
+    const fingerprintAfter = async (sequence: number, fields: Partial<InstanceReport>) => {
+      const instances = [makeInstanceReport(instance_id, fields)];
+      await store.heartbeat(makeHeartbeat(worker, sequence, { instances }), now_ms);
+      return (await liveInstance(store, instance_id))?.fingerprint;
+    };
+    expect(instance.fingerprint).toBeNull();
+    expect(await fingerprintAfter(0, { fingerprint: "abc, llama 1" })).toBe("abc, llama 1");
+    expect(await fingerprintAfter(1, {})).toBeNull();
+    expect(await fingerprintAfter(2, { fingerprint: "abc" })).toBe("abc");
+  });
 
   test("ended instances are listed with their errors, the last ended first", async () => {
     const { store } = fixture();

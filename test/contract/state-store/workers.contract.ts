@@ -1,6 +1,5 @@
 /** Workers: registration, heartbeats with what they hold, leases, new incarnations. */
 import { expect, test } from "bun:test";
-import type { InstanceReport } from "../../../schema/cluster/membership.ts";
 import {
   cpuDevice,
   makeHeartbeat,
@@ -129,21 +128,6 @@ export function workerContract(fixture: Fixture): void {
       release: [],
       deployed: [],
     });
-  });
-
-  test("a heartbeat tells an instance's fingerprint, and when it has none any more", async () => {
-    const { store } = fixture();
-    const { worker, instance } = await startInstance(store);
-    const { instance_id } = instance;
-    const fingerprintAfter = async (sequence: number, fields: Partial<InstanceReport>) => {
-      const instances = [makeInstanceReport(instance_id, fields)];
-      await store.heartbeat(makeHeartbeat(worker, sequence, { instances }), now_ms);
-      return (await liveInstance(store, instance_id))?.fingerprint;
-    };
-    expect(instance.fingerprint).toBeNull();
-    expect(await fingerprintAfter(0, { fingerprint: "abc, llama 1" })).toBe("abc, llama 1");
-    expect(await fingerprintAfter(1, {})).toBeNull();
-    expect(await fingerprintAfter(2, { fingerprint: "abc" })).toBe("abc");
   });
 
   test("a heartbeat that arrives late is dropped", async () => {
