@@ -11,7 +11,7 @@ import { collectSse, readSse } from "../support/sse-client.ts";
 let cluster: TestCluster;
 beforeAll(async () => {
   cluster = await TestCluster.start();
-  await cluster.deploy("romeo");
+  await cluster.deploy("romeo", undefined, { deterministic: true });
 }, 120_000);
 afterAll(() => cluster?.close(), 60_000);
 
@@ -60,6 +60,8 @@ test("the same greedy request gives the same text, streamed or not, cold or warm
   expect(whole.choices[0].message.content).toBe(text);
   expect(whole.usage.completion_tokens).toBe(24);
   expect(whole.usage.total_tokens).toBe(whole.usage.prompt_tokens + 24);
+  // All of the prompt but its last token, which is computed for what comes after it.
+  expect(whole.usage.prompt_tokens_details.cached_tokens).toBe(whole.usage.prompt_tokens - 1);
 }, 60_000);
 
 test("a seeded sampled request can be repeated", async () => {

@@ -38,7 +38,7 @@ test("a start from disk reads every byte once, the next one from host memory rea
 });
 
 test("a chat is rendered by the model's template and answered with text; greedy answers repeat", async () => {
-  const instance_id = await host.loadReady(digest);
+  const instance_id = await host.loadReady(digest, { deterministic: true });
   const events = await host.generate(instance_id, chat);
   expect(events[0]?.type).toBe("started");
   expect(last(events)).toMatchObject({ type: "done", finish_reason: "length", completion_tokens: 16 });
@@ -48,7 +48,7 @@ test("a chat is rendered by the model's template and answered with text; greedy 
 });
 
 test("a seed decides a sampled answer, whatever else runs beside it", async () => {
-  const instance_id = await host.loadReady(digest, { slots: 4 });
+  const instance_id = await host.loadReady(digest, { slots: 4, deterministic: true });
   const sampled = (seed: string) => ({
     ...chat,
     sampling: { temperature: 0.9, top_k: 0, top_p: 1, min_p: 0, seed },
@@ -63,7 +63,7 @@ test("a seed decides a sampled answer, whatever else runs beside it", async () =
 });
 
 test("stop strings end an answer and are not part of it", async () => {
-  const instance_id = await host.loadReady(digest);
+  const instance_id = await host.loadReady(digest, { deterministic: true });
   const whole = generatedText(await host.generate(instance_id, { ...chat, max_tokens: 60 }));
   const stop = whole.slice(10, 14);
   const events = await host.generate(instance_id, { ...chat, max_tokens: 60, stop: [stop] });

@@ -98,6 +98,6 @@ function readyInstance(instance: GenerationTarget): GenerationTarget {
 }
 
 function toSettings(request: GenerateRequest): GenerateSettings {
-  const { prompt, sampling, stop, max_tokens, ignore_eos, format } = request;
-  return { prompt, sampling, stop, max_tokens, ignore_eos, format };
+  const { protocol_version: _, generation_id: __, epoch: ___, instance_id: ____, ...settings } = request;
+  return settings;
 }

@@ -1,11 +1,8 @@
 // The two modes.
 #include "engine/llama/context_mode.h"
 
-#include <dlfcn.h>
-
 #include <algorithm>
 #include <climits>
-#include <filesystem>
 #include <mutex>
 
 #include "engine/llama/libraries.h"
@@ -59,14 +56,6 @@ bool any_lone_row_differs(const ModelSkeleton &skeleton) {
     });
 }
 
-// File name of the CPU backend in use, which tells its instruction set.
-std::string cpu_variant() {
-    const ggml_backend_dev_t device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-    Dl_info info{};
-    if (::dladdr(reinterpret_cast<const void *>(device->iface.get_name), &info) == 0) return "unknown";
-    return std::filesystem::path(info.dli_fname).stem().string();
-}
-
 std::mutex hook_mutex;
 decltype(ggml_backend_device_i::init_backend) original_init = nullptr;
 thread_local bool hook_is_ours = false;
@@ -116,7 +105,7 @@ BackendFacts mode_facts(const LlamaOptions &options, const ModelSkeleton &skelet
     if (options.deterministic) {
         facts.shape = {true, any_lone_row_differs(skeleton)};
         const LibraryVersions versions = loaded_versions();
-        facts.fingerprint = "llama " + versions.llama + ", ggml " + versions.ggml_commit + ", " + cpu_variant() +
+        facts.fingerprint = "llama " + versions.llama + ", ggml " + versions.ggml_commit + ", " + loaded_build() +
                             ", deterministic, kv f16 per slot, context " + std::to_string(options.context_tokens);
     }
     return facts;

@@ -4,13 +4,16 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <mutex>
 #include <string_view>
 #include <vector>
 
+#include "core/digest.h"
 #include "engine/llama/devices.h"
 #include "engine/llama/log.h"
 #include "llama.h"
@@ -115,6 +118,27 @@ Status prepare(const std::string &folder) {
 }  // namespace
 
 LibraryVersions loaded_versions() { return {llama_version(), ggml_version(), ggml_commit()}; }
+
+std::string loaded_build() {
+    const ggml_backend_dev_t device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    Xxh3 digest;
+    std::string variant;
+    // The last one is what the variant is called by.
+    for (const void *inside :
+         {address_of(&llama_decode), address_of(&ggml_version), address_of(device->iface.get_name)}) {
+        Dl_info info{};
+        if (::dladdr(inside, &info) == 0) continue;
+        variant = fs::path(info.dli_fname).stem().string();
+        std::ifstream file(info.dli_fname, std::ios::binary);
+        std::vector<char> piece(64 * 1024);
+        while (file.read(piece.data(), static_cast<std::streamsize>(piece.size())) || file.gcount() > 0) {
+            digest.update(piece.data(), static_cast<std::size_t>(file.gcount()));
+        }
+    }
+    char hex[17];
+    std::snprintf(hex, sizeof hex, "%016llx", static_cast<unsigned long long>(digest.value()));
+    return variant + " " + hex;
+}
 
 Status check_versions(const LibraryVersions &versions) {
     const auto compare = [](const char *name, const std::string &found, const std::string &wanted) -> Status {

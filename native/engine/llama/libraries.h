@@ -17,6 +17,10 @@ struct LibraryVersions {
 
 LibraryVersions loaded_versions();
 
+// The processor's variant of the CPU backend, which tells its instruction set, and the XXH3 over the files of all
+// libraries that compute: another build of the same version adds up in another order.
+std::string loaded_build();
+
 // LIBRARY_VERSION unless these are exactly the versions whose internals are relied on (see native/README.md).
 Status check_versions(const LibraryVersions &versions);
 
