@@ -1,6 +1,7 @@
 // Describing a conversation, and reading its answer over and over as it grows.
 #include "engine/llama/template_chat.h"
 
+#include <algorithm>
 #include <exception>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -67,17 +68,24 @@ Status TemplateChat::feed(std::string_view text, bool last) {
         return {Code::invalid_argument, "the answer is too long to be taken apart"};
     }
     text_ += text;
-    const std::size_t grown = text_.size() - read_bytes_;
-    if (last || (grown > 0 && grown >= read_bytes_ / growth)) read(last);
+    // Read at places that the text alone decides, however it came: what is told by then is the same in a run that goes on
+    // from here.
+    for (;;) {
+        std::size_t next = read_bytes_ + std::max<std::size_t>(1, read_bytes_ / growth);
+        while (next < text_.size() && (static_cast<unsigned char>(text_[next]) & 0xC0) == 0x80) next++;
+        if (next > text_.size()) break;
+        read(next, false);
+    }
+    if (last) read(text_.size(), true);
     return {};
 }
 
-void TemplateChat::read(bool last) {
-    read_bytes_ = text_.size();
+void TemplateChat::read(std::size_t bytes, bool last) {
+    read_bytes_ = bytes;
     AnswerMessage message;
     try {
         // Partial even at the end: an answer may have been cut by its length.
-        common_chat_msg read = common_chat_parse(text_, true, parser_);
+        common_chat_msg read = common_chat_parse(text_.substr(0, bytes), true, parser_);
         message.content = std::move(read.content);
         message.reasoning_content = std::move(read.reasoning_content);
         for (common_chat_tool_call &call : read.tool_calls) {

@@ -22,7 +22,7 @@ public:
 
 private:
     bool is_plain(const common_chat_templates_inputs &inputs, const common_chat_params &params) const;
-    void read(bool last);
+    void read(std::size_t bytes, bool last);
 
     common_chat_parser_params parser_;
     std::string description_;
