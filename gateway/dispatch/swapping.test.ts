@@ -12,7 +12,10 @@ import { ManualClock } from "../../test/support/manual-clock.ts";
 import { gate, say, someLoadTimings } from "../../test/support/scripted-worker.ts";
 
 const manifest = makeManifest();
-const oneInstance = instanceMemoryBytes(manifest.model, manifest.weights.bytes, { context_tokens: 128, slots: 4 });
+const oneInstance = instanceMemoryBytes(manifest.model, manifest.weights.bytes, {
+  context_tokens: 128,
+  slots: 4,
+});
 const starvation_ms = 10_000;
 
 /** So many models on one worker with room for some of them. */

@@ -68,8 +68,8 @@ Status TemplateChat::feed(std::string_view text, bool last) {
         return {Code::invalid_argument, "the answer is too long to be taken apart"};
     }
     text_ += text;
-    // Read at places that the text alone decides, however it came: what is told by then is the same in a run that goes on
-    // from here.
+    // Read at places that the text alone decides, however it came: what is told by then is the same in a run that goes
+    // on from here.
     for (;;) {
         std::size_t next = read_bytes_ + std::max<std::size_t>(1, read_bytes_ / growth);
         while (next < text_.size() && (static_cast<unsigned char>(text_[next]) & 0xC0) == 0x80) next++;
