@@ -143,6 +143,23 @@ export const workerConfig = z.strictObject({
     .max(limits.engine_queue)
     .default(limits.engine_queue)
     .describe("Requests that may wait in an engine beyond its slots; more are refused as 'overloaded'."),
+  engine_stall_ms: z.coerce
+    .number()
+    .int()
+    .min(5_000)
+    .default(60_000)
+    .describe(
+      "An engine that says nothing, or computes without getting on, for so long is ended. On a device one batch is one " +
+        "step: the first ones may compile for half a minute.",
+    ),
+  engine_headroom_bytes: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .default(1024 ** 3)
+    .describe(
+      "Memory of its own that an engine may take beyond what its model needs by estimate; 0: no limit.",
+    ),
   standby_engines: z.coerce
     .number()
     .int()

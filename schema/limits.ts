@@ -117,6 +117,8 @@ export const limits = {
   instances: 256,
   /** Ended instances in one answer of the admin API: enough to see why a model keeps failing. */
   listed_instances: 1_000,
+  /** How often an engine process says that it lives, and what it is at. */
+  engine_beat_ms: 1_000,
   /** Time for an engine process to leave by itself before it is killed. */
   engine_exit_ms: 2_000,
   /** Time for an engine process to say hello. Starting Bun and linking the libraries takes 0.1-1 s. */

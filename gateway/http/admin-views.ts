@@ -90,6 +90,7 @@ export function toAdminInstance(
     fingerprint: instance.fingerprint,
     active,
     queued,
+    activity: reported?.activity ?? null,
     error: toWireError(instance),
     created_at: instance.created_at.toISOString(),
     ready_at: instance.ready_at?.toISOString() ?? null,

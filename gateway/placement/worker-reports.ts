@@ -1,4 +1,5 @@
 /** What workers last said about the load of their instances, as far as they say it to this gateway. */
+import type { EngineActivity } from "../../schema/cluster/activity.ts";
 import type { HeartbeatRequest } from "../../schema/cluster/membership.ts";
 import type { InstanceId, WorkerId } from "../../schema/ids.ts";
 
@@ -7,6 +8,8 @@ export interface ReportedLoad {
   readonly active: number;
   /** Generations in the engine's queue. */
   readonly queued: number;
+  /** What the engine was at; null before it has said. */
+  readonly activity: EngineActivity | null;
 }
 
 export class WorkerReports {
@@ -15,7 +18,8 @@ export class WorkerReports {
   /** Replaces what the worker said before. */
   note(report: Pick<HeartbeatRequest, "worker_id" | "instances">): void {
     const loads = report.instances.map(
-      ({ instance_id, active, queued }) => [instance_id, { active, queued }] as const,
+      ({ instance_id, active, queued, activity = null }) =>
+        [instance_id, { active, queued, activity }] as const,
     );
     this.#byWorker.set(report.worker_id, new Map(loads));
   }

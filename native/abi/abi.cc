@@ -3,6 +3,7 @@
 
 #include "abi/guard.h"
 #include "core/digest.h"
+#include "io/memory_limit.h"
 
 namespace sllm::abi {
 
@@ -80,5 +81,9 @@ uint64_t sllm_last_error(char *out, uint64_t cap) {
 }
 
 uint64_t sllm_digest_xxh3(const void *data, uint64_t n) { return sllm::xxh3(data, n); }
+
+sllm_status sllm_limit_memory(uint64_t bytes) {
+    return sllm::abi::guarded([&] { return sllm::limit_memory(sllm::Env::posix(), bytes); });
+}
 
 }  // extern "C"

@@ -181,6 +181,26 @@ sllm_status sllm_engine_info_get(sllm_engine *engine, sllm_engine_info *out) {
     });
 }
 
+sllm_status sllm_engine_activity_get(sllm_engine *engine, sllm_engine_activity *out) {
+    return guarded([&]() -> Status {
+        if (engine == nullptr) return no_handle();
+        const sllm::BackendFacts &facts = engine->impl.backend().facts();
+        const sllm::EngineActivity now = engine->impl.activity();
+        sllm_engine_activity result{};
+        result.slots = facts.slots;
+        result.running = now.batcher.running;
+        result.waiting = now.batcher.waiting;
+        result.kv_tokens = facts.kv.kv_tokens;
+        result.kv_used_tokens = now.batcher.kv_used_tokens;
+        result.steps = now.batcher.steps;
+        result.computed_tokens = now.batcher.computed_tokens;
+        result.progress = now.progress;
+        result.last_step_tokens = now.batcher.last_step_tokens;
+        result.computing = now.computing ? 1 : 0;
+        return write_result(result, out);
+    });
+}
+
 sllm_status sllm_engine_device_memory(sllm_engine *engine, char *out, uint64_t cap, uint64_t *needed) {
     return guarded([&]() -> Status {
         if (engine == nullptr) return no_handle();

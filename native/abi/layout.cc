@@ -22,6 +22,8 @@ static_assert(sizeof(sllm_engine_params) == 88 && offsetof(sllm_engine_params, l
               offsetof(sllm_engine_params, prefill_tokens) == 72);
 static_assert(sizeof(sllm_engine_info) == 312 && offsetof(sllm_engine_info, model_build_ms) == 16 &&
               offsetof(sllm_engine_info, uploaded_bytes) == 32 && offsetof(sllm_engine_info, fingerprint) == 56);
+static_assert(sizeof(sllm_engine_activity) == 64 && offsetof(sllm_engine_activity, kv_tokens) == 16 &&
+              offsetof(sllm_engine_activity, progress) == 48 && offsetof(sllm_engine_activity, computing) == 60);
 static_assert(sizeof(sllm_text) == 16);
 static_assert(sizeof(sllm_logit_bias) == 8 && sizeof(sllm_logprob) == 16);
 static_assert(sizeof(sllm_request) == 176 && offsetof(sllm_request, typical_p) == 88 &&

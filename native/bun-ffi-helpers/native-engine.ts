@@ -5,6 +5,7 @@ import { toSafeNumber } from "./errors.ts";
 import { NativeChat } from "./native-chat.ts";
 import { type DrainBuffers, decodeEvents, type NativeEvent } from "./native-events.ts";
 import {
+  engineActivity,
   engineInfo,
   type engineKind,
   logitBias,
@@ -49,6 +50,20 @@ export interface NativeEngineInfo {
   readonly upload_wait_ms: number;
   /** Engines of one checkpoint with equal fingerprints continue each other's answers; "" outside that mode. */
   readonly fingerprint: string;
+}
+
+/** See sllm_engine_activity. */
+export interface NativeEngineActivity {
+  readonly slots: number;
+  readonly running: number;
+  readonly waiting: number;
+  readonly kv_tokens: number;
+  readonly kv_used_tokens: number;
+  readonly steps: number;
+  readonly computed_tokens: number;
+  readonly progress: number;
+  readonly last_step_tokens: number;
+  readonly computing: boolean;
 }
 
 export interface NativeRequest {
@@ -104,6 +119,24 @@ export class NativeEngine implements Disposable {
     checkStatus("sllm_engine_info_get", this.#binding, status);
     const { struct_size: _, ...info } = engineInfo.decode(new DataView(out.buffer));
     return { ...info, uploaded_bytes: toSafeNumber(info.uploaded_bytes, "number of uploaded bytes") };
+  }
+
+  /** sllm_engine_activity_get: what it is at. Never waits for a step. Any thread. */
+  activity(): NativeEngineActivity {
+    const out = engineActivity.allocate();
+    const status = this.#binding.calls.sllm_engine_activity_get(this.#open(), out);
+    checkStatus("sllm_engine_activity_get", this.#binding, status);
+    const { struct_size: _, computing, ...counts } = engineActivity.decode(new DataView(out.buffer));
+    const number = (value: bigint) => toSafeNumber(value, "count of an engine");
+    return {
+      ...counts,
+      kv_tokens: number(counts.kv_tokens),
+      kv_used_tokens: number(counts.kv_used_tokens),
+      steps: number(counts.steps),
+      computed_tokens: number(counts.computed_tokens),
+      progress: number(counts.progress),
+      computing: computing === 1,
+    };
   }
 
   /** sllm_engine_device_memory: JSON text. Any thread. */

@@ -64,6 +64,11 @@ export class NativeLibrary {
     return this.binding.calls.sllm_status_name(status);
   }
 
+  /** sllm_limit_memory: private memory of this process may grow by so many bytes from now on. */
+  limitMemory(bytes: number): void {
+    checkStatus("sllm_limit_memory", this.binding, this.binding.calls.sllm_limit_memory(BigInt(bytes)));
+  }
+
   /** XXH3 of bytes: the fast digest of checkpoint chunks. */
   digestXxh3(bytes: Uint8Array): bigint {
     return this.binding.calls.sllm_digest_xxh3(bytes.byteLength === 0 ? null : bytes, bytes.byteLength);

@@ -147,6 +147,20 @@ export const engineInfo = struct("sllm_engine_info", {
   fingerprint: "char[256]",
 });
 
+export const engineActivity = struct("sllm_engine_activity", {
+  struct_size: "u32",
+  slots: "u32",
+  running: "u32",
+  waiting: "u32",
+  kv_tokens: "u64",
+  kv_used_tokens: "u64",
+  steps: "u64",
+  computed_tokens: "u64",
+  progress: "u64",
+  last_step_tokens: "u32",
+  computing: "u32",
+});
+
 export const textSpan = struct("sllm_text", { data: "pointer", bytes: "u64" });
 
 export const logitBias = struct("sllm_logit_bias", { token: "i32", bias: "f32" });
@@ -205,6 +219,7 @@ export const structs = [
   loadStatus,
   engineParams,
   engineInfo,
+  engineActivity,
   textSpan,
   logitBias,
   logprob,

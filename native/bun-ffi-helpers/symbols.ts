@@ -61,6 +61,10 @@ export const symbols = {
   sllm_engine_destroy: { args: ["handle"], returns: "void" },
   // sllm_status sllm_engine_info_get(sllm_engine *engine, sllm_engine_info *out)
   sllm_engine_info_get: { args: ["handle", "buffer"], returns: "i32" },
+  // sllm_status sllm_engine_activity_get(sllm_engine *engine, sllm_engine_activity *out)
+  sllm_engine_activity_get: { args: ["handle", "buffer"], returns: "i32" },
+  // sllm_status sllm_limit_memory(uint64_t bytes)
+  sllm_limit_memory: { args: ["u64"], returns: "i32" },
   // sllm_status sllm_engine_device_memory(sllm_engine *engine, char *out, uint64_t cap, uint64_t *needed)
   sllm_engine_device_memory: { args: ["handle", "buffer", "u64", "buffer"], returns: "i32" },
   // sllm_status sllm_engine_render_chat(sllm_engine *engine, const char *messages, uint64_t messages_bytes,

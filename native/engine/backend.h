@@ -72,6 +72,8 @@ public:
     virtual Status open_chat(std::string_view request, std::unique_ptr<Chat> *out) const = 0;
     // Makes a running decode return soon, with an error. Nothing but destruction may follow.
     virtual void interrupt() = 0;
+    // Grows while a decode gets on, where the backend can tell: CPUs tell at every operation, devices do not.
+    virtual std::uint64_t progress() const { return 0; }
 
     // No slot is in use during these two, and none comes into use between a failed attach or a park and the next attach
     // that succeeds. [blocks]

@@ -2,6 +2,7 @@
 #include "engine/batcher.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "core/limits.h"
@@ -41,6 +42,12 @@ Status Batcher::step() {
     Status status = running_.empty() ? Status() : compute();
     std::erase(running_, nullptr);
     return status;
+}
+
+BatcherActivity Batcher::activity() const {
+    const auto running = static_cast<std::uint32_t>(running_.size());
+    const auto waiting = static_cast<std::uint32_t>(waiting_.size());
+    return {running, waiting, kv_.spoken_for(), steps_, computed_tokens_, last_step_tokens_};
 }
 
 void Batcher::admit() {
@@ -145,6 +152,8 @@ Status Batcher::compute() {
         left.push_back(static_cast<std::uint32_t>(session->sequence.size()) - kv_.length(session->slot));
     }
     const std::vector<std::uint32_t> taken = plan_step(left, limits_, steps_++);
+    last_step_tokens_ = std::accumulate(taken.begin(), taken.end(), 0u);
+    computed_tokens_ += last_step_tokens_;
 
     std::vector<BatchPart> parts;
     std::vector<std::size_t> owners;  // of the parts, into running_

@@ -18,6 +18,16 @@
 
 namespace sllm {
 
+// What the batcher is at, and what it has done since it was made.
+struct BatcherActivity {
+    std::uint32_t running = 0;           // requests in slots
+    std::uint32_t waiting = 0;           // without one, preempted ones included
+    std::uint64_t kv_used_tokens = 0;    // of the cache, what free slots keep included
+    std::uint64_t steps = 0;
+    std::uint64_t computed_tokens = 0;   // in all steps: prompts, answers, and what was computed again
+    std::uint32_t last_step_tokens = 0;
+};
+
 class Batcher {
 public:
     // Takes every event, as EventQueue::push does. After DONE or ERROR nothing more happens to the request, here or in
@@ -37,6 +47,7 @@ public:
     void fail_all(const Status &why);
     // The backend has lost all sequences; no request is running.
     void forget_cache() { kv_.clear(); }
+    BatcherActivity activity() const;
 
 private:
     void admit();
@@ -65,6 +76,8 @@ private:
     const Emit emit_;
     KvTable kv_;
     std::uint64_t steps_ = 0;
+    std::uint64_t computed_tokens_ = 0;
+    std::uint32_t last_step_tokens_ = 0;
     // Both in the order the requests came, and all running ones came before all waiting ones.
     std::vector<std::unique_ptr<Session>> running_;  // null: ended in this step
     std::deque<std::unique_ptr<Session>> waiting_;

@@ -106,10 +106,25 @@ Status Engine::cancel(std::uint64_t request) {
     return {};
 }
 
+EngineActivity Engine::activity() {
+    const std::lock_guard lock(mutex_);
+    EngineActivity now{activity_, computing_, activity_.steps + backend_->progress()};
+    now.batcher.waiting += static_cast<std::uint32_t>(submitted_.size());
+    return now;
+}
+
+void Engine::note_step(bool begins) {
+    const std::lock_guard lock(mutex_);
+    computing_ = begins;
+    activity_ = batcher_.activity();
+}
+
 void Engine::run() {
     while (take_work()) {
         events_.wait_for_room();
+        note_step(true);
         if (Status s = batcher_.step(); !s.ok()) fail(s);
+        note_step(false);
     }
 }
 

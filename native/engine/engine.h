@@ -25,6 +25,13 @@ struct EngineOptions {
     std::uint32_t prefill_tokens = limits::prefill_tokens;   // of a step for prompts, while streams run
 };
 
+// What an engine is at. Numbers of one moment, but for `progress`, which is newer.
+struct EngineActivity {
+    BatcherActivity batcher;
+    bool computing = false;       // the compute thread is inside a step
+    std::uint64_t progress = 0;   // stands still for long while computing: the engine hangs
+};
+
 class Engine {
 public:
     explicit Engine(std::unique_ptr<Backend> backend, const EngineOptions &options = {}, Env &env = Env::posix());
@@ -43,6 +50,7 @@ public:
     // Duration of the last attach.
     double attach_ms();
     Status cancel(std::uint64_t request);
+    EngineActivity activity();
 
 private:
     enum class Weights { absent, moving, present };
@@ -52,6 +60,7 @@ private:
     bool take_work();
     void emit(const sllm_event &event, std::string text, std::string logprobs);
     void fail(const Status &why);
+    void note_step(bool begins);
 
     std::unique_ptr<Backend> backend_;
     const std::uint32_t queue_;
@@ -67,6 +76,8 @@ private:
     bool cache_is_gone_ = false;  // the backend was parked since the last step
     Weights weights_ = Weights::absent;
     double attach_ms_ = 0;
+    BatcherActivity activity_;  // after the last step
+    bool computing_ = false;
     std::vector<std::unique_ptr<Session>> submitted_;
     std::vector<std::uint64_t> cancelled_;
     std::unordered_set<std::uint64_t> unfinished_;

@@ -70,11 +70,13 @@ void KvTable::clear() {
     for (Slot &slot : slots_) slot = Slot{};
 }
 
-bool KvTable::overfull() const {
-    std::uint64_t spoken_for = 0;
-    for (const Slot &slot : slots_) spoken_for += slot.busy ? slot.claimed : slot.held.size();
-    return spoken_for > rules_.kv_tokens;
+std::uint64_t KvTable::spoken_for() const {
+    std::uint64_t tokens = 0;
+    for (const Slot &slot : slots_) tokens += slot.busy ? slot.claimed : slot.held.size();
+    return tokens;
 }
+
+bool KvTable::overfull() const { return spoken_for() > rules_.kv_tokens; }
 
 std::optional<std::uint32_t> KvTable::oldest_free() const {
     std::optional<std::uint32_t> oldest;

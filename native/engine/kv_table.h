@@ -45,6 +45,8 @@ public:
 
     // Tokens of the slot's sequence that the cache holds.
     std::uint32_t length(std::uint32_t slot) const { return static_cast<std::uint32_t>(slots_[slot].held.size()); }
+    // Tokens that are spoken for, as overfull counts them.
+    std::uint64_t spoken_for() const;
     // Whether more is spoken for than there is: by busy slots for their sequences, by free ones for what they hold.
     // Cells that two slots share count twice, so there are never fewer than this says.
     bool overfull() const;

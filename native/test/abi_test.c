@@ -133,6 +133,17 @@ static void echo_requests(sllm_engine *engine, const int32_t *tokens, uint64_t n
     CHECK(strcmp(answer, "one two three") == 0);
 }
 
+static void echo_activity(sllm_engine *engine) {
+    sllm_engine_activity activity;
+    memset(&activity, 0, sizeof activity);
+    CHECK(sllm_engine_activity_get(engine, &activity) == SLLM_E_INVALID_ARGUMENT);
+    activity.struct_size = sizeof activity;
+    CHECK(sllm_engine_activity_get(engine, &activity) == SLLM_OK);
+    CHECK(activity.slots == 2 && activity.kv_tokens > 0 && activity.steps > 0);
+    CHECK(activity.computed_tokens > 0 && activity.progress >= activity.steps);
+    CHECK(sllm_engine_activity_get(NULL, &activity) == SLLM_E_INVALID_ARGUMENT);
+}
+
 static void echo_requests_refused(sllm_engine *engine, const int32_t *tokens, uint64_t n) {
     sllm_request request;
     char text[256];
@@ -170,11 +181,13 @@ static void test_echo(void) {
     CHECK(n == 13);
     CHECK(sllm_engine_tokenize(engine, prompt, 13, 1, 0, tokens, 64, &n) == SLLM_OK);
     echo_requests(engine, tokens, n);
+    echo_activity(engine);
     CHECK(sllm_engine_attach(engine, NULL) == SLLM_E_WRONG_STATE);
     CHECK(sllm_engine_park(engine, 1) == SLLM_OK);
     echo_requests_refused(engine, tokens, n);
     CHECK(sllm_engine_attach(engine, NULL) == SLLM_OK);
     echo_requests(engine, tokens, n);
+    echo_activity(engine);
     sllm_engine_destroy(engine);
     CHECK(sllm_engine_attach(NULL, NULL) == SLLM_E_INVALID_ARGUMENT);
     CHECK(sllm_engine_park(NULL, 0) == SLLM_E_INVALID_ARGUMENT);

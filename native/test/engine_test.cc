@@ -136,6 +136,28 @@ TEST("engine: the echo answers with the prompt and stops") {
     CHECK_EQ(o.last.prompt_tokens, 6u);
 }
 
+TEST("engine: what it is at can be seen while a step hangs: computing, and no progress") {
+    std::latch start(1);
+    Engine engine(std::make_unique<FailingBackend>(1'000, start));
+    CHECK_OK(engine.attach(""));
+    CHECK(!engine.activity().computing);
+    CHECK_OK(engine.submit(request_of(1, "abc")));
+    while (!engine.activity().computing) std::this_thread::yield();
+    const sllm::EngineActivity stuck = engine.activity();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    CHECK(engine.activity().computing);
+    CHECK_EQ(engine.activity().progress, stuck.progress);
+    start.count_down();
+    Collector events(engine);
+    events.until_ended(1);
+    while (engine.activity().computing) std::this_thread::yield();
+    const sllm::EngineActivity done = engine.activity();
+    CHECK(done.progress > stuck.progress);
+    CHECK_EQ(done.batcher.running, 0u);
+    CHECK_EQ(done.batcher.computed_tokens, 6u);  // the prompt at once, then what it answers but for the last token
+    CHECK(done.batcher.kv_used_tokens > 0);  // kept for a request that begins alike
+}
+
 TEST("engine: max_tokens and the context end an answer as LENGTH, a stop string as STOP") {
     const auto engine = echo(20, 3);
     Request limited = request_of(1, "abcdef");

@@ -180,4 +180,14 @@ TEST("in place: a conversation is rendered by the model's own template, and a mo
 
 }  // namespace
 
+TEST("in place: a decode tells how it gets on, operation by operation") {
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    const auto copied = test::load_checkpoint(checkpoint);
+    const auto engine = test::open_backend(test::engine_options(checkpoint), copied.path);
+    const std::uint64_t before = engine->progress();
+    const test::Trace trace = test::trace_engine(*engine);
+    CHECK(engine->progress() > before + 10 * trace.tokens.size());
+}
+
 TEST_MAIN()

@@ -1,6 +1,7 @@
 /** The admin API under /admin/v1: deploy, list and delete models; see workers, instances and generations. */
 import { z } from "zod";
 import { manifest } from "../checkpoint/manifest.ts";
+import { engineActivity } from "../cluster/activity.ts";
 import { kvSettings } from "../cluster/instances.ts";
 import { loadTrace } from "../cluster/loads.ts";
 import { linkReport, storeProblem } from "../cluster/membership.ts";
@@ -113,6 +114,8 @@ export const adminInstance = z.object({
   fingerprint: z.string().nullable(),
   active: z.number().int(),
   queued: z.number().int(),
+  /** What the engine was at when the worker last reported: slots, cache, batches; null before it has said. */
+  activity: engineActivity.nullable(),
   error: wireError.nullable(),
   created_at: z.string(),
   ready_at: z.string().nullable(),

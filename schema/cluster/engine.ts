@@ -6,6 +6,7 @@ import { z } from "zod";
 import { wireError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { finishReasons } from "../vocab.ts";
+import { engineBeat } from "./activity.ts";
 import { answerFormat, messageDelta, promptInput } from "./conversation.ts";
 import {
   cached_tokens,
@@ -45,6 +46,8 @@ const skeletonFields = {
 };
 
 export const engineCommand = z.discriminatedUnion("op", [
+  /** Bound how much memory of its own the process may take from now on; the system refuses it more. No answer. */
+  z.strictObject({ op: z.literal("limit"), private_bytes: z.number().int().min(1) }),
   /** Load ahead what no model decides; `warm` or `failed` answers. */
   z.strictObject({ op: z.literal("warm"), engine: z.enum(engineKinds) }),
   /** Build the one model of this process without weights; `built` or `failed` answers. */
@@ -77,6 +80,8 @@ export type EngineCommand = z.infer<typeof engineCommand>;
 
 export const engineMessage = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("hello"), pid: z.number().int(), abi_version: z.number().int() }),
+  /** Every `engine_beat_ms`, as long as the process answers. Without activity: no model, or none that takes requests. */
+  z.strictObject({ type: z.literal("beat"), activity: engineBeat.nullable() }),
   z.strictObject({ type: z.literal("warm") }),
   z.strictObject({ type: z.literal("built"), model_build_ms: z.number() }),
   /** Requests are taken from now on. */

@@ -4,6 +4,7 @@ import { wireError } from "../error.ts";
 import { checkpointDigest, instanceId, modelId, workerId } from "../ids.ts";
 import { limits } from "../limits.ts";
 import { deviceKinds, instanceStates, placementStates, tiers, workerStates } from "../vocab.ts";
+import { engineActivity } from "./activity.ts";
 import { protocolVersion } from "./protocol.ts";
 
 /** `disk`, or the bus of a device: `device:<device_id>`. */
@@ -58,6 +59,8 @@ export const instanceReport = z.strictObject({
    * is not promised, outside the deterministic mode and before the instance is ready.
    */
   fingerprint: z.string().max(limits.fingerprint_chars).optional(),
+  /** Of the last second; left out before the engine has said anything. */
+  activity: engineActivity.optional(),
   error: wireError.nullable(),
 });
 export type InstanceReport = z.infer<typeof instanceReport>;

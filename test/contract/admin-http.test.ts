@@ -13,6 +13,7 @@ import { heartbeatResponse, registerResponse } from "../../schema/cluster/member
 import { limits } from "../../schema/limits.ts";
 import { instanceMemoryBytes } from "../../schema/memory.ts";
 import {
+  busyEngine,
   cpuDevice,
   makeDeployRequest,
   makeHeartbeat,
@@ -107,6 +108,24 @@ describe("the lists", () => {
     expect(workers.data).toMatchObject([
       { worker_id, state: "ready", devices: [{ device_id: "cpu" }], placements: [{ tier: "disk" }] },
     ]);
+  });
+
+  test("show what engines are at, as far as workers have said it", async () => {
+    const scene = new GatewayScene();
+    const { model, worker, instance_id } = await scene.warm();
+    const shown = async () =>
+      adminInstanceList.parse(await (await scene.get("/admin/v1/instances")).json()).data[0]?.activity;
+    expect(await shown()).toBeNull();
+    const report = {
+      instance_id,
+      model_id: model.id,
+      state: "ready",
+      active: 2,
+      queued: 1,
+      error: null,
+    } as const;
+    await scene.heartbeat(worker, { instances: [{ ...report, activity: busyEngine }] });
+    expect(await shown()).toEqual(busyEngine);
   });
 
   test("do not hide what is unknown: 404 with the envelope", async () => {

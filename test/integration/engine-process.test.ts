@@ -1,7 +1,12 @@
 /** The engine process over its private channel, with the echo engine, under Bun and under Deno. */
 import { afterEach, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { convertGguf } from "../../worker/checkpoints/import.ts";
+import { sampleModelPath } from "../support/cluster.ts";
 import { EngineClient, echoOf, textOf } from "../support/engine-client.ts";
+import { eventually } from "../support/eventually.ts";
 import { isAlive } from "../support/processes.ts";
 
 let started: EngineClient[] = [];
@@ -76,6 +81,55 @@ test("without its engine libraries it cannot warm up, says so and ends", async (
   });
   expect(await engine.exited).toBe(1);
 });
+
+test.each(["bun", "deno"] as const)(
+  "under %s it says that it lives, and what its engine is at",
+  async (runtime) => {
+    const engine = start({ runtime, variables: { SLLM_ECHO_TOKEN_US: "20000" } });
+    await eventually("it lives without a model", () =>
+      engine.messages.some((message) => message.type === "beat" && message.activity === null),
+    );
+    engine.loadEcho();
+    await engine.waitFor("ready");
+    for (const request of [1, 2, 3]) engine.generate(request, { max_tokens: 200 });
+    const { activity } = await eventually("two run and one waits", () =>
+      engine.messages
+        .filter((message) => message.type === "beat")
+        .find((message) => (message.activity?.waiting ?? 0) > 0),
+    );
+    expect(activity).toMatchObject({ slots: 2, running: 2, waiting: 1, kv_tokens: 512 });
+    expect(activity?.computed_tokens).toBeGreaterThan(0);
+  },
+  30_000,
+);
+
+test("memory beyond its limit ends the start of a model with a reason; within it the same model is built", async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), "sllm-limit-"));
+  try {
+    const { directory, manifest } = await convertGguf({ source: sampleModelPath, store_dir: folder });
+    // A cache of 1 GiB: 1 KiB for each token.
+    const build = {
+      op: "build",
+      engine: "llama",
+      header_path: path.join(directory, "header.gguf"),
+      weights_bytes: manifest.weights.bytes,
+      context_tokens: 131_072,
+      slots: 8,
+      threads: 1,
+    } as const;
+    const roomy = start();
+    roomy.send({ op: "limit", private_bytes: 3 * 2 ** 30 });
+    roomy.send(build);
+    await roomy.waitFor("built");
+    const tight = start();
+    tight.send({ op: "limit", private_bytes: 2 ** 28 });
+    tight.send(build);
+    expect(await tight.exited).not.toBe(0);
+    expect(tight.messages.some((message) => message.type === "built")).toBe(false);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}, 30_000);
 
 test("the exit command ends it too, in mid-generation", async () => {
   const engine = await startReady({ variables: { SLLM_ECHO_TOKEN_US: "10000" } });

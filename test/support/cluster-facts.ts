@@ -1,8 +1,10 @@
 /** Small, valid manifests, reports and requests with ids that no other test uses. */
+
 import { createHash } from "node:crypto";
 import type { DeployRequest } from "../../schema/api/admin.ts";
 import { digestText } from "../../schema/checkpoint/digest-text.ts";
 import { checkpointVersion, type Manifest } from "../../schema/checkpoint/manifest.ts";
+import type { EngineActivity } from "../../schema/cluster/activity.ts";
 import type {
   DeviceReport,
   HeartbeatRequest,
@@ -118,3 +120,15 @@ export const makeInstanceReport = (
   error: null,
   ...fields,
 });
+
+/** What an engine may be at: two requests in slots, one waiting. */
+export const busyEngine: EngineActivity = {
+  slots: 4,
+  running: 2,
+  waiting: 1,
+  kv_tokens: 4096,
+  kv_used_tokens: 300,
+  steps: 12,
+  computed_tokens: 320,
+  last_step_tokens: 2,
+};

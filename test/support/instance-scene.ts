@@ -61,7 +61,7 @@ export class InstanceScene {
   readonly instance: Instance;
 
   /** `placement`: where it lives when not on the processors. */
-  constructor(placement?: InstanceScene["placement"]) {
+  constructor(placement?: InstanceScene["placement"], memory_limit_bytes: number | null = null) {
     if (placement) this.placement = placement;
     this.instance = new Instance({
       request: {
@@ -78,6 +78,8 @@ export class InstanceScene {
       threads: 3,
       prefill_tokens: 256,
       engine_queue: 8,
+      engine_stall_ms: 60_000,
+      memory_limit_bytes,
       placement: this.placement,
       clock: this.clock,
       launch: (observer) => {

@@ -5,6 +5,8 @@
  * Its start is part of every cold start, so it imports no validation library: the only writer of its input is the
  * worker that spawned it, whose commands are typed, and the native library checks every range itself.
  */
+import { writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { runtimeLoader } from "../../native/bun-ffi-helpers/load.ts";
 import { NativeLibrary } from "../../native/bun-ffi-helpers/native.ts";
 import type { EngineCommand, EngineMessage } from "../../schema/cluster/engine.ts";
@@ -48,6 +50,16 @@ function endAtOnce(): void {
   process.kill(process.pid, "SIGKILL");
 }
 
+/** When the host runs out of memory, an engine is to go and not the worker, which serves all others. */
+function offerFirst(): void {
+  try {
+    writeFileSync("/proc/self/oom_score_adj", "500");
+  } catch (error) {
+    // Where the system has no such file, its choice stays as it is.
+    process.stderr.write(`not offered to the system first: ${error}\n`);
+  }
+}
+
 function close(session: Session): void {
   if (!session.close()) endAtOnce();
   setTimeout(endAtOnce, limits.engine_exit_ms / 2);
@@ -71,17 +83,21 @@ process.on("uncaughtException", (error) => {
   void fail({ code: "internal", message: error.message });
 });
 
+offerFirst();
 // The thread starts while the main thread opens the library.
 const pump = new Worker(new URL("./pump.ts", import.meta.url), { type: "module" });
 const library = await openLibrary();
 await write([{ type: "hello", pid: process.pid, abi_version: library.abiVersion() }]);
-listen(
-  new Session({
-    library,
-    pump,
-    engine_libraries: variable("SLLM_ENGINE_LIBRARIES"),
-    echo_token_us: Number(process.env.SLLM_ECHO_TOKEN_US ?? 0),
-    write,
-    onEnd: (exitCode) => process.exit(exitCode),
-  }),
-);
+const session = new Session({
+  library,
+  pump,
+  engine_libraries: variable("SLLM_ENGINE_LIBRARIES"),
+  echo_token_us: Number(process.env.SLLM_ECHO_TOKEN_US ?? 0),
+  write,
+  onEnd: (exitCode) => process.exit(exitCode),
+});
+listen(session);
+for (;;) {
+  await sleep(limits.engine_beat_ms);
+  await session.beat();
+}

@@ -1,5 +1,6 @@
 /** What the two threads of an engine process say to each other. */
 import type { NativeEngineParams, NativeHandle } from "../../native/bun-ffi-helpers/native.ts";
+import type { EngineBeat } from "../../schema/cluster/activity.ts";
 import type { EngineMessage } from "../../schema/cluster/engine.ts";
 import type { WireError } from "../../schema/error.ts";
 
@@ -9,8 +10,10 @@ export const controlWord = {
   messages: 0,
   /** Batches posted and not yet written; the pump pauses above `maxUnwrittenBatches`. */
   unwritten: 1,
+  /** 1: the main thread wants to know what the engine is at. The pump answers while it takes events. */
+  asked: 2,
 } as const;
-export const controlWords = 2;
+export const controlWords = 3;
 
 /** Bounds what lies between the threads when the reader of our standard output is slow. */
 export const maxUnwrittenBatches = 64;
@@ -43,5 +46,7 @@ export type PumpMessage =
   /** The engine could not do what it was told, or has failed; only `closed` follows. */
   | { readonly type: "failed"; readonly error: WireError }
   | { readonly type: "batch"; readonly messages: EngineMessage[] }
+  /** What the engine was at when the main thread asked. */
+  | { readonly type: "activity"; readonly activity: EngineBeat }
   /** The engine is destroyed. */
   | { readonly type: "closed" };

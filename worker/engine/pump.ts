@@ -114,6 +114,9 @@ class Pump {
   #drainUntilMessage(engine: NativeEngine): boolean {
     const buffers = newDrainBuffers(eventsPerDrain);
     while (Atomics.load(this.#control, controlWord.messages) === 0) {
+      if (Atomics.exchange(this.#control, controlWord.asked, 0) === 1) {
+        post({ type: "activity", activity: engine.activity() });
+      }
       if (Atomics.load(this.#control, controlWord.unwritten) >= maxUnwrittenBatches) {
         Atomics.wait(this.#control, controlWord.unwritten, maxUnwrittenBatches, behindMs);
         continue;

@@ -7,6 +7,7 @@ import {
   type NativeLibrary,
   SllmNativeError,
 } from "../../native/bun-ffi-helpers/native.ts";
+import type { EngineBeat } from "../../schema/cluster/activity.ts";
 import type { EngineCommand, EngineMessage } from "../../schema/cluster/engine.ts";
 import type { WireError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
@@ -45,6 +46,8 @@ export class Session {
   /** A `load` has asked for both, so nobody waits for the answer to its build. */
   #attachFollows = false;
   #takesRequests = false;
+  /** What the pump has told since it was asked with the last beat. */
+  #activity: EngineBeat | null = null;
   /** Resolves when the failure has been reported; null while all is well. */
   #failure: Promise<void> | null = null;
 
@@ -63,6 +66,9 @@ export class Session {
   /** Carries out a command of the supervisor. `exit` is the caller's business. */
   handle(command: Exclude<EngineCommand, { op: "exit" }>): void {
     switch (command.op) {
+      case "limit":
+        this.#limitMemory(command.private_bytes);
+        break;
       case "warm":
         this.#warm(command);
         break;
@@ -99,6 +105,29 @@ export class Session {
     if (this.#engine === null) void this.#end();
     else this.#tell({ op: "close" });
     return true;
+  }
+
+  /**
+   * Says that both threads answer, and what the engine is at. Says nothing while the pump does not although it should.
+   * Resolves when it is written.
+   */
+  async beat(): Promise<void> {
+    const activity = this.#activity;
+    this.#activity = null;
+    Atomics.store(this.#control, controlWord.asked, 1);
+    const pumpIsBusy = this.#longCalls > 0 || !this.#takesRequests;
+    if (activity === null && !pumpIsBusy) return;
+    await this.#options.write([{ type: "beat", activity }]);
+  }
+
+  #limitMemory(private_bytes: number): void {
+    try {
+      this.#options.library.limitMemory(private_bytes);
+    } catch (error) {
+      // Where the system bounds nothing, an engine that takes too much is left to the system's own judgement.
+      if (!(error instanceof SllmNativeError)) throw error;
+      process.stderr.write(`no limit for memory: ${error.message}\n`);
+    }
   }
 
   #tell(command: Exclude<PumpCommand, { op: "open" }>): void {
@@ -220,6 +249,9 @@ export class Session {
           Atomics.sub(this.#control, controlWord.unwritten, 1);
           Atomics.notify(this.#control, controlWord.unwritten);
         });
+        break;
+      case "activity":
+        this.#activity = message.activity;
         break;
       case "failed":
         this.#fail(message.error);

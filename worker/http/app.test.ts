@@ -49,6 +49,8 @@ beforeEach(() => {
     threads: 1,
     prefill_tokens: 256,
     engine_queue: 8,
+    engine_stall_ms: 60_000,
+    engine_headroom_bytes: 0,
     clock,
     log,
     onChange: () => {},

@@ -16,6 +16,10 @@ export interface InstanceOptions {
   readonly threads: number;
   readonly prefill_tokens: number;
   readonly engine_queue: number;
+  /** Time without a sign of life after which the engine is ended. */
+  readonly engine_stall_ms: number;
+  /** Memory of its own that the engine may take; null: no limit. */
+  readonly memory_limit_bytes: number | null;
   readonly placement: Pick<DevicePlacement, "engine_devices" | "computesOnHostCopy">;
   readonly launch: LaunchEngine;
   /** Takes a share of the checkpoint's host copy. */

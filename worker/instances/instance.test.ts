@@ -1,6 +1,7 @@
 import { beforeEach, expect, test } from "bun:test";
 import type { GenerationEvent } from "../../schema/cluster/generate.ts";
 import type { LoadEvent } from "../../schema/cluster/instances.ts";
+import { busyEngine } from "../../test/support/cluster-facts.ts";
 import { directory, InstanceScene, manifest, settings } from "../../test/support/instance-scene.ts";
 import { settle } from "../../test/support/manual-clock.ts";
 import { LoadReader } from "./load-reader.ts";
@@ -211,4 +212,37 @@ test("a load leaves one trace, whichever way it ends, and a stop while it waits 
   void stopped.instance.load();
   await stopped.instance.stop();
   expect(stopped.traces).toMatchObject([{ outcome: "stopped", error: { code: "cancelled" } }]);
+});
+
+test("an engine that stops giving signs of life is ended with the reason, and its requests with it", async () => {
+  await scene.makeReady();
+  const events: GenerationEvent[] = [];
+  scene.instance.submit(settings, (event) => events.push(event));
+  for (let second = 0; second < 59; second++) await scene.clock.advance(1_000);
+  expect(scene.instance.state).toBe("ready");
+  await scene.clock.advance(1_000);
+  const message = "The engine process has not answered for 60 s; it was ended.";
+  expect(scene.instance.report()).toMatchObject({
+    state: "failed",
+    error: { code: "engine_failed", message },
+  });
+  expect([scene.killed, events]).toEqual([1, [{ type: "error", error: { code: "engine_failed", message } }]]);
+});
+
+test("what the engine is at is in the report, without what only the watchdog needs", async () => {
+  await scene.makeReady();
+  expect(scene.instance.report()).not.toHaveProperty("activity");
+  scene.observer?.onMessage({ type: "beat", activity: { ...busyEngine, progress: 9, computing: true } });
+  expect(scene.instance.report()).toMatchObject({ activity: busyEngine });
+  scene.observer?.onMessage({ type: "beat", activity: null });
+  expect(scene.instance.report().activity).toEqual(busyEngine);
+});
+
+test("its memory is bounded before it builds anything", async () => {
+  const limited = new InstanceScene(undefined, 1e9);
+  void limited.instance.load();
+  limited.header.resolve();
+  await settle();
+  expect(limited.sent.map((command) => command.op)).toEqual(["limit", "load"]);
+  expect(limited.sent[0]).toEqual({ op: "limit", private_bytes: 1e9 });
 });

@@ -3,6 +3,7 @@
  * `loading -> ready -> draining -> gone`, `parked` in between, or `failed` with a reason; the worker's README shows
  * the whole machine. Longer than other files because start, park, resume and every end meet in one state.
  */
+import type { EngineActivity } from "../../schema/cluster/activity.ts";
 import type { EngineMessage } from "../../schema/cluster/engine.ts";
 import type { LoadEvent, LoadRequest } from "../../schema/cluster/instances.ts";
 import type { LoadTrace } from "../../schema/cluster/loads.ts";
@@ -20,6 +21,7 @@ import { engineEndError, loadFailure, readError } from "./load-errors.ts";
 import { LoadRecord, loadProgress } from "./load-record.ts";
 import { Parking } from "./parking.ts";
 import { type GenerateSettings, type GenerationListener, RequestTable } from "./request-table.ts";
+import { Watchdog } from "./watchdog.ts";
 
 export class Instance {
   readonly request: LoadRequest;
@@ -45,6 +47,8 @@ export class Instance {
   /** Aborted when nobody wants the instance any more. */
   readonly #leaving = new AbortController();
   #parking: Parking | null = null;
+  readonly #watchdog: Watchdog;
+  #activity: EngineActivity | null = null;
   /** Resolves when the last park has ended, in whatever way. */
   #parkEnd = Promise.resolve(false);
   /** Set when somebody wants it gone: what happens from then on is no failure. */
@@ -57,6 +61,8 @@ export class Instance {
     this.#options = options;
     this.skeleton = skeletonOf(options);
     this.#load = new LoadRecord(options.clock, options.trace);
+    const { clock, engine_stall_ms: stall_ms } = options;
+    this.#watchdog = new Watchdog({ clock, stall_ms, onStall: (message) => this.#stalled(message) });
   }
 
   get state(): InstanceState {
@@ -84,7 +90,8 @@ export class Instance {
     const fingerprint =
       this.#fingerprint === null ? {} : { fingerprint: `${checkpoint}, ${this.#fingerprint}` };
     const queued = size - active;
-    return { instance_id, model_id, state: this.#state, active, queued, ...fingerprint, error: this.#error };
+    const facts = { ...fingerprint, ...(this.#activity === null ? {} : { activity: this.#activity }) };
+    return { instance_id, model_id, state: this.#state, active, queued, ...facts, error: this.#error };
   }
 
   /** Where the load stands: its end, or the last known progress. */
@@ -106,6 +113,9 @@ export class Instance {
       const engine = this.#options.launch(this.#observer, this.skeleton);
       this.#engine = engine;
       this.#parking = new Parking(engine, this.#options.clock);
+      void this.#watchdog.watch();
+      const { memory_limit_bytes } = this.#options;
+      if (memory_limit_bytes !== null) engine.send({ op: "limit", private_bytes: memory_limit_bytes });
       void this.#expectHello();
       trace.begin("header_check", "lookup");
       const [weights_path] = await Promise.all([
@@ -299,6 +309,13 @@ export class Instance {
         this.#load.hello();
         this.#hello.resolve();
         break;
+      case "beat":
+        this.#watchdog.heard(message.activity);
+        if (message.activity) {
+          const { progress: _, computing: __, ...activity } = message.activity;
+          this.#activity = activity;
+        }
+        break;
       case "warm":
       case "built":
         // The answer to whoever kept the process in reserve; it came after the load began.
@@ -330,8 +347,13 @@ export class Instance {
     this.#move("ready");
   }
 
+  #stalled(message: string): void {
+    this.#fail({ code: this.#state === "loading" ? "model_load_failed" : "engine_failed", message });
+  }
+
   #onEnd(end: EngineEnd): void {
     this.#engineEnded = true;
+    this.#watchdog.end();
     this.#parking?.onEnd();
     this.#hello.resolve();
     const wasLoading = this.#state === "loading";

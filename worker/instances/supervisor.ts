@@ -30,6 +30,9 @@ export interface SupervisorOptions {
   /** Of every engine; see `engineCommand`. */
   readonly prefill_tokens: number;
   readonly engine_queue: number;
+  readonly engine_stall_ms: number;
+  /** What an engine may take beyond what its instance has booked; 0: no limit. */
+  readonly engine_headroom_bytes: number;
   readonly clock: Clock;
   readonly log: Log;
   /** Called when an instance appears or changes its state. */
@@ -171,7 +174,7 @@ export class Supervisor {
 
   #create(begun: Pick<InstanceOptions, "request" | "checkpoint" | "trace"> & Placed): Instance {
     const { host, disk, launch, engine, threads, clock, onChange, onLoadEnded } = this.#options;
-    const { prefill_tokens, engine_queue } = this.#options;
+    const { prefill_tokens, engine_queue, engine_stall_ms, engine_headroom_bytes: headroom } = this.#options;
     const { request, checkpoint, placement, trace, letGo } = begun;
     const { instance_id } = request;
     const instance = new Instance({
@@ -181,6 +184,8 @@ export class Supervisor {
       threads,
       prefill_tokens,
       engine_queue,
+      engine_stall_ms,
+      memory_limit_bytes: headroom === 0 ? null : memoryBytes(checkpoint, request) + headroom,
       placement,
       launch,
       clock,

@@ -100,6 +100,8 @@ export class Worker {
       threads: config.worker.threads ?? defaultThreads(),
       prefill_tokens: config.worker.prefill_tokens,
       engine_queue: config.worker.engine_queue,
+      engine_stall_ms: config.worker.engine_stall_ms,
+      engine_headroom_bytes: config.worker.engine_headroom_bytes,
       clock,
       log,
       onChange,

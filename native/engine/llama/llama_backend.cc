@@ -63,8 +63,12 @@ Status LlamaBackend::open_context(const LlamaOptions &options) {
     if (Status s = check_mode(options, *skeleton_); !s.ok()) return s;
     facts_ = mode_facts(options, *skeleton_);
     llama_context_params params = context_params(options, facts_);
-    params.abort_callback = [](void *flag) { return static_cast<std::atomic<bool> *>(flag)->load(); };
-    params.abort_callback_data = &interrupted_;
+    params.abort_callback = [](void *pulse) {
+        auto &told = *static_cast<Pulse *>(pulse);
+        told.operations.fetch_add(1, std::memory_order_relaxed);
+        return told.interrupted.load();
+    };
+    params.abort_callback_data = &pulse_;
     LastWords words;
     {
         const auto allocate = [this](ggml_backend_buffer_type_t type, std::size_t bytes) {

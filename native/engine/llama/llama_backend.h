@@ -26,7 +26,8 @@ public:
                     std::vector<std::int32_t> *out) const override;
     Status render_chat(std::string_view messages, std::string *out) const override;
     Status open_chat(std::string_view request, std::unique_ptr<Chat> *out) const override;
-    void interrupt() override { interrupted_ = true; }
+    void interrupt() override { pulse_.interrupted = true; }
+    std::uint64_t progress() const override { return pulse_.operations.load(std::memory_order_relaxed); }
 
     Status attach(const std::string &weights_path) override;
     Status park(bool keep_weights) override;
@@ -69,7 +70,12 @@ private:
     llama_batch batch_{};
     std::vector<std::unique_ptr<Sampler>> samplers_;  // per slot
     std::vector<llama_token_data> candidates_;
-    std::atomic<bool> interrupted_{false};
+    // What libllama asks and tells between two operations of a decode.
+    struct Pulse {
+        std::atomic<bool> interrupted{false};
+        std::atomic<std::uint64_t> operations{0};
+    };
+    Pulse pulse_;
 };
 
 }  // namespace sllm::llama

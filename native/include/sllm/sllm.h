@@ -71,6 +71,12 @@ SLLM_API uint64_t sllm_last_error(char *out, uint64_t cap);
 /* XXH3 (64 bits, seed 0) of n bytes: the fast chunk digest of checkpoints. data may be NULL when n is 0. [any] */
 SLLM_API uint64_t sllm_digest_xxh3(const void *data, uint64_t n);
 
+/* Private writable memory of this process may grow by so many bytes from now on; the system refuses more, whoever in
+ * the process asks: a function here then fails with OUT_OF_MEMORY, or the engine library ends the process. Shared
+ * memory, a host copy above all, counts for nothing. Another call sets another limit. IO where the system has none.
+ * [any] Since 1.3 */
+SLLM_API sllm_status sllm_limit_memory(uint64_t bytes);
+
 /* ---- Checkpoint layout ------------------------------------------------------------------------------------------ */
 
 /*
@@ -256,6 +262,22 @@ typedef struct sllm_engine_info {
                                 and continue each other's; empty outside the deterministic mode. Since 1.3 */
 } sllm_engine_info;
 
+/* What an engine is at, and what it has done since it was made. Since 1.3 */
+typedef struct sllm_engine_activity {
+    uint32_t struct_size;
+    uint32_t slots;
+    uint32_t running;          /* requests in slots */
+    uint32_t waiting;          /* without one, those that were put back included */
+    uint64_t kv_tokens;        /* that the KV cache holds */
+    uint64_t kv_used_tokens;   /* of them, in use or kept for requests that begin alike */
+    uint64_t steps;
+    uint64_t computed_tokens;  /* in all steps: of prompts, of answers, and those computed again */
+    uint64_t progress;         /* grows at every step, and within one where that can be told (on CPUs): while it stands
+                                  still and computing is 1, the engine is stuck in one operation */
+    uint32_t last_step_tokens;
+    uint32_t computing;        /* 1: inside a step */
+} sllm_engine_activity;
+
 /* The devices beside the CPU that the engine libraries of a folder find on this machine, as JSON
  * {"devices":[{"name","description","backend","memory_bytes","free_bytes"},...]}; an empty list without a driver. It
  * opens the devices' driver: call it in a process of its own where that memory should not stay taken. Since 1.2.
@@ -296,6 +318,9 @@ SLLM_API sllm_status sllm_engine_park(sllm_engine *engine, uint8_t keep_weights)
 SLLM_API void sllm_engine_destroy(sllm_engine *engine);
 
 SLLM_API sllm_status sllm_engine_info_get(sllm_engine *engine, sllm_engine_info *out);
+
+/* Never waits for a step to end. [any] Since 1.3 */
+SLLM_API sllm_status sllm_engine_activity_get(sllm_engine *engine, sllm_engine_activity *out);
 
 /* Memory that an engine takes on each of its devices, as JSON {"devices":[{"name","weights_bytes","context_bytes",
  * "compute_bytes"},...]}; an empty list on a CPU. Since 1.2. Errors: BUFFER_TOO_SMALL. [any] */
