@@ -68,6 +68,15 @@ Status build_backend(const sllm_engine_params &p, std::unique_ptr<sllm::Backend>
     return module->build_backend(options, out);
 }
 
+Status write_tokens(const std::vector<std::int32_t> &tokens, std::int32_t *out, std::uint64_t cap, std::uint64_t *n) {
+    *n = tokens.size();
+    if (tokens.size() > cap) {
+        return {Code::buffer_too_small, "the text has " + std::to_string(tokens.size()) + " tokens"};
+    }
+    std::copy(tokens.begin(), tokens.end(), out);
+    return {};
+}
+
 // An engine without weights. out is only looked at.
 Status build(const sllm_engine_params &p, sllm_engine **out, std::unique_ptr<sllm_engine> *engine) {
     if (out == nullptr) return {Code::invalid_argument, "out is NULL"};
@@ -172,6 +181,8 @@ sllm_status sllm_engine_info_get(sllm_engine *engine, sllm_engine_info *out) {
         result.slots = facts.slots;
         result.model_build_ms = facts.model_build_ms;
         facts.fingerprint.copy(result.fingerprint, sizeof result.fingerprint - 1);
+        result.pooling = static_cast<std::uint32_t>(facts.embedding.pooling);
+        result.embedding_values = facts.embedding.values;
         result.weights_wait_ms = engine->impl.attach_ms();
         const sllm::UploadReport upload = engine->impl.backend().upload_report();
         result.uploaded_bytes = upload.bytes;
@@ -238,12 +249,24 @@ sllm_status sllm_engine_tokenize(sllm_engine *engine, const char *text, uint64_t
         if (Status s = engine->impl.backend().tokenize(view, add_special != 0, parse_special != 0, &tokens); !s.ok()) {
             return s;
         }
-        *n = tokens.size();
-        if (tokens.size() > cap) {
-            return {Code::buffer_too_small, "the text has " + std::to_string(tokens.size()) + " tokens"};
+        return write_tokens(tokens, out, cap, n);
+    });
+}
+
+sllm_status sllm_engine_tokenize_pair(sllm_engine *engine, const char *query, uint64_t query_bytes,
+                                      const char *document, uint64_t document_bytes, int32_t *out, uint64_t cap,
+                                      uint64_t *n) {
+    return guarded([&]() -> Status {
+        if (engine == nullptr) return no_handle();
+        if ((query == nullptr && query_bytes > 0) || (document == nullptr && document_bytes > 0) ||
+            (out == nullptr && cap > 0) || n == nullptr) {
+            return {Code::invalid_argument, "a pointer is NULL"};
         }
-        std::copy(tokens.begin(), tokens.end(), out);
-        return {};
+        std::vector<std::int32_t> tokens;
+        const std::string_view asked(query_bytes == 0 ? "" : query, query_bytes);
+        const std::string_view about(document_bytes == 0 ? "" : document, document_bytes);
+        if (Status s = engine->impl.backend().tokenize_pair(asked, about, &tokens); !s.ok()) return s;
+        return write_tokens(tokens, out, cap, n);
     });
 }
 

@@ -53,6 +53,7 @@ Status read_request(const sllm_request &r, Request *out) {
     if (r.n_resume > 0) out->resume.assign(r.resume, r.resume + r.n_resume);
     out->max_tokens = r.max_tokens;
     out->ignore_eos = r.ignore_eos != 0;
+    out->dimensions = r.dimensions;
     if (Status s = read_sampling(r, &out->sampling); !s.ok()) return s;
     for (std::uint32_t i = 0; i < r.n_stop; i++) {
         if (r.stop[i].data == nullptr || r.stop[i].bytes == 0 || r.stop[i].bytes > limits::stop_bytes) {

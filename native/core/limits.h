@@ -38,6 +38,9 @@ inline constexpr std::uint32_t prefill_tokens = 256;
 // Tokens of the KV cache kept free for every running request when another one is admitted.
 inline constexpr std::uint32_t kv_tokens_ahead = 16;
 
+// Sequences that one call turns into vectors: more bring no speed, each takes room for its vector.
+inline constexpr std::uint32_t embedding_sequences = 64;
+
 // Events nobody drained: the compute thread pauses there instead of filling memory for a consumer that stopped.
 inline constexpr std::size_t undrained_events = 65'536;
 

@@ -24,6 +24,16 @@ struct BatchShape {
     bool no_single_rows = false;  // a lone row would be computed by another function than several
 };
 
+// How the states of a sequence's tokens become one vector. The values are those of sllm.h.
+enum class Pooling : std::uint32_t { none = 0, mean = 1, cls = 2, last = 3, rank = 4 };
+
+// Of an engine that turns sequences into vectors instead of going on with them.
+struct EmbeddingFacts {
+    Pooling pooling = Pooling::none;  // none: the engine generates
+    std::uint32_t values = 0;         // of a vector; rank: scores, of which the first is the relevance
+    std::uint32_t sequences = 0;      // of one call at most, with batch_tokens tokens together
+};
+
 struct BackendFacts {
     std::uint32_t vocabulary_tokens = 0;
     std::uint32_t context_tokens = 0;  // per slot
@@ -33,6 +43,7 @@ struct BackendFacts {
     BatchShape shape;
     // Engines of equal fingerprint say the same of equal sequences, to the bit; empty: no such promise.
     std::string fingerprint;
+    EmbeddingFacts embedding;
     double model_build_ms = 0;
 };
 
@@ -68,6 +79,10 @@ public:
     virtual const BackendFacts &facts() const = 0;
     virtual Status tokenize(std::string_view text, bool add_special, bool parse_special,
                             std::vector<std::int32_t> *out) const = 0;
+    // A query and a document as a model that ranks wants to read them; see sllm_engine_tokenize_pair.
+    virtual Status tokenize_pair(std::string_view, std::string_view, std::vector<std::int32_t> *) const {
+        return {Code::invalid_argument, "the model does not rank documents"};
+    }
     virtual Status render_chat(std::string_view messages, std::string *out) const = 0;
     virtual Status open_chat(std::string_view request, std::unique_ptr<Chat> *out) const = 0;
     // Makes a running decode return soon, with an error. Nothing but destruction may follow.
@@ -89,6 +104,13 @@ public:
     virtual UploadReport upload_report() const { return {}; }
 
     // The rest: compute thread only.
+
+    // The vectors of sequences, in their order and as the model gives them. Only where facts().embedding says that the
+    // engine embeds, and within its bounds; then nothing of what follows is called. After an error the backend is
+    // unusable.
+    virtual Status embed(std::span<const std::span<const std::int32_t>>, std::vector<std::vector<float>> *) {
+        return {Code::wrong_state, "the engine generates"};
+    }
 
     // A slot begins to sample for a sequence with this history: what sampling remembers of it is rebuilt here. Nothing
     // is computed. INVALID_ARGUMENT when the constraint cannot be read or does not allow the output.

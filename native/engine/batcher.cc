@@ -10,17 +10,6 @@
 
 namespace sllm {
 
-namespace {
-
-sllm_event event_of(const Session &session, std::uint32_t kind) {
-    sllm_event event{};
-    event.request = session.request.number;
-    event.kind = kind;
-    return event;
-}
-
-}  // namespace
-
 Batcher::Batcher(Backend &backend, std::uint32_t prefill_tokens, Env &env, Emit emit)
     : backend_(backend), limits_{backend.facts().batch_tokens, prefill_tokens}, env_(env), emit_(std::move(emit)),
       kv_(backend.facts().slots, backend.facts().kv) {}
@@ -44,7 +33,7 @@ Status Batcher::step() {
     return status;
 }
 
-BatcherActivity Batcher::activity() const {
+RunnerActivity Batcher::activity() const {
     const auto running = static_cast<std::uint32_t>(running_.size());
     const auto waiting = static_cast<std::uint32_t>(waiting_.size());
     return {running, waiting, kv_.spoken_for(), steps_, computed_tokens_, last_step_tokens_};
@@ -250,11 +239,7 @@ void Batcher::fail_all(const Status &why) {
 }
 
 void Batcher::emit_error(std::uint64_t request, const Status &why) {
-    sllm_event event{};
-    event.request = request;
-    event.kind = SLLM_EVENT_ERROR;
-    event.status = static_cast<std::int32_t>(why.code());
-    emit_(event, why.message(), {});
+    emit_(error_event(request, why), why.message(), {});
 }
 
 }  // namespace sllm

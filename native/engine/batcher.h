@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,42 +11,25 @@
 #include "engine/backend.h"
 #include "engine/batch_plan.h"
 #include "engine/kv_table.h"
+#include "engine/request_runner.h"
 #include "engine/session.h"
 #include "io/env.h"
 #include "sllm/sllm.h"
 
 namespace sllm {
 
-// What the batcher is at, and what it has done since it was made.
-struct BatcherActivity {
-    std::uint32_t running = 0;           // requests in slots
-    std::uint32_t waiting = 0;           // without one, preempted ones included
-    std::uint64_t kv_used_tokens = 0;    // of the cache, what free slots keep included
-    std::uint64_t steps = 0;
-    std::uint64_t computed_tokens = 0;   // in all steps: prompts, answers, and what was computed again
-    std::uint32_t last_step_tokens = 0;
-};
-
-class Batcher {
+class Batcher : public RequestRunner {
 public:
-    // Takes every event, as EventQueue::push does. After DONE or ERROR nothing more happens to the request, here or in
-    // the backend.
-    using Emit = std::function<void(const sllm_event &event, std::string text, std::string logprobs)>;
-
     // prefill_tokens: of a step for prompts while streams run, at least 1.
     Batcher(Backend &backend, std::uint32_t prefill_tokens, Env &env, Emit emit);
 
-    bool idle() const { return running_.empty() && waiting_.empty(); }
-    void add(std::unique_ptr<Session> session) { waiting_.push_back(std::move(session)); }
-    // Ends a request as CANCELLED; nothing when it has ended.
-    void cancel(std::uint64_t request);
-    // Gives slots to requests that wait and computes one step. After an error only fail_all may follow.
-    Status step();
-    // Ends all requests with an error.
-    void fail_all(const Status &why);
-    // The backend has lost all sequences; no request is running.
-    void forget_cache() { kv_.clear(); }
-    BatcherActivity activity() const;
+    bool idle() const override { return running_.empty() && waiting_.empty(); }
+    void add(std::unique_ptr<Session> session) override { waiting_.push_back(std::move(session)); }
+    void cancel(std::uint64_t request) override;
+    Status step() override;
+    void fail_all(const Status &why) override;
+    void forget_cache() override { kv_.clear(); }
+    RunnerActivity activity() const override;
 
 private:
     void admit();

@@ -5,11 +5,21 @@
 #include <utility>
 
 #include "core/limits.h"
+#include "engine/batcher.h"
+#include "engine/embedder.h"
 #include "engine/request_check.h"
 
 namespace sllm {
 
 namespace {
+
+std::unique_ptr<RequestRunner> make_runner(Backend &backend, const EngineOptions &options, Env &env,
+                                           RequestRunner::Emit emit) {
+    if (backend.facts().embedding.pooling != Pooling::none) {
+        return std::make_unique<Embedder>(backend, env, std::move(emit));
+    }
+    return std::make_unique<Batcher>(backend, options.prefill_tokens, env, std::move(emit));
+}
 
 Status has_failed() { return {Code::engine, "the engine has failed and must be destroyed"}; }
 
@@ -17,10 +27,10 @@ Status has_failed() { return {Code::engine, "the engine has failed and must be d
 
 Engine::Engine(std::unique_ptr<Backend> backend, const EngineOptions &options, Env &env)
     : backend_(std::move(backend)), queue_(options.queue), env_(env),
-      batcher_(*backend_, options.prefill_tokens, env,
-               [this](const sllm_event &event, std::string text, std::string logprobs) {
-                   emit(event, std::move(text), std::move(logprobs));
-               }) {
+      runner_(make_runner(*backend_, options, env,
+                          [this](const sllm_event &event, std::string text, std::string logprobs) {
+                              emit(event, std::move(text), std::move(logprobs));
+                          })) {
     thread_ = std::thread([this] { run(); });
 }
 
@@ -116,14 +126,14 @@ EngineActivity Engine::activity() {
 void Engine::note_step(bool begins) {
     const std::lock_guard lock(mutex_);
     computing_ = begins;
-    activity_ = batcher_.activity();
+    activity_ = runner_->activity();
 }
 
 void Engine::run() {
     while (take_work()) {
         events_.wait_for_room();
         note_step(true);
-        if (Status s = batcher_.step(); !s.ok()) fail(s);
+        if (Status s = runner_->step(); !s.ok()) fail(s);
         note_step(false);
     }
 }
@@ -133,14 +143,14 @@ bool Engine::take_work() {
     std::vector<std::uint64_t> cancelled;
     {
         std::unique_lock lock(mutex_);
-        work_.wait(lock, [this] { return stopping_ || !batcher_.idle() || !submitted_.empty(); });
+        work_.wait(lock, [this] { return stopping_ || !runner_->idle() || !submitted_.empty(); });
         if (stopping_) return false;
         submitted = std::exchange(submitted_, {});
         cancelled = std::exchange(cancelled_, {});
-        if (std::exchange(cache_is_gone_, false)) batcher_.forget_cache();
+        if (std::exchange(cache_is_gone_, false)) runner_->forget_cache();
     }
-    for (auto &session : submitted) batcher_.add(std::move(session));
-    for (const std::uint64_t request : cancelled) batcher_.cancel(request);
+    for (auto &session : submitted) runner_->add(std::move(session));
+    for (const std::uint64_t request : cancelled) runner_->cancel(request);
     return true;
 }
 
@@ -162,8 +172,8 @@ void Engine::fail(const Status &why) {
         if (stopping_) return;
         submitted = std::exchange(submitted_, {});
     }
-    for (auto &session : submitted) batcher_.add(std::move(session));
-    batcher_.fail_all(why);
+    for (auto &session : submitted) runner_->add(std::move(session));
+    runner_->fail_all(why);
 }
 
 }  // namespace sllm

@@ -13,8 +13,8 @@
 
 #include "core/limits.h"
 #include "engine/backend.h"
-#include "engine/batcher.h"
 #include "engine/event_queue.h"
+#include "engine/request_runner.h"
 #include "engine/session.h"
 #include "io/env.h"
 
@@ -27,7 +27,7 @@ struct EngineOptions {
 
 // What an engine is at. Numbers of one moment, but for `progress`, which is newer.
 struct EngineActivity {
-    BatcherActivity batcher;
+    RunnerActivity batcher;
     bool computing = false;       // the compute thread is inside a step
     std::uint64_t progress = 0;   // stands still for long while computing: the engine hangs
 };
@@ -56,7 +56,7 @@ private:
     enum class Weights { absent, moving, present };
 
     void run();
-    // Hands what came in to the batcher; false when the engine ends.
+    // Hands what came in to the runner; false when the engine ends.
     bool take_work();
     void emit(const sllm_event &event, std::string text, std::string logprobs);
     void fail(const Status &why);
@@ -66,7 +66,7 @@ private:
     const std::uint32_t queue_;
     Env &env_;
     EventQueue events_;
-    Batcher batcher_;  // the compute thread's
+    const std::unique_ptr<RequestRunner> runner_;  // the compute thread's
 
     std::mutex mutex_;
     // All below is guarded by mutex_.
@@ -76,7 +76,7 @@ private:
     bool cache_is_gone_ = false;  // the backend was parked since the last step
     Weights weights_ = Weights::absent;
     double attach_ms_ = 0;
-    BatcherActivity activity_;  // after the last step
+    RunnerActivity activity_;  // after the last step
     bool computing_ = false;
     std::vector<std::unique_ptr<Session>> submitted_;
     std::vector<std::uint64_t> cancelled_;

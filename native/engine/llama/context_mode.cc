@@ -15,17 +15,6 @@ namespace {
 // The library rounds the cells of a sequence up to this.
 constexpr std::uint32_t cells_step = 256;
 
-// The library's threads wait for each other by spinning at every operation: with as many threads as processors, any
-// other work on the machine (gateway, worker, a second engine) makes each token take tens of times longer.
-std::uint32_t compute_threads(std::uint32_t asked) {
-    return asked > 0 ? asked : std::max(1u, Env::posix().processors() - 1);
-}
-
-std::string metadata(const llama_model *model, const std::string &key) {
-    char value[128];
-    return llama_model_meta_val_str(model, key.c_str(), value, sizeof value) < 0 ? "" : value;
-}
-
 // Models whose sums are known not to keep their order, or not known to.
 Status check_deterministic(const LlamaOptions &options, const ModelSkeleton &skeleton) {
     const auto refuse = [](const char *why) -> Status {
@@ -71,6 +60,15 @@ ggml_backend_t init_with_reference_kernels(ggml_backend_dev_t device, const char
 }
 
 }  // namespace
+
+std::uint32_t compute_threads(std::uint32_t asked) {
+    return asked > 0 ? asked : std::max(1u, Env::posix().processors() - 1);
+}
+
+std::string metadata(const llama_model *model, const std::string &key) {
+    char value[128];
+    return llama_model_meta_val_str(model, key.c_str(), value, sizeof value) < 0 ? "" : value;
+}
 
 Status check_mode(const LlamaOptions &options, const ModelSkeleton &skeleton) {
     if (options.slots > llama_max_parallel_sequences()) {

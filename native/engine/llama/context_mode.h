@@ -14,6 +14,14 @@
 
 namespace sllm::llama {
 
+// Threads of a context; 0 is asked for none in particular. The library's threads wait for each other by spinning at
+// every operation: with as many threads as processors, any other work on the machine (gateway, worker, a second engine)
+// makes each token take tens of times longer.
+std::uint32_t compute_threads(std::uint32_t asked);
+
+// A value of the model's file, at most 127 bytes of it; "" where it has none.
+std::string metadata(const llama_model *model, const std::string &key);
+
 // INVALID_ARGUMENT when the sizes do not go together, MODEL_UNSUPPORTED when the model cannot have the mode.
 Status check_mode(const LlamaOptions &options, const ModelSkeleton &skeleton);
 

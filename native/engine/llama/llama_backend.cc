@@ -7,6 +7,7 @@
 
 #include "engine/llama/buffer_hook.h"
 #include "engine/llama/context_mode.h"
+#include "engine/llama/embedding_mode.h"
 #include "engine/llama/libraries.h"
 #include "engine/llama/log.h"
 #include "engine/llama/logprobs.h"
@@ -57,12 +58,27 @@ Status LlamaBackend::build(const LlamaOptions &options, std::unique_ptr<Backend>
 
 LlamaBackend::~LlamaBackend() { llama_batch_free(batch_); }
 
+Status LlamaBackend::choose_mode(const LlamaOptions &options, llama_context_params *params) {
+    const llama_model *model = skeleton_->model();
+    Pooling pooling = Pooling::none;
+    if (Status s = read_pooling(model, &pooling); !s.ok()) return s;
+    if (pooling == Pooling::none) {
+        if (Status s = check_mode(options, *skeleton_); !s.ok()) return s;
+        facts_ = mode_facts(options, *skeleton_);
+        *params = context_params(options, facts_);
+    } else {
+        if (Status s = check_embedding_mode(options); !s.ok()) return s;
+        facts_ = embedding_facts(options, model, pooling);
+        *params = embedding_params(options, facts_);
+    }
+    return {};
+}
+
 Status LlamaBackend::open_context(const LlamaOptions &options) {
     llama_model *model = skeleton_->model();
     vocab_ = llama_model_get_vocab(model);
-    if (Status s = check_mode(options, *skeleton_); !s.ok()) return s;
-    facts_ = mode_facts(options, *skeleton_);
-    llama_context_params params = context_params(options, facts_);
+    llama_context_params params{};
+    if (Status s = choose_mode(options, &params); !s.ok()) return s;
     params.abort_callback = [](void *pulse) {
         auto &told = *static_cast<Pulse *>(pulse);
         told.operations.fetch_add(1, std::memory_order_relaxed);
@@ -79,8 +95,8 @@ Status LlamaBackend::open_context(const LlamaOptions &options) {
         context_.reset(llama_init_from_model(model, params));
     }
     if (!context_) return {Code::model_unsupported, "libllama cannot open a context: " + words.text()};
-    if (llama_get_memory(context_.get()) == nullptr) {
-        return {Code::model_unsupported, "the model keeps no context: it does not generate text"};
+    if (facts_.embedding.pooling == Pooling::none && llama_get_memory(context_.get()) == nullptr) {
+        return {Code::model_unsupported, "the model keeps no context and names no pooling: there is nothing it can do"};
     }
     batch_ = llama_batch_init(static_cast<std::int32_t>(params.n_batch), 0, 1);
     samplers_.resize(options.slots);
@@ -99,7 +115,8 @@ Status LlamaBackend::park(bool keep_weights) {
     if (!skeleton_->device_parts().empty()) {
         return {Code::wrong_state, "an engine on a device cannot be parked: its memory there would stay in use"};
     }
-    llama_memory_clear(llama_get_memory(context_.get()), false);
+    llama_memory_t memory = llama_get_memory(context_.get());
+    if (memory != nullptr) llama_memory_clear(memory, false);
     context_memory_.drop();
     return keep_weights && skeleton_->in_place() ? Status() : skeleton_->detach();
 }
@@ -141,12 +158,23 @@ Status LlamaBackend::tokenize(std::string_view text, bool add_special, bool pars
     }
 }
 
+Status LlamaBackend::tokenize_pair(std::string_view query, std::string_view document,
+                                   std::vector<std::int32_t> *out) const {
+    if (facts_.embedding.pooling != Pooling::rank) return Backend::tokenize_pair(query, document, out);
+    return pair_tokens(skeleton_->model(), *this, query, document, out);
+}
+
 Status LlamaBackend::render_chat(std::string_view messages, std::string *out) const {
     return chat_->render(messages, out);
 }
 
 Status LlamaBackend::open_chat(std::string_view request, std::unique_ptr<Chat> *out) const {
     return chat_->open(request, out);
+}
+
+Status LlamaBackend::embed(std::span<const std::span<const std::int32_t>> sequences,
+                           std::vector<std::vector<float>> *out) {
+    return embed_batch(context_.get(), &batch_, facts_, sequences, out);
 }
 
 Status LlamaBackend::begin(std::uint32_t slot, const SamplingParams &sampling, const TokenHistory &history) {

@@ -24,6 +24,8 @@ public:
     const BackendFacts &facts() const override { return facts_; }
     Status tokenize(std::string_view text, bool add_special, bool parse_special,
                     std::vector<std::int32_t> *out) const override;
+    Status tokenize_pair(std::string_view query, std::string_view document,
+                         std::vector<std::int32_t> *out) const override;
     Status render_chat(std::string_view messages, std::string *out) const override;
     Status open_chat(std::string_view request, std::unique_ptr<Chat> *out) const override;
     void interrupt() override { pulse_.interrupted = true; }
@@ -33,6 +35,9 @@ public:
     Status park(bool keep_weights) override;
     std::vector<DeviceMemoryFacts> device_memory() const override;
     UploadReport upload_report() const override;
+
+    Status embed(std::span<const std::span<const std::int32_t>> sequences,
+                 std::vector<std::vector<float>> *out) override;
 
     Status begin(std::uint32_t slot, const SamplingParams &sampling, const TokenHistory &history) override;
     void end(std::uint32_t slot) override;
@@ -52,6 +57,7 @@ public:
 
 private:
     LlamaBackend() = default;
+    Status choose_mode(const LlamaOptions &options, llama_context_params *params);
     Status open_context(const LlamaOptions &options);
     // A token's bytes; special: also those of a control token.
     std::string piece(std::int32_t token, bool special) const;

@@ -248,6 +248,16 @@ typedef struct sllm_engine_params {
     uint32_t reserved;
 } sllm_engine_params;
 
+/* How a model makes one vector of a sequence. NONE: it does not, its engine generates. RANK: scores of a query with a
+ * document, the first is the relevance. Of the others the vectors have length 1. Since 1.3. */
+enum {
+    SLLM_POOLING_NONE = 0,
+    SLLM_POOLING_MEAN = 1,
+    SLLM_POOLING_CLS = 2,
+    SLLM_POOLING_LAST = 3,
+    SLLM_POOLING_RANK = 4
+};
+
 typedef struct sllm_engine_info {
     uint32_t struct_size;
     uint32_t vocabulary_tokens;
@@ -260,6 +270,8 @@ typedef struct sllm_engine_info {
     double upload_wait_ms;   /* of it, waiting for bytes of the host copy. Since 1.2 */
     char fingerprint[256];   /* NUL-terminated. Engines of one checkpoint with equal fingerprints give equal answers,
                                 and continue each other's; empty outside the deterministic mode. Since 1.3 */
+    uint32_t pooling;          /* SLLM_POOLING_*: of the model, which decides what the engine does. Since 1.3 */
+    uint32_t embedding_values; /* of the vector of a sequence, 0 where the engine generates. Since 1.3 */
 } sllm_engine_info;
 
 /* What an engine is at, and what it has done since it was made. Since 1.3 */
@@ -365,6 +377,12 @@ SLLM_API sllm_status sllm_engine_tokenize(sllm_engine *engine, const char *text,
                                           uint8_t add_special, uint8_t parse_special, int32_t *out, uint64_t cap,
                                           uint64_t *n);
 
+/* Tokens of a query and a document as a model with SLLM_POOLING_RANK reads them; *n is the count, also with
+ * BUFFER_TOO_SMALL. Since 1.3. Errors: INVALID_ARGUMENT where the model does not rank, BUFFER_TOO_SMALL. [any] */
+SLLM_API sllm_status sllm_engine_tokenize_pair(sllm_engine *engine, const char *query, uint64_t query_bytes,
+                                               const char *document, uint64_t document_bytes, int32_t *out,
+                                               uint64_t cap, uint64_t *n);
+
 typedef struct sllm_text {
     const char *data;
     uint64_t bytes;
@@ -411,9 +429,12 @@ typedef struct sllm_request {
     const int32_t *resume;   /* output tokens that were generated before, here or elsewhere: the answer goes on after
                                 them as if it had never stopped, the first event has index n_resume. Since 1.3 */
     uint64_t n_resume;       /* with the prompt at most context_tokens */
+    uint32_t dimensions;     /* an engine that embeds: values of the vector, its first ones; 0: all. Since 1.3 */
+    uint32_t reserved;
 } sllm_request;
 
-/* Queues a request. Exactly one DONE or ERROR event will come for it if and only if this succeeds.
+/* Queues a request. An engine with a pooling makes one vector of the prompt, whose events are STARTED, VECTOR and DONE;
+ * of the request's other members it reads dimensions only, and requests that wait are computed together. Exactly one DONE or ERROR event will come for it if and only if this succeeds.
  * Errors: INVALID_ARGUMENT, CONTEXT_OVERFLOW (the prompt leaves no room for a token), OVERLOADED, CLOSED, ENGINE,
  * WRONG_STATE (it has no weights now). [any] */
 SLLM_API sllm_status sllm_engine_submit(sllm_engine *engine, const sllm_request *request);
@@ -426,7 +447,8 @@ enum {
     SLLM_EVENT_STARTED = 1, /* the request has a slot; prefill begins */
     SLLM_EVENT_TOKEN = 2,
     SLLM_EVENT_DONE = 3,
-    SLLM_EVENT_ERROR = 4
+    SLLM_EVENT_ERROR = 4,
+    SLLM_EVENT_VECTOR = 5   /* the text is the vector: index values of 32-bit floating point. Since 1.3 */
 };
 
 enum { SLLM_FINISH_STOP = 1, SLLM_FINISH_LENGTH = 2 };

@@ -1,0 +1,65 @@
+// RequestRunner: what the compute thread does with requests. A Batcher generates, an Embedder makes vectors. Not
+// thread-safe: everything here happens on one thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "core/status.h"
+#include "engine/session.h"
+#include "sllm/sllm.h"
+
+namespace sllm {
+
+// What a runner is at, and what it has done since it was made.
+struct RunnerActivity {
+    std::uint32_t running = 0;           // requests in slots
+    std::uint32_t waiting = 0;           // without one, preempted ones included
+    std::uint64_t kv_used_tokens = 0;    // of the cache, what free slots keep included
+    std::uint64_t steps = 0;
+    std::uint64_t computed_tokens = 0;   // in all steps: prompts, answers, and what was computed again
+    std::uint32_t last_step_tokens = 0;
+};
+
+class RequestRunner {
+public:
+    // Takes every event, as EventQueue::push does. After DONE or ERROR nothing more happens to the request, here or in
+    // the backend.
+    using Emit = std::function<void(const sllm_event &event, std::string text, std::string logprobs)>;
+
+    virtual ~RequestRunner() = default;
+
+    // No request is unfinished.
+    virtual bool idle() const = 0;
+    virtual void add(std::unique_ptr<Session> session) = 0;
+    // Ends a request as CANCELLED; nothing when it has ended.
+    virtual void cancel(std::uint64_t request) = 0;
+    // Gives requests that wait what is free and computes once. After an error only fail_all may follow.
+    virtual Status step() = 0;
+    virtual RunnerActivity activity() const = 0;
+    // Ends all requests with an error.
+    virtual void fail_all(const Status &why) = 0;
+    // The backend has lost all sequences; no request is running.
+    virtual void forget_cache() {}
+};
+
+// An event of a session's request, with nothing but its kind.
+inline sllm_event event_of(const Session &session, std::uint32_t kind) {
+    sllm_event event{};
+    event.request = session.request.number;
+    event.kind = kind;
+    return event;
+}
+
+// The ERROR event of a request; its text is the status' message.
+inline sllm_event error_event(std::uint64_t request, const Status &why) {
+    sllm_event event{};
+    event.request = request;
+    event.kind = SLLM_EVENT_ERROR;
+    event.status = static_cast<std::int32_t>(why.code());
+    return event;
+}
+
+}  // namespace sllm
