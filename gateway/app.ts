@@ -11,8 +11,9 @@ import { type ClusterDeps, clusterRoutes } from "./http/routes/cluster.ts";
 import { type CompletionDeps, completionRoutes } from "./http/routes/completions.ts";
 import { type HealthDeps, healthRoutes } from "./http/routes/health.ts";
 import { type ModelsDeps, modelsRoutes } from "./http/routes/models.ts";
+import { type VectorsDeps, vectorsRoutes } from "./http/routes/vectors.ts";
 
-export interface AppDeps extends HealthDeps, CompletionDeps, ModelsDeps, AdminDeps, ClusterDeps {
+export interface AppDeps extends HealthDeps, CompletionDeps, VectorsDeps, ModelsDeps, AdminDeps, ClusterDeps {
   readonly store: HealthDeps["store"] & AdminDeps["store"] & ClusterDeps["store"];
   /** Without any, the public API is open. */
   readonly api_keys: readonly string[];
@@ -41,6 +42,7 @@ export function createApp(deps: AppDeps): App {
 
   app.route("/", healthRoutes(deps));
   app.route("/", completionRoutes(deps));
+  app.route("/", vectorsRoutes(deps));
   app.route("/", modelsRoutes(deps));
   app.route("/", adminRoutes(deps));
   app.route("/", clusterRoutes(deps));

@@ -3,6 +3,7 @@
  * and the simulator, by whoever composes; nothing else in the gateway names a runtime, a clock or a database.
  */
 import type { DeployRequest, Timeline } from "../schema/api/admin.ts";
+import type { EmbedRequest } from "../schema/cluster/embed.ts";
 import type { GenerateRequest, GenerationEvent } from "../schema/cluster/generate.ts";
 import type { LoadEvent, LoadRequest } from "../schema/cluster/instances.ts";
 import type { LoadsQuery, LoadTrace } from "../schema/cluster/loads.ts";
@@ -68,6 +69,8 @@ export interface WorkerClient {
     request: GenerateRequest,
     signal: AbortSignal,
   ): AsyncIterable<GenerationEvent>;
+  /** As a generation, of vectors; also cancelled as one. */
+  embed(worker: WorkerAddress, request: EmbedRequest, signal: AbortSignal): AsyncIterable<GenerationEvent>;
   /** Traces of the worker's last loads, the newest first. */
   loadTraces(worker: WorkerAddress, query: LoadsQuery): Promise<LoadTrace[]>;
   /** Ends a generation; false when the worker does not run it (any more). */

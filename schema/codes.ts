@@ -31,6 +31,12 @@ export const codes = {
     retryable: false,
     hint: "Leave the named parameter out; this version does not offer it.",
   },
+  task_unsupported: {
+    http_status: 400,
+    type: "invalid_request_error",
+    retryable: false,
+    hint: "GET /v1/models names the task of each model; choose one that does this.",
+  },
   context_length_exceeded: {
     http_status: 400,
     type: "invalid_request_error",

@@ -19,6 +19,14 @@ export const limits = {
   logit_bias: 1_024,
   /** Tokens that a repetition penalty looks back on; the whole context is possible. */
   repeat_last_n: 1_048_576,
+  /** Inputs of one request for embeddings, as in the OpenAI API, or documents of one ranking. */
+  embedding_inputs: 2_048,
+  /** Values of one embedding; the largest models have 8,192. */
+  embedding_values: 65_536,
+  /** Bytes of vectors in one message between engine and gateway: well below what a reader takes in one event. */
+  vectors_message_bytes: 256 * 1024,
+  /** Inputs of one request that are in the engine at once: enough to fill its batches, and others get their turn. */
+  embedding_window: 64,
   /** Tools of one request. Agents come with some dozens; all of them are part of the prompt and of the grammar. */
   tools: 256,
   /** Tool calls of one message in a conversation. */

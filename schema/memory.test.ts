@@ -31,3 +31,10 @@ test("a deterministic instance costs a spare slot, and cells in whole steps", ()
     (4 * 512 - 256) * 512,
   );
 });
+
+test("a model that embeds holds one step of whole inputs, however many slots it has", () => {
+  const encoder = { ...model, pooling: "mean" as const };
+  const bytes = instanceMemoryBytes(encoder, 0, { context_tokens: 2048, slots: 1 });
+  expect(bytes).toBe(2048 * (16 * 256 * 4 + 512) + limits.engine_overhead_bytes);
+  expect(instanceMemoryBytes(encoder, 0, { context_tokens: 2048, slots: 8 })).toBe(bytes);
+});

@@ -6,7 +6,10 @@ import type { ModelFacts } from "./checkpoint/manifest.ts";
 import { limits } from "./limits.ts";
 
 /** What of the model decides its memory beside the weights. */
-export type MemoryFacts = Pick<ModelFacts, "embedding" | "vocabulary_tokens" | "kv_bytes_per_token">;
+export type MemoryFacts = Pick<
+  ModelFacts,
+  "embedding" | "vocabulary_tokens" | "kv_bytes_per_token" | "pooling"
+>;
 
 /** Activations alive at once during a step, counted in rows of the embedding's width. */
 const activationRows = 16;
@@ -45,6 +48,12 @@ export function instanceMemoryBytes(
   weights_bytes: number,
   settings: ContextSettings,
 ): number {
+  if (model.pooling !== undefined) {
+    // Whole inputs in one step, which is all that the cache holds; no logits.
+    const rows = Math.max(limits.batch_tokens, settings.context_tokens);
+    const rowBytes = activationRows * model.embedding * float32Bytes + model.kv_bytes_per_token;
+    return weights_bytes + rows * rowBytes + limits.engine_overhead_bytes;
+  }
   const kvBytes = cells(settings) * model.kv_bytes_per_token;
   const rowBytes = (activationRows * model.embedding + model.vocabulary_tokens) * float32Bytes;
   return weights_bytes + kvBytes + limits.batch_tokens * rowBytes + limits.engine_overhead_bytes;

@@ -15,6 +15,14 @@ export type DeviceKind = (typeof deviceKinds)[number];
 export const deviceChoices = ["auto", "cpu", "cuda", "vulkan"] as const;
 export type DeviceChoice = (typeof deviceChoices)[number];
 
+/** What a model is for; its file decides. */
+export const modelTasks = ["generate", "embed", "rerank"] as const;
+export type ModelTask = (typeof modelTasks)[number];
+
+/** How a model makes one vector of a text's tokens; `rank`: scores of a text for a query. */
+export const poolings = ["mean", "cls", "last", "rank"] as const;
+export type Pooling = (typeof poolings)[number];
+
 /** `lost`: no heartbeat for a lease period. `gone`: said goodbye. */
 export const workerStates = ["ready", "draining", "lost", "gone"] as const;
 export type WorkerState = (typeof workerStates)[number];

@@ -1,14 +1,17 @@
 /** The door to generations: admits a request, runs its life, keeps its record. */
+import { taskOf } from "../../schema/checkpoint/manifest.ts";
+import { SllmError } from "../../schema/error.ts";
 import { toHex } from "../../schema/ids.ts";
 import type { WaitQueue } from "../admission/wait-queue.ts";
 import type { LearnedEstimates } from "../placement/estimates/learned-estimates.ts";
 import { observeGeneration } from "../placement/estimates/observe.ts";
+import type { FleetModel } from "../placement/fleet.ts";
 import type { Random } from "../ports.ts";
 import { type DriverDeps, GenerationDriver } from "./driver.ts";
 import { toEndMove } from "./end-record.ts";
 import { type Generation, newGeneration } from "./generation.ts";
 import type { GenerationRecords } from "./records.ts";
-import type { GenerationRequest, GenerationRun, GenerationUpdate } from "./updates.ts";
+import { type GenerationRun, type GenerationUpdate, taskOfRequest, type WorkRequest } from "./updates.ts";
 
 export interface DispatcherDeps extends DriverDeps {
   readonly records: GenerationRecords;
@@ -28,22 +31,22 @@ export class Dispatcher {
 
   /**
    * Begins a generation; it proceeds as its updates are read. Reading throws SllmErrors: `model_not_found`,
-   * `overloaded`, `model_loading`, what a load failed with, or the worker's own. Aborting the signal cancels.
+   * `task_unsupported`, `overloaded`, `model_loading`, what a load failed with, or the worker's own. Aborting the signal cancels.
    */
-  start(request: GenerationRequest, signal: AbortSignal): GenerationRun {
+  start(request: WorkRequest, signal: AbortSignal): GenerationRun {
     const generation_id = toHex(this.#deps.random.bytes(16));
     return { generation_id, updates: this.#run(generation_id, request, signal) };
   }
 
   async *#run(
     generation_id: string,
-    request: GenerationRequest,
+    request: WorkRequest,
     signal: AbortSignal,
   ): AsyncGenerator<GenerationUpdate, void> {
     const { clock, placer, records, queue, hold_ms, log } = this.#deps;
     const { model_id } = request;
     const arrived_ms = clock.monotonicMs();
-    await placer.findModel(model_id);
+    refuseOtherTasks(await placer.findModel(model_id), request);
     const deadline_ms = arrived_ms + hold_ms;
     const ticket = queue.enter({ generation_id, model_id, arrived_ms, deadline_ms });
     const leave = () => ticket.leave(clock.monotonicMs());
@@ -84,4 +87,12 @@ export class Dispatcher {
     if (kind === null) return;
     observeGeneration(estimates, model_id, kind, prompt_tokens ?? 0, marks.worker);
   }
+}
+
+/** A model that cannot do this need not be started to say so. */
+function refuseOtherTasks({ row, facts }: FleetModel, request: WorkRequest): void {
+  const [task, wanted] = [taskOf(facts.model), taskOfRequest(request)];
+  if (task === wanted) return;
+  const message = `The task of the model '${row.model_id}' is '${task}', not '${wanted}'.`;
+  throw new SllmError("task_unsupported", message, { param: "model" });
 }

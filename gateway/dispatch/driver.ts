@@ -1,6 +1,6 @@
 /** Drives one generation through its life: places it, streams it, tries again where nothing was shown yet. */
 import type { MessageDelta } from "../../schema/cluster/conversation.ts";
-import type { GenerateRequest, GenerationEvent } from "../../schema/cluster/generate.ts";
+import type { GenerationEvent } from "../../schema/cluster/generate.ts";
 import { protocolVersion } from "../../schema/cluster/protocol.ts";
 import type { ErrorCode } from "../../schema/codes.ts";
 import { SllmError, toSllmError } from "../../schema/error.ts";
@@ -10,11 +10,11 @@ import { type FailInstanceDeps, failInstance } from "../placement/fail-instance.
 import type { Clock, WorkerAddress, WorkerClient } from "../ports.ts";
 import { advance, type Generation, type GenerationInput, hasEnded, mayPlaceAgain } from "./generation.ts";
 import { type Placement, type Placer, throwIfCancelled } from "./placer.ts";
-import type { AnswerPiece, GenerationRequest, GenerationUpdate } from "./updates.ts";
+import type { AnswerPiece, GenerationUpdate, WorkRequest } from "./updates.ts";
 
 export interface DriverDeps extends FailInstanceDeps {
   readonly placer: Placer;
-  readonly workers: Pick<WorkerClient, "generate" | "cancel">;
+  readonly workers: Pick<WorkerClient, "generate" | "embed" | "cancel">;
   readonly clock: Clock;
 }
 
@@ -38,7 +38,7 @@ type Updates = AsyncGenerator<GenerationUpdate, void>;
 
 export class GenerationDriver {
   readonly #deps: DriverDeps;
-  readonly #request: GenerationRequest;
+  readonly #request: WorkRequest;
   readonly #signal: AbortSignal;
   readonly #hooks: DriverHooks;
   readonly #avoid = { workers: new Set<WorkerId>(), instances: new Set<InstanceId>() };
@@ -47,7 +47,7 @@ export class GenerationDriver {
   constructor(
     deps: DriverDeps,
     state: Generation,
-    request: GenerationRequest,
+    request: WorkRequest,
     signal: AbortSignal,
     hooks: DriverHooks,
   ) {
@@ -129,7 +129,7 @@ export class GenerationDriver {
   }
 
   async *#stream(placement: Placement): Updates {
-    const { fleet, workers, clock } = this.#deps;
+    const { fleet, clock } = this.#deps;
     const { instance, lost, load } = placement;
     throwIfCancelled(this.#signal);
     const worker = fleet.address(instance.worker_id);
@@ -144,7 +144,7 @@ export class GenerationDriver {
     if (this.#signal.aborted) leave();
     let open = true;
     try {
-      for await (const event of workers.generate(worker, this.#toWorkerRequest(instance_id), lost.signal)) {
+      for await (const event of this.#open(worker, instance_id, lost.signal)) {
         if (event.type === "started") placement.use.count(event.prompt_tokens);
         else if (event.type === "tokens") placement.use.count(event.tokens.length);
         yield* this.#take(event);
@@ -178,6 +178,13 @@ export class GenerationDriver {
         yield { type: "text", ...this.#piece(text, event.delta ?? null), tokens };
         return;
       }
+      case "vectors": {
+        const { first_index, vectors } = event;
+        const at_ms = this.#deps.clock.monotonicMs();
+        this.#apply({ type: "tokens", first_index, count: vectors.length, at_ms });
+        yield { type: "vectors", vectors };
+        return;
+      }
       case "done": {
         const { text, finish_reason, prompt_tokens, completion_tokens } = event;
         this.#apply(event);
@@ -199,20 +206,16 @@ export class GenerationDriver {
     return { choice: 0, text, delta, tokens: [], last_token_index: this.#state.next_index - 1 };
   }
 
-  #toWorkerRequest(instance_id: InstanceId): GenerateRequest {
-    const { prompt, sampling, stop, max_tokens, ignore_eos, format } = this.#request;
-    return {
-      protocol_version: protocolVersion,
-      generation_id: this.#state.generation_id,
-      epoch: this.#state.failed_attempts + 1,
-      instance_id,
-      prompt,
-      sampling,
-      stop: [...stop],
-      max_tokens,
-      ignore_eos,
-      ...(format === null ? {} : { format }),
-    };
+  #open(worker: WorkerAddress, instance_id: InstanceId, signal: AbortSignal): AsyncIterable<GenerationEvent> {
+    const { workers } = this.#deps;
+    const { generation_id, failed_attempts } = this.#state;
+    const epoch = failed_attempts + 1;
+    const run = { protocol_version: protocolVersion, generation_id, epoch, instance_id };
+    const { model_id: _, ...request } = this.#request;
+    if ("inputs" in request) return workers.embed(worker, { ...run, ...request }, signal);
+    const { format, stop, ...rest } = request;
+    const shape = { stop: [...stop], ...(format === null ? {} : { format }) };
+    return workers.generate(worker, { ...run, ...rest, ...shape }, signal);
   }
 
   /** Frees the slot. Repeated while the worker may still be about to receive the request; never rejects. */

@@ -1,9 +1,12 @@
-/** What a generation tells its reader, in order: waiting*, placed, accepted, text*, done. Failures are thrown. */
+/** What a generation tells its reader, in order: waiting*, placed, accepted, (text | vectors)*, done. Failures are thrown. */
 import type { Usage } from "../../schema/api/answers.ts";
 import type { AnswerFormat, MessageDelta, PromptInput } from "../../schema/cluster/conversation.ts";
+import type { EmbedRequest } from "../../schema/cluster/embed.ts";
 import type { OutputToken, SamplingParams } from "../../schema/cluster/generate.ts";
 import type { GenerationId, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
-import type { FinishReason } from "../../schema/vocab.ts";
+import type { FinishReason, ModelTask } from "../../schema/vocab.ts";
+
+type EmbedFields = Readonly<Pick<EmbedRequest, "inputs" | "query" | "dimensions">>;
 
 /** What is to be generated, already translated from the public API. */
 export interface GenerationRequest {
@@ -16,6 +19,19 @@ export interface GenerationRequest {
   readonly ignore_eos: boolean;
   /** null: anything. */
   readonly format: AnswerFormat | null;
+}
+
+/** Vectors of texts, or scores of documents for a query, that are to be computed. */
+export interface EmbeddingRequest extends EmbedFields {
+  readonly model_id: ModelId;
+}
+
+/** Whatever runs as a generation does. */
+export type WorkRequest = GenerationRequest | EmbeddingRequest;
+
+export function taskOfRequest(request: WorkRequest): ModelTask {
+  if (!("inputs" in request)) return "generate";
+  return request.query === undefined ? "embed" : "rerank";
 }
 
 /** What some tokens say. */
@@ -55,6 +71,8 @@ export type GenerationUpdate =
   /** The worker took the prompt. */
   | { readonly type: "accepted"; readonly prompt_tokens: number }
   | ({ readonly type: "text" } & AnswerPiece)
+  /** Of the inputs in their order, encoded as at the worker. */
+  | { readonly type: "vectors"; readonly vectors: readonly string[] }
   /** The end of a choice; its text was held back until now. */
   | ({ readonly type: "done"; readonly finish_reason: FinishReason; readonly usage: Usage } & AnswerPiece);
 

@@ -51,6 +51,8 @@ export class AnswerFrames {
         const chunk = this.#shape.chunk(update);
         return chunk === null ? "" : this.#opening(update) + this.#event(chunk, update);
       }
+      case "vectors":
+        throw new Error("an answer has no vectors");
       case "done":
         this.#usages.push(update.usage);
         return (

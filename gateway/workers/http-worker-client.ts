@@ -35,6 +35,15 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
     return parsed.data;
   };
 
+  const generation = (worker: WorkerAddress, path: string, request: unknown, signal: AbortSignal) =>
+    stream(
+      worker,
+      generationEvent,
+      (event) => event.type === "done" || event.type === "error",
+      signal,
+      (opening) => call(worker, "POST", path, opening, request),
+    );
+
   return {
     load: (worker, request, signal) =>
       stream(
@@ -45,14 +54,8 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
         (opening) => call(worker, "POST", workerPaths.instances, opening, request),
       ),
 
-    generate: (worker, request, signal) =>
-      stream(
-        worker,
-        generationEvent,
-        (event) => event.type === "done" || event.type === "error",
-        signal,
-        (opening) => call(worker, "POST", workerPaths.generations, opening, request),
-      ),
+    generate: (worker, request, signal) => generation(worker, workerPaths.generations, request, signal),
+    embed: (worker, request, signal) => generation(worker, workerPaths.embeddings, request, signal),
 
     unload: async (worker, instance_id, { if_idle }) => {
       const path = `${workerPaths.instances}/${instance_id}${if_idle ? "?if_idle=1" : ""}`;

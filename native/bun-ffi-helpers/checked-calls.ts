@@ -41,6 +41,27 @@ export function fillText(
   }
 }
 
+/** Calls until the tokens of `text_bytes` bytes of text fit; a token is rarely shorter than a byte. */
+export function fillTokens(
+  call: string,
+  binding: NativeBinding,
+  text_bytes: number,
+  fill: (out: Int32Array, cap: number, count: BigUint64Array) => number,
+): Int32Array {
+  const count = new BigUint64Array(1);
+  for (let cap = text_bytes + 16; ; ) {
+    const out = new Int32Array(cap);
+    const status = fill(out, cap, count);
+    const n = toSafeNumber(count[0] ?? 0n, "number of tokens");
+    if (status === statuses.SLLM_E_BUFFER_TOO_SMALL && n > cap) {
+      cap = n;
+      continue;
+    }
+    checkStatus(call, binding, status);
+    return out.subarray(0, n);
+  }
+}
+
 /** The handle that a `*_create` has just written. */
 export function createdHandle(call: string, out: BigUint64Array): NativeHandle {
   const value = out[0];

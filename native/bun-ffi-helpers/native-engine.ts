@@ -1,6 +1,6 @@
 /** An engine of the native library: one model instance that takes requests and is drained of events. */
 import { CallMemory, cString } from "./call-memory.ts";
-import { checkStatus, fillText } from "./checked-calls.ts";
+import { checkStatus, fillText, fillTokens } from "./checked-calls.ts";
 import { toSafeNumber } from "./errors.ts";
 import { NativeChat } from "./native-chat.ts";
 import { type DrainBuffers, decodeEvents, type NativeEvent } from "./native-events.ts";
@@ -50,6 +50,10 @@ export interface NativeEngineInfo {
   readonly upload_wait_ms: number;
   /** Engines of one checkpoint with equal fingerprints continue each other's answers; "" outside that mode. */
   readonly fingerprint: string;
+  /** SLLM_POOLING_*: 0 generates, 4 ranks, others embed. */
+  readonly pooling: number;
+  /** Of one vector; 0 where the engine generates. */
+  readonly embedding_values: number;
 }
 
 /** See sllm_engine_activity. */
@@ -174,28 +178,46 @@ export class NativeEngine implements Disposable {
 
   /** sllm_engine_tokenize. Any thread. */
   tokenize(text: string, options: { add_special: boolean; parse_special: boolean }): Int32Array {
+    const { calls } = this.#binding;
     const bytes = encoder.encode(text);
-    const count = new BigUint64Array(1);
-    for (let cap = bytes.length + 16; ; ) {
-      const out = new Int32Array(cap);
-      const status = this.#binding.calls.sllm_engine_tokenize(
-        this.#open(),
-        bytes.length === 0 ? null : bytes,
-        bytes.length,
-        options.add_special ? 1 : 0,
-        options.parse_special ? 1 : 0,
-        out,
-        cap,
-        count,
-      );
-      const n = toSafeNumber(count[0] ?? 0n, "number of tokens");
-      if (status === statuses.SLLM_E_BUFFER_TOO_SMALL && n > cap) {
-        cap = n;
-        continue;
-      }
-      checkStatus("sllm_engine_tokenize", this.#binding, status);
-      return out.subarray(0, n);
-    }
+    const given = bytes.length === 0 ? null : bytes;
+    const [special, parsed] = [options.add_special ? 1 : 0, options.parse_special ? 1 : 0];
+    return fillTokens("sllm_engine_tokenize", this.#binding, bytes.length, (out, cap, n) =>
+      calls.sllm_engine_tokenize(this.#open(), given, bytes.length, special, parsed, out, cap, n),
+    );
+  }
+
+  /** sllm_engine_tokenize_pair. Any thread. */
+  tokenizePair(query: string, document: string): Int32Array {
+    const { calls } = this.#binding;
+    const [asked, about] = [encoder.encode(query), encoder.encode(document)];
+    const [askedOrNone, aboutOrNone] = [asked.length === 0 ? null : asked, about.length === 0 ? null : about];
+    return fillTokens(
+      "sllm_engine_tokenize_pair",
+      this.#binding,
+      asked.length + about.length,
+      (out, cap, n) =>
+        calls.sllm_engine_tokenize_pair(
+          ...([this.#open(), askedOrNone, asked.length, aboutOrNone, about.length, out, cap, n] as const),
+        ),
+    );
+  }
+
+  /** sllm_engine_submit to an engine that embeds. `dimensions` 0: all. Any thread. */
+  embed(request: {
+    readonly request: number;
+    readonly prompt: Int32Array;
+    readonly dimensions: number;
+  }): void {
+    using memory = new CallMemory(this.#binding);
+    const encoded = requestStruct.encode({
+      request: BigInt(request.request),
+      prompt: memory.address(request.prompt),
+      n_prompt: BigInt(request.prompt.length),
+      dimensions: request.dimensions,
+    });
+    const status = this.#binding.calls.sllm_engine_submit(this.#open(), encoded);
+    checkStatus("sllm_engine_submit", this.#binding, status);
   }
 
   /** sllm_engine_submit: exactly one DONE or ERROR event follows unless this throws. Any thread. */

@@ -3,6 +3,7 @@ import { toSafeNumber } from "./errors.ts";
 import { event, eventKind, logprob as logprobStruct } from "./sllm-structs.ts";
 
 const decoder = new TextDecoder();
+const noBytes = new Uint8Array();
 
 /** A token's bytes, perhaps part of a character, and its log-probability from the bare logits. */
 export interface NativeLogprob {
@@ -19,6 +20,8 @@ export interface NativeEvent {
   readonly token: number;
   readonly index: number;
   readonly text: string;
+  /** VECTOR: its values, 32-bit floating point in little-endian order. */
+  readonly vector: Uint8Array;
   /** The token's own, then those of the likeliest; empty unless they were asked for. */
   readonly logprobs: readonly NativeLogprob[];
   readonly prompt_tokens: number;
@@ -79,6 +82,7 @@ export function decodeEvents(buffers: DrainBuffers): NativeEvent[] {
     // One member of the struct with two names: bytes for TOKEN, a count otherwise.
     const isToken = found.kind === eventKind.SLLM_EVENT_TOKEN;
     const logprobs = buffers.text.subarray(textEnd, textEnd + (isToken ? found.logprob_bytes : 0));
+    const isVector = found.kind === eventKind.SLLM_EVENT_VECTOR;
     events.push({
       request: toSafeNumber(found.request, "request number"),
       // The header defines no other kinds; one that came later would be of another ABI version.
@@ -86,7 +90,8 @@ export function decodeEvents(buffers: DrainBuffers): NativeEvent[] {
       status: found.status,
       token: found.token,
       index: found.index,
-      text: text.length === 0 ? "" : decoder.decode(text),
+      text: text.length === 0 || isVector ? "" : decoder.decode(text),
+      vector: isVector ? text.slice() : noBytes,
       logprobs: logprobs.length === 0 ? [] : decodeLogprobs(logprobs),
       prompt_tokens: found.prompt_tokens,
       cached_tokens: isToken ? 0 : found.logprob_bytes,

@@ -42,6 +42,7 @@ export const eventKind = {
   SLLM_EVENT_TOKEN: 2,
   SLLM_EVENT_DONE: 3,
   SLLM_EVENT_ERROR: 4,
+  SLLM_EVENT_VECTOR: 5,
 } as const;
 export const finishKind = { SLLM_FINISH_STOP: 1, SLLM_FINISH_LENGTH: 2 } as const;
 
@@ -145,6 +146,8 @@ export const engineInfo = struct("sllm_engine_info", {
   upload_ms: "f64",
   upload_wait_ms: "f64",
   fingerprint: "char[256]",
+  pooling: "u32",
+  embedding_values: "u32",
 });
 
 export const engineActivity = struct("sllm_engine_activity", {
@@ -193,6 +196,8 @@ export const request = struct("sllm_request", {
   constraint_bytes: "u64",
   resume: "pointer",
   n_resume: "u64",
+  dimensions: "u32",
+  reserved: "u32",
 });
 
 export const event = struct("sllm_event", {

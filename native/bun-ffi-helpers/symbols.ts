@@ -87,6 +87,13 @@ export const symbols = {
     args: ["handle", "buffer", "u64", "u8", "u8", "buffer", "u64", "buffer"],
     returns: "i32",
   },
+  // sllm_status sllm_engine_tokenize_pair(sllm_engine *engine, const char *query, uint64_t query_bytes,
+  //                                       const char *document, uint64_t document_bytes, int32_t *out,
+  //                                       uint64_t cap, uint64_t *n)
+  sllm_engine_tokenize_pair: {
+    args: ["handle", "buffer", "u64", "buffer", "u64", "buffer", "u64", "buffer"],
+    returns: "i32",
+  },
   // sllm_status sllm_engine_submit(sllm_engine *engine, const sllm_request *request)
   sllm_engine_submit: { args: ["handle", "buffer"], returns: "i32" },
   // sllm_status sllm_engine_cancel(sllm_engine *engine, uint64_t request)

@@ -1,5 +1,5 @@
-// Turns sequences into vectors: as many requests that wait as one call of the backend takes, the oldest first. Nothing of
-// a sequence stays behind.
+// Turns sequences into vectors: as many requests that wait as one call of the backend takes, the oldest first. Nothing
+// of a sequence stays behind.
 #pragma once
 
 #include <deque>

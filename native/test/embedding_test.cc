@@ -1,5 +1,6 @@
 // Vectors and scores of small models, compared with what the engine library says when it is called without anything of
-// ours in between; and the runner that computes them in batches.
+// ours in between; and the runner that computes them in batches. Longer than most files because all tests share both
+// scenes.
 #include <cmath>
 #include <cstring>
 #include <map>

@@ -1,6 +1,7 @@
 /** GET /v1/models and /v1/models/{id}: OpenAI's fields and the state a user wants to know. */
 import { z } from "zod";
 import { modelId } from "../ids.ts";
+import { modelTasks } from "../vocab.ts";
 
 export const modelStatuses = ["loaded", "loading", "unloaded", "failed"] as const;
 
@@ -10,6 +11,7 @@ export const modelObject = z.object({
   created: z.number().int(),
   owned_by: z.string(),
   status: z.enum(modelStatuses),
+  task: z.enum(modelTasks),
   context_tokens: z.number().int(),
 });
 export type ModelObject = z.infer<typeof modelObject>;

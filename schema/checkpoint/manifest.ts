@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { checkpointDigest } from "../ids.ts";
 import { limits } from "../limits.ts";
+import { type ModelTask, poolings } from "../vocab.ts";
 
 export const checkpointVersion = 1;
 
@@ -33,8 +34,16 @@ export const modelFacts = z.strictObject({
   kv_bytes_per_token: count,
   /** SHA-256 of the chat template's text; null without one. */
   chat_template_sha256: sha256.nullable(),
+  /** Of a model that makes vectors or scores; left out: it generates. */
+  pooling: z.enum(poolings).optional(),
 });
 export type ModelFacts = z.infer<typeof modelFacts>;
+
+/** What the model is for. */
+export function taskOf({ pooling }: Pick<ModelFacts, "pooling">): ModelTask {
+  if (pooling === undefined) return "generate";
+  return pooling === "rank" ? "rerank" : "embed";
+}
 
 export const tensorEntry = z.strictObject({
   name: z.string().min(1).max(255),

@@ -8,6 +8,7 @@ import { limits } from "../limits.ts";
 import { finishReasons } from "../vocab.ts";
 import { engineBeat } from "./activity.ts";
 import { answerFormat, messageDelta, promptInput } from "./conversation.ts";
+import { embedFields, encodedVector } from "./embed.ts";
 import {
   cached_tokens,
   generationTimings,
@@ -73,6 +74,8 @@ export const engineCommand = z.discriminatedUnion("op", [
     resume: resumedOutput.optional(),
     tell_prompt: z.boolean().optional(),
   }),
+  /** On an engine whose model embeds or ranks; `vectors` are in the order of the inputs. */
+  z.strictObject({ op: z.literal("embed"), request: requestNumber, ...embedFields }),
   z.strictObject({ op: z.literal("cancel"), request: requestNumber }),
   z.strictObject({ op: z.literal("exit") }),
 ]);
@@ -104,6 +107,12 @@ export const engineMessage = z.discriminatedUnion("type", [
     first_index: z.number().int().min(0),
     tokens: z.array(outputToken).min(1),
     delta: messageDelta.optional(),
+  }),
+  z.strictObject({
+    type: z.literal("vectors"),
+    request: requestNumber,
+    first_index: z.number().int().min(0),
+    vectors: z.array(encodedVector).min(1),
   }),
   z.strictObject({
     type: z.literal("done"),

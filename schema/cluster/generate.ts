@@ -5,6 +5,7 @@ import { generationId, instanceId } from "../ids.ts";
 import { limits } from "../limits.ts";
 import { finishReasons } from "../vocab.ts";
 import { answerFormat, messageDelta, promptInput } from "./conversation.ts";
+import { encodedVector } from "./embed.ts";
 import { protocolVersion } from "./protocol.ts";
 
 export { type PromptInput, promptInput } from "./conversation.ts";
@@ -102,7 +103,10 @@ export const startedFields = {
   resumed_text: z.string().optional(),
 };
 
-/** The stream: `started` once, `tokens` with consecutive indices, then exactly one of `done` and `error`. */
+/**
+ * The stream: `started` once, `tokens` (or `vectors`) with consecutive indices,
+ * then exactly one of `done` and `error`.
+ */
 export const generationEvent = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("started"), ...startedFields }),
   z.strictObject({
@@ -113,6 +117,12 @@ export const generationEvent = z.discriminatedUnion("type", [
     tokens: z.array(outputToken).min(1),
     /** What the tokens add to the message; left out where the message is the text itself. */
     delta: messageDelta.optional(),
+  }),
+  z.strictObject({
+    type: z.literal("vectors"),
+    /** Input of the first of `vectors`. */
+    first_index: z.number().int().min(0),
+    vectors: z.array(encodedVector).min(1),
   }),
   z.strictObject({
     type: z.literal("done"),

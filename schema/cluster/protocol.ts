@@ -1,7 +1,7 @@
 /** Version and paths of the protocol between gateways and workers. */
 
 /** Raised when a message changes its meaning; gateway and worker must agree exactly. */
-export const protocolVersion = 1;
+export const protocolVersion = 1 as const;
 
 /** Paths at the gateway, called by workers with the cluster token. */
 export const gatewayPaths = {
@@ -15,5 +15,6 @@ export const workerPaths = {
   status: "/v1/status",
   instances: "/v1/instances",
   generations: "/v1/generations",
+  embeddings: "/v1/embeddings",
   loads: "/v1/loads",
 } as const;

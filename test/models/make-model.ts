@@ -1,5 +1,6 @@
 /** Writes GGUF models with random weights of a given architecture, size and type; see README.md. Also a library. */
 import { parseArgs } from "node:util";
+import { type Pooling, poolings } from "../../schema/vocab.ts";
 import {
   type Architecture,
   architectures,
@@ -34,6 +35,8 @@ export interface ModelWish {
   readonly tied?: boolean;
   /** Number of layers, at most 512; chosen to suit the size if left out. */
   readonly layers?: number | undefined;
+  /** Makes vectors, or scores, instead of text. bert always has one. */
+  readonly pooling?: Pooling | undefined;
 }
 
 export interface MadeModel {
@@ -67,6 +70,7 @@ export async function makeModel(wish: ModelWish): Promise<MadeModel> {
     context: wish.context_tokens ?? 4096,
     tied,
     layers: wish.layers,
+    pooling: wish.pooling ?? (architecture === "bert" ? "mean" : undefined),
   });
   const tokenizer = vocabulary === "sample" ? await sampleVocabulary() : syntheticVocabulary(vocabulary);
   const name = `Random ${architecture} ${type} ${seed}`;
@@ -116,6 +120,7 @@ const usage = `Writes a GGUF model with random weights.
   --split         number of files (1)
   --tied          the output layer is the token table
   --layers        number of layers, 1 to 512 (as many as suit the size)
+  --pooling       ${poolings.join(", ")}: makes vectors, or scores, instead of text
 `;
 
 /** Bytes of a text such as 1.5GB (powers of 1000), 1GiB (powers of 1024) or 4096. */
@@ -152,6 +157,7 @@ function parseWish(args: string[]): ModelWish | null {
       split: { type: "string", default: "1" },
       tied: { type: "boolean", default: false },
       layers: { type: "string" },
+      pooling: { type: "string" },
       help: { type: "boolean", default: false },
     },
   });
@@ -173,6 +179,7 @@ function parseWish(args: string[]): ModelWish | null {
     split: wholeNumber(values.split, "split"),
     tied: values.tied,
     layers: values.layers === undefined ? undefined : wholeNumber(values.layers, "layers"),
+    pooling: values.pooling === undefined ? undefined : oneOf(poolings, values.pooling, "pooling"),
   };
 }
 

@@ -3,6 +3,7 @@
  * Records every call. Keeps to the port's promises about signals and errors.
  */
 import type { WorkerAddress, WorkerClient } from "../../gateway/ports.ts";
+import type { EmbedRequest } from "../../schema/cluster/embed.ts";
 import type { GenerateRequest, GenerationEvent } from "../../schema/cluster/generate.ts";
 import type { LoadEvent, LoadRequest, LoadTimings } from "../../schema/cluster/instances.ts";
 import type { LoadsQuery, LoadTrace } from "../../schema/cluster/loads.ts";
@@ -31,6 +32,7 @@ export class ScriptedWorker implements WorkerClient {
   readonly loads: LoadRequest[] = [];
   readonly unloads: { readonly instance_id: string; readonly if_idle: boolean }[] = [];
   readonly generations: { readonly worker_id: string; readonly request: GenerateRequest }[] = [];
+  readonly embeddings: EmbedRequest[] = [];
   readonly parks: string[] = [];
   readonly cancels: string[] = [];
   /** Generations whose stream is open. */
@@ -38,6 +40,7 @@ export class ScriptedWorker implements WorkerClient {
 
   onLoad: LoadScript = () => [{ type: "ready", timings: someLoadTimings }];
   onGenerate: GenerationScript = () => say(["Hello", " world"]);
+  onEmbed: (request: EmbedRequest) => Iterable<GenerationEvent> = () => [];
   onUnload: (instance_id: string) => Promise<void> = () => Promise.resolve();
   onPark: (instance_id: string) => Promise<void> = () => Promise.resolve();
   onCancel: (generation_id: string) => boolean = () => true;
@@ -69,6 +72,15 @@ export class ScriptedWorker implements WorkerClient {
     } finally {
       this.open -= 1;
     }
+  }
+
+  async *embed(
+    _worker: WorkerAddress,
+    request: EmbedRequest,
+    signal: AbortSignal,
+  ): AsyncGenerator<GenerationEvent> {
+    this.embeddings.push(request);
+    yield* untilAborted(this.onEmbed(request), signal);
   }
 
   /** What the workers say about their last loads, by their ids; one that is not here does not answer. */

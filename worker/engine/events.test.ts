@@ -10,6 +10,7 @@ const blank: NativeEvent = {
   token: 0,
   index: 0,
   text: "",
+  vector: new Uint8Array(),
   logprobs: [],
   prompt_tokens: 0,
   cached_tokens: 0,

@@ -1,4 +1,5 @@
 /** Events of the native engine as messages of the engine protocol: the tokens of one drain become one message. Pure. */
+import { Buffer } from "node:buffer";
 import type { NativeEvent } from "../../native/bun-ffi-helpers/native.ts";
 import { failureName } from "../../native/bun-ffi-helpers/native.ts";
 import { eventKind, finishKind, statuses } from "../../native/bun-ffi-helpers/sllm-structs.ts";
@@ -20,6 +21,11 @@ export function toMessages(events: readonly NativeEvent[]): EngineMessage[] {
       case eventKind.SLLM_EVENT_TOKEN:
         addToken(messages, open, event);
         break;
+      case eventKind.SLLM_EVENT_VECTOR: {
+        const vectors = [Buffer.from(event.vector).toString("base64")];
+        messages.push({ type: "vectors", request: event.request, first_index: 0, vectors });
+        break;
+      }
       case eventKind.SLLM_EVENT_DONE:
         open.delete(event.request);
         messages.push(doneMessage(event));

@@ -3,6 +3,7 @@ import type { NativeEngineParams, NativeHandle } from "../../native/bun-ffi-help
 import type { EngineBeat } from "../../schema/cluster/activity.ts";
 import type { EngineMessage } from "../../schema/cluster/engine.ts";
 import type { WireError } from "../../schema/error.ts";
+import type { ModelTask } from "../../schema/vocab.ts";
 
 /** Shared words: the pump cannot receive messages while it waits inside the library. */
 export const controlWord = {
@@ -39,6 +40,7 @@ export type PumpMessage =
       readonly type: "built";
       readonly handle: NativeHandle;
       readonly context_tokens: number;
+      readonly task: ModelTask;
       readonly model_build_ms: number;
     }
   | ({ readonly type: "attached" } & Omit<Extract<EngineMessage, { type: "ready" }>, "type">)

@@ -13,6 +13,7 @@ import {
 } from "../../native/bun-ffi-helpers/native.ts";
 import type { WireError } from "../../schema/error.ts";
 import { loadErrorCode } from "../status-codes.ts";
+import { taskOfPooling } from "./embed-inputs.ts";
 import { isFatal, toMessages } from "./events.ts";
 import { controlWord, maxUnwrittenBatches, type PumpCommand, type PumpMessage } from "./pump-messages.ts";
 
@@ -76,8 +77,8 @@ class Pump {
   #build({ params }: Extract<PumpCommand, { op: "build" }>): void {
     this.#engine = this.#library.buildEngine(params);
     const { handle } = this.#engine;
-    const { context_tokens, model_build_ms } = this.#engine.info();
-    post({ type: "built", handle, context_tokens, model_build_ms });
+    const { context_tokens, model_build_ms, pooling } = this.#engine.info();
+    post({ type: "built", handle, context_tokens, task: taskOfPooling(pooling), model_build_ms });
   }
 
   #attach(weights_path: string | null): boolean {

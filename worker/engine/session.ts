@@ -11,13 +11,17 @@ import type { EngineBeat } from "../../schema/cluster/activity.ts";
 import type { EngineCommand, EngineMessage } from "../../schema/cluster/engine.ts";
 import type { WireError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
+import type { ModelTask } from "../../schema/vocab.ts";
 import { toWireError } from "../status-codes.ts";
+import { refuseTask, tokenizeInputs } from "./embed-inputs.ts";
+import { Embeddings } from "./embeddings.ts";
 import { preparePrompt } from "./prompts.ts";
 import { controlWord, controlWords, type PumpCommand, type PumpMessage } from "./pump-messages.ts";
 import { AnswerReaders } from "./readers.ts";
 
 type EngineWarmCommand = Extract<EngineCommand, { op: "warm" }>;
 type BuildCommand = Extract<EngineCommand, { op: "build" | "load" }>;
+type EmbedCommand = Extract<EngineCommand, { op: "embed" }>;
 type GenerateCommand = Extract<EngineCommand, { op: "generate" }>;
 
 export interface SessionOptions {
@@ -40,6 +44,9 @@ export class Session {
   readonly #readers = new AnswerReaders();
   #engine: NativeEngine | null = null;
   #contextTokens = 0;
+  #task: ModelTask = "generate";
+  /** Of an engine that makes vectors. */
+  #embeddings: Embeddings | null = null;
   /** Long calls that the pump is inside of or was told to make: until they end it cannot be told anything. */
   #longCalls = 0;
   #kind: BuildCommand["engine"] | null = null;
@@ -88,10 +95,13 @@ export class Session {
         this.#tell({ op: "park", keep_weights: command.keep_weights });
         break;
       case "generate":
-        this.#generate(command);
+        this.#request(command.request, (engine) => this.#submit(engine, command));
+        break;
+      case "embed":
+        this.#request(command.request, (engine) => this.#embed(engine, command));
         break;
       case "cancel":
-        this.#engine?.cancel(command.request);
+        if (this.#embeddings?.cancel(command.request) !== true) this.#engine?.cancel(command.request);
         break;
     }
   }
@@ -177,15 +187,15 @@ export class Session {
     this.#tellLong({ op: "attach", weights_path: this.#kind === "echo" ? null : weights_path });
   }
 
-  #generate(command: GenerateCommand): void {
-    const refuse = (error: WireError) =>
-      void this.#options.write([{ type: "error", request: command.request, error }]);
+  /** Gives the engine a request; what refuses it becomes the request's only message. */
+  #request(request: number, submit: (engine: NativeEngine) => WireError | null): void {
+    const refuse = (error: WireError) => void this.#options.write([{ type: "error", request, error }]);
     if (this.#engine === null || !this.#takesRequests) {
       refuse({ code: "model_loading", message: "The model is not ready yet." });
       return;
     }
     try {
-      const refusal = this.#submit(this.#engine, command);
+      const refusal = submit(this.#engine);
       if (refusal !== null) refuse(refusal);
     } catch (error) {
       if (!(error instanceof SllmNativeError)) throw error;
@@ -193,8 +203,20 @@ export class Session {
     }
   }
 
+  #embed(engine: NativeEngine, command: EmbedCommand): WireError | null {
+    const wanted = command.query === undefined ? "embed" : "rerank";
+    const refusal = refuseTask(this.#task, wanted);
+    if (refusal !== null || this.#embeddings === null) return refusal;
+    const inputs = tokenizeInputs(engine, command, this.#contextTokens);
+    if (!Array.isArray(inputs)) return inputs;
+    this.#embeddings.start(command.request, inputs, command.dimensions ?? 0);
+    return null;
+  }
+
   /** A refusal, or null when the engine has the request. Throws SllmNativeError when the library refuses it. */
   #submit(engine: NativeEngine, command: GenerateCommand): WireError | null {
+    const refusal = refuseTask(this.#task, "generate");
+    if (refusal !== null) return refusal;
     const { tokens, constraint, stops, chat } = preparePrompt(engine, command);
     if (tokens.length >= this.#contextTokens) {
       chat?.[Symbol.dispose]();
@@ -230,6 +252,8 @@ export class Session {
         this.#longCalls--;
         this.#engine = this.#options.library.borrowEngine(message.handle);
         this.#contextTokens = message.context_tokens;
+        this.#task = message.task;
+        if (message.task !== "generate") this.#embeddings = new Embeddings(this.#engine);
         if (!this.#attachFollows) {
           void this.#options.write([{ type: "built", model_build_ms: message.model_build_ms }]);
         }
@@ -245,7 +269,7 @@ export class Session {
         void this.#options.write([message]);
         break;
       case "batch":
-        void this.#options.write(this.#readers.read(message.messages)).then(() => {
+        void this.#options.write(this.#read(message.messages)).then(() => {
           Atomics.sub(this.#control, controlWord.unwritten, 1);
           Atomics.notify(this.#control, controlWord.unwritten);
         });
@@ -260,6 +284,10 @@ export class Session {
         void this.#end();
         break;
     }
+  }
+
+  #read(messages: readonly EngineMessage[]): readonly EngineMessage[] {
+    return this.#embeddings === null ? this.#readers.read(messages) : this.#embeddings.read(messages);
   }
 
   #fail(error: WireError): void {

@@ -126,6 +126,7 @@ function mayJoin(last: TokensEvent, next: TokensEvent): boolean {
   return last.tokens.length < tokensPerEvent && last.delta === undefined && next.delta === undefined;
 }
 
+/** Vectors are bounded by their request: a reader that is slower only takes them later. */
 function eventBytes(event: GenerationEvent): number {
   if (event.type !== "tokens") return 0;
   const bytes = event.tokens.reduce(

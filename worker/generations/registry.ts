@@ -1,9 +1,10 @@
 /** The generations of this worker: starts them on instances, refuses old epochs, finds them for a cancel. */
+import type { EmbedRequest } from "../../schema/cluster/embed.ts";
 import type { GenerateRequest } from "../../schema/cluster/generate.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { GenerationId, InstanceId } from "../../schema/ids.ts";
 import type { Instance } from "../instances/instance.ts";
-import type { GenerateSettings } from "../instances/request-table.ts";
+import type { EmbedSettings, GenerateSettings } from "../instances/request-table.ts";
 import type { Clock } from "../ports.ts";
 import { Generation } from "./generation.ts";
 
@@ -34,7 +35,7 @@ export class GenerationRegistry {
    * run ends with `stale_epoch`. Errors: `stale_epoch`, `state_conflict` when this very run exists, `not_found`,
    * `model_loading`, or the reason of an instance that failed.
    */
-  start(request: GenerateRequest): Generation {
+  start(request: GenerateRequest | EmbedRequest): Generation {
     const { generation_id, epoch } = request;
     const seen = this.#epochs.get(generation_id) ?? 0;
     if (epoch < seen) {
@@ -55,7 +56,7 @@ export class GenerationRegistry {
     return this.#running.get(generation_id)?.cancel() ?? false;
   }
 
-  #run(request: GenerateRequest, instance: GenerationTarget): Generation {
+  #run(request: GenerateRequest | EmbedRequest, instance: GenerationTarget): Generation {
     const { generation_id, epoch } = request;
     const generation: Generation = new Generation({
       generation_id,
@@ -97,7 +98,7 @@ function readyInstance(instance: GenerationTarget): GenerationTarget {
   }
 }
 
-function toSettings(request: GenerateRequest): GenerateSettings {
+function toSettings(request: GenerateRequest | EmbedRequest): GenerateSettings | EmbedSettings {
   const { protocol_version: _, generation_id: __, epoch: ___, instance_id: ____, ...settings } = request;
   return settings;
 }

@@ -2,6 +2,7 @@
 import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import type { z } from "zod";
+import { embedRequest } from "../../schema/cluster/embed.ts";
 import { type CancelResponse, generateRequest } from "../../schema/cluster/generate.ts";
 import { loadRequest, type ParkResponse, type UnloadResponse } from "../../schema/cluster/instances.ts";
 import { type LoadsQuery, type LoadTrace, loadsQuery } from "../../schema/cluster/loads.ts";
@@ -65,6 +66,10 @@ export function createWorkerApp(options: WorkerAppOptions): Hono {
   app.post(workerPaths.generations, async (c) => {
     const generation = generations.start(await readBody(c, generateRequest));
     return eventStream(generation, clock, c.req.raw.signal);
+  });
+  app.post(workerPaths.embeddings, async (c) => {
+    const embedding = generations.start(await readBody(c, embedRequest));
+    return eventStream(embedding, clock, c.req.raw.signal);
   });
   app.delete(`${workerPaths.generations}/:id`, (c) => {
     const generation_id = parseOrThrow(generationId, c.req.param("id"), "id");

@@ -20,7 +20,12 @@ import { type InstanceOptions, skeletonOf } from "./instance-options.ts";
 import { engineEndError, loadFailure, readError } from "./load-errors.ts";
 import { LoadRecord, loadProgress } from "./load-record.ts";
 import { Parking } from "./parking.ts";
-import { type GenerateSettings, type GenerationListener, RequestTable } from "./request-table.ts";
+import {
+  type EmbedSettings,
+  type GenerateSettings,
+  type GenerationListener,
+  RequestTable,
+} from "./request-table.ts";
 import { Watchdog } from "./watchdog.ts";
 
 export class Instance {
@@ -208,10 +213,12 @@ export class Instance {
   }
 
   /** Runs a request; exactly one `done` or `error` event ends it. The instance must be ready. Returns its number. */
-  submit(settings: GenerateSettings, onEvent: GenerationListener): number {
+  submit(settings: GenerateSettings | EmbedSettings, onEvent: GenerationListener): number {
     if (this.#state !== "ready" || !this.#engine) throw new Error("submit needs a ready instance");
     const request = this.#requests.open(onEvent);
-    this.#engine.send({ op: "generate", request, ...settings });
+    const command =
+      "inputs" in settings ? { op: "embed" as const, ...settings } : { op: "generate" as const, ...settings };
+    this.#engine.send({ ...command, request });
     return request;
   }
 

@@ -6,8 +6,14 @@ import type { WireError } from "../../schema/error.ts";
 /** What a request asks of the engine. */
 export type GenerateSettings = Omit<Extract<EngineCommand, { op: "generate" }>, "op" | "request">;
 
+/** What a request for vectors asks of it. */
+export type EmbedSettings = Omit<Extract<EngineCommand, { op: "embed" }>, "op" | "request">;
+
 /** Messages of the engine that belong to a request. */
-export type RequestMessage = Extract<EngineMessage, { type: "started" | "tokens" | "done" | "error" }>;
+export type RequestMessage = Extract<
+  EngineMessage,
+  { type: "started" | "tokens" | "vectors" | "done" | "error" }
+>;
 
 export type GenerationListener = (event: GenerationEvent) => void;
 

@@ -1,6 +1,7 @@
 /** GET /v1/models and /v1/models/{id}: what is deployed and what it is doing, from what the gateway knows. */
 import { Hono } from "hono";
 import type { ModelList, ModelObject } from "../../../schema/api/models.ts";
+import { taskOf } from "../../../schema/checkpoint/manifest.ts";
 import { SllmError } from "../../../schema/error.ts";
 import type { Fleet, FleetModel } from "../../placement/fleet.ts";
 import { modelStatus } from "../../placement/model-status.ts";
@@ -14,12 +15,13 @@ export interface ModelsDeps {
 
 /** Ids may hold `/` and `:`, plain or percent-encoded. */
 export function modelsRoutes({ fleet, history }: ModelsDeps): Hono<AppEnv> {
-  const toObject = ({ row }: FleetModel): ModelObject => ({
+  const toObject = ({ row, facts }: FleetModel): ModelObject => ({
     id: row.model_id,
     object: "model",
     created: Math.floor(row.created_at.getTime() / 1000),
     owned_by: "sllm",
     status: modelStatus(row, fleet.instances, history.hasFailed(row.model_id, row.checkpoint)),
+    task: taskOf(facts.model),
     context_tokens: row.context_tokens,
   });
   return new Hono<AppEnv>()

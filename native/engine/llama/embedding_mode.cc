@@ -61,8 +61,8 @@ BackendFacts embedding_facts(const LlamaOptions &options, const llama_model *mod
     facts.embedding.pooling = pooling;
     facts.embedding.values = pooling == Pooling::rank ? llama_model_n_cls_out(model)
                                                       : static_cast<std::uint32_t>(llama_model_n_embd_out(model));
-    facts.embedding.sequences =
-        std::min<std::uint32_t>(limits::embedding_sequences, static_cast<std::uint32_t>(llama_max_parallel_sequences()));
+    const auto most = static_cast<std::uint32_t>(llama_max_parallel_sequences());
+    facts.embedding.sequences = std::min(limits::embedding_sequences, most);
     return facts;
 }
 
@@ -116,7 +116,8 @@ Status pair_tokens(const llama_model *model, const Backend &backend, std::string
         return backend.tokenize(filled(prompt, query, document), false, true, out);
     }
     const llama_vocab *vocab = llama_model_get_vocab(model);
-    const llama_token end = llama_vocab_eos(vocab) != LLAMA_TOKEN_NULL ? llama_vocab_eos(vocab) : llama_vocab_sep(vocab);
+    const llama_token eos = llama_vocab_eos(vocab);
+    const llama_token end = eos != LLAMA_TOKEN_NULL ? eos : llama_vocab_sep(vocab);
     std::vector<std::int32_t> question;
     std::vector<std::int32_t> answer;
     if (Status s = backend.tokenize(query, false, false, &question); !s.ok()) return s;

@@ -433,8 +433,9 @@ typedef struct sllm_request {
     uint32_t reserved;
 } sllm_request;
 
-/* Queues a request. An engine with a pooling makes one vector of the prompt, whose events are STARTED, VECTOR and DONE;
- * of the request's other members it reads dimensions only, and requests that wait are computed together. Exactly one DONE or ERROR event will come for it if and only if this succeeds.
+/* Queues a request. Exactly one DONE or ERROR event will come for it if and only if this succeeds. An engine with a
+ * pooling makes one vector of the prompt, whose events are STARTED, VECTOR and DONE; of the request's other members it
+ * reads dimensions only, and requests that wait are computed together.
  * Errors: INVALID_ARGUMENT, CONTEXT_OVERFLOW (the prompt leaves no room for a token), OVERLOADED, CLOSED, ENGINE,
  * WRONG_STATE (it has no weights now). [any] */
 SLLM_API sllm_status sllm_engine_submit(sllm_engine *engine, const sllm_request *request);

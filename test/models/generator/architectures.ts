@@ -1,7 +1,8 @@
 /** Tensors and metadata of the architectures that the generator knows, from a handful of dimensions. */
+import { type Pooling, poolings } from "../../../schema/vocab.ts";
 import type { MetadataPair } from "./gguf-file.ts";
 
-export const architectures = ["llama", "mixtral", "qwen2", "qwen3moe", "gemma3"] as const;
+export const architectures = ["llama", "mixtral", "qwen2", "qwen3moe", "gemma3", "bert"] as const;
 export type Architecture = (typeof architectures)[number];
 
 export interface Dimensions {
@@ -13,6 +14,8 @@ export interface Dimensions {
   readonly vocabulary: number;
   readonly context: number;
   readonly tied: boolean;
+  /** How the model makes vectors; it generates if left out. */
+  readonly pooling?: Pooling | undefined;
 }
 
 export interface TensorPlan {
@@ -53,7 +56,7 @@ export function metadataOf(d: Dimensions): MetadataPair[] {
     [`${arch}.block_count`, "uint32", d.layers],
     [`${arch}.feed_forward_length`, "uint32", d.feed_forward],
     [`${arch}.attention.head_count`, "uint32", heads],
-    [`${arch}.attention.head_count_kv`, "uint32", kv_heads],
+    [`${arch}.attention.head_count_kv`, "uint32", d.architecture === "bert" ? heads : kv_heads],
     [`${arch}.attention.key_length`, "uint32", length],
     [`${arch}.attention.value_length`, "uint32", length],
     [`${arch}.attention.layer_norm_rms_epsilon`, "float32", 1e-5],
@@ -69,11 +72,18 @@ export function metadataOf(d: Dimensions): MetadataPair[] {
     pairs.push([`${arch}.expert_feed_forward_length`, "uint32", d.feed_forward]);
   }
   if (d.architecture === "gemma3") pairs.push([`${arch}.attention.sliding_window`, "uint32", 512]);
+  if (d.pooling) pairs.push([`${arch}.pooling_type`, "uint32", poolings.indexOf(d.pooling) + 1]);
+  if (d.architecture === "bert") {
+    pairs.push(["bert.attention.layer_norm_epsilon", "float32", 1e-5]);
+    pairs.push(["bert.attention.causal", "bool", false]);
+    pairs.push(["tokenizer.ggml.token_type_count", "uint32", 2]);
+  }
   return pairs;
 }
 
 /** All tensors in the usual order of such files. */
 export function tensorsOf(d: Dimensions): TensorPlan[] {
+  if (d.architecture === "bert") return encoderTensors(d);
   const wide = 1 / Math.sqrt(d.embedding);
   // Where input and output share the table, entries of size 1 would make every token predict itself.
   const tied = d.tied || d.architecture === "gemma3";
@@ -107,6 +117,36 @@ function layerTensors(d: Dimensions, prefix: string): TensorPlan[] {
     tensors.push(ones("post_attention_norm", d.embedding), ones("post_ffw_norm", d.embedding));
   }
   return tensors.map((tensor) => ({ ...tensor, name: prefix + tensor.name }));
+}
+
+/** An encoder: positions in a table, norms behind the branches, and a head where it ranks. */
+function encoderTensors(d: Dimensions): TensorPlan[] {
+  const { embedding, feed_forward } = d;
+  const linear = (name: string, from: number, to: number) => [
+    weight(name, [from, to], 1 / Math.sqrt(from)),
+    bias(name, to),
+  ];
+  const norm = (name: string) => [ones(name, embedding), bias(name, embedding)];
+  const tensors = [
+    weight("token_embd", [embedding, d.vocabulary], 1),
+    // Small tables, which the engine library wants in this type.
+    { ...weight("position_embd", [embedding, d.context], 1), kind: "router" as const },
+    { ...weight("token_types", [embedding, 2], 1), kind: "router" as const },
+    ...norm("token_embd_norm"),
+  ];
+  for (let i = 0; i < d.layers; i++) {
+    const layer = [
+      ...["attn_q", "attn_k", "attn_v", "attn_output"].flatMap((name) => linear(name, embedding, embedding)),
+      ...norm("attn_output_norm"),
+      ...linear("ffn_up", embedding, feed_forward),
+      ...linear("ffn_down", feed_forward, embedding),
+      ...norm("layer_output_norm"),
+    ];
+    tensors.push(...layer.map((tensor) => ({ ...tensor, name: `blk.${i}.${tensor.name}` })));
+  }
+  if (d.pooling === "rank")
+    tensors.push(...linear("cls", embedding, embedding), ...linear("cls.output", embedding, 1));
+  return tensors;
 }
 
 function feedForward(d: Dimensions, residual: number): TensorPlan[] {

@@ -1,4 +1,5 @@
 /** Chooses dimensions so that a model comes near a wanted size and keeps the proportions of real ones. */
+import type { Pooling } from "../../../schema/vocab.ts";
 import { type Architecture, type Dimensions, feedForwardParts, tensorsOf } from "./architectures.ts";
 import { blockFormats, type WeightType } from "./random-blocks.ts";
 
@@ -17,6 +18,7 @@ export interface Wish {
   readonly tied: boolean;
   /** Exactly so many layers, whatever the proportions: the more, the more and the smaller the tensors. */
   readonly layers?: number | undefined;
+  readonly pooling?: Pooling | undefined;
 }
 
 /** Bytes of a tensor in the file, in the model's type unless it is always F32. */
@@ -47,10 +49,10 @@ export function chooseDimensions(wish: Wish): Dimensions {
 }
 
 function layersFor(wish: Wish, embedding: number): Dimensions {
-  const { architecture, vocabulary, context, tied } = wish;
+  const { architecture, vocabulary, context, tied, pooling } = wish;
   const width = (2.75 * embedding) / Math.sqrt(feedForwardParts(architecture));
   const feed_forward = Math.max(256, Math.round(width / 256) * 256);
-  const base = { architecture, embedding, feed_forward, vocabulary, context, tied };
+  const base = { architecture, embedding, feed_forward, vocabulary, context, tied, pooling };
   const none = weightBytes({ ...base, layers: 0 }, wish.type);
   const one = weightBytes({ ...base, layers: 1 }, wish.type) - none;
   const layers = wish.layers ?? Math.round((wish.size_bytes - none) / one);

@@ -44,6 +44,13 @@ describe("facts of a model", () => {
     expect(found.chat_template_sha256).toBe(digest);
   });
 
+  test("name the pooling of a model that makes vectors, and none of others", async () => {
+    const pooled = async (number: number) =>
+      (await facts([["llama.pooling_type", "uint32", number]])).pooling;
+    expect(await Promise.all([1, 2, 3, 4].map(pooled))).toEqual(["mean", "cls", "last", "rank"]);
+    expect(await Promise.all([0, 5].map(pooled))).toEqual([undefined, undefined]);
+  });
+
   test("take the size of the vocabulary from the token table when there is no tokenizer", async () => {
     expect((await facts([], ["tokenizer.ggml.tokens"])).vocabulary_tokens).toBe(3);
     const stated = await facts([["llama.vocab_size", "uint32", 7]], ["tokenizer.ggml.tokens"]);

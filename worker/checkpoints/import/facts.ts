@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { type ModelFacts, modelFacts, type TensorEntry } from "../../../schema/checkpoint/manifest.ts";
 import { SllmError } from "../../../schema/error.ts";
+import { poolings } from "../../../schema/vocab.ts";
 import { GgufMetadata } from "./gguf-metadata.ts";
 import type { GgufPair, GgufTensor } from "./gguf-reader.ts";
 import type { PlacedTensor } from "./gguf-writer.ts";
@@ -33,6 +34,7 @@ export function factsOf(pairs: readonly GgufPair[], tensors: readonly GgufTensor
     context_tokens: needed("context_length"),
     quantisation: commonestType(tensors),
     kv_bytes_per_token: kvBytesPerToken(metadata, architecture, layers, embedding),
+    ...poolingOf(metadata, architecture),
     chat_template_sha256: template === null ? null : createHash("sha256").update(template).digest("hex"),
   } satisfies ModelFacts);
   if (facts.success) return facts.data;
@@ -42,6 +44,12 @@ export function factsOf(pairs: readonly GgufPair[], tensors: readonly GgufTensor
 
 function invalid(problem: string): SllmError {
   return new SllmError("checkpoint_invalid", `The model's metadata cannot be used: ${problem}.`);
+}
+
+/** Numbers of poolings in files, from 1; 0 is none. What this version does not know is left to the engine to refuse. */
+function poolingOf(metadata: GgufMetadata, architecture: string): Pick<ModelFacts, "pooling"> {
+  const pooling = poolings[(metadata.count(`${architecture}.pooling_type`) ?? 0) - 1];
+  return pooling === undefined ? {} : { pooling };
 }
 
 function vocabularyOf(metadata: GgufMetadata, architecture: string, tensors: readonly GgufTensor[]): number {
