@@ -197,7 +197,16 @@ export const request = struct("sllm_request", {
   resume: "pointer",
   n_resume: "u64",
   dimensions: "u32",
-  reserved: "u32",
+  adapter: "u32",
+});
+
+export const adapterParams = struct("sllm_adapter_params", {
+  struct_size: "u32",
+  adapter: "u32",
+  header_path: "pointer",
+  weights_path: "pointer",
+  weights_bytes: "u64",
+  scale: "f64",
 });
 
 export const event = struct("sllm_event", {
@@ -229,5 +238,6 @@ export const structs = [
   logitBias,
   logprob,
   request,
+  adapterParams,
   event,
 ] as const;

@@ -94,6 +94,10 @@ export const symbols = {
     args: ["handle", "buffer", "u64", "buffer", "u64", "buffer", "u64", "buffer"],
     returns: "i32",
   },
+  // sllm_status sllm_engine_add_adapter(sllm_engine *engine, const sllm_adapter_params *params)
+  sllm_engine_add_adapter: { args: ["handle", "buffer"], returns: "i32" },
+  // sllm_status sllm_engine_remove_adapter(sllm_engine *engine, uint32_t adapter)
+  sllm_engine_remove_adapter: { args: ["handle", "u32"], returns: "i32" },
   // sllm_status sllm_engine_submit(sllm_engine *engine, const sllm_request *request)
   sllm_engine_submit: { args: ["handle", "buffer"], returns: "i32" },
   // sllm_status sllm_engine_cancel(sllm_engine *engine, uint64_t request)

@@ -41,6 +41,9 @@ inline constexpr std::uint32_t kv_tokens_ahead = 16;
 // Sequences that one call turns into vectors: more bring no speed, each takes room for its vector.
 inline constexpr std::uint32_t embedding_sequences = 64;
 
+// LoRA adapters that one engine holds at once.
+inline constexpr std::size_t adapters = 256;
+
 // Events nobody drained: the compute thread pauses there instead of filling memory for a consumer that stopped.
 inline constexpr std::size_t undrained_events = 65'536;
 

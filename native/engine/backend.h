@@ -62,6 +62,15 @@ struct UploadReport {
     double wait_ms = 0;  // of it, waiting for bytes of the host copy
 };
 
+// A LoRA adapter to be brought in. Paths as of a model's weights.
+struct AdapterFiles {
+    std::uint32_t adapter = 0;  // its number, from 1
+    std::string header_path;
+    std::string weights_path;  // the host copy
+    std::uint64_t weights_bytes = 0;
+    double scale = 0;  // of what it adds; 0: 1
+};
+
 // One token of a batch: it takes `position` of the slot's sequence.
 struct BatchToken {
     std::int32_t token = 0;
@@ -98,6 +107,11 @@ public:
     // Lets the memory of all sequences go, and the weights unless they are to be kept and cost nothing.
     virtual Status park(bool keep_weights) = 0;
 
+    // Brings a LoRA adapter in, while others may compute; park lets all go. [any] [blocks]
+    virtual Status add_adapter(const AdapterFiles &) {
+        return {Code::invalid_argument, "this engine takes no adapters"};
+    }
+
     // What the engine takes on its devices; none on a CPU. [any]
     virtual std::vector<DeviceMemoryFacts> device_memory() const { return {}; }
     // Not during an attach. [any]
@@ -121,6 +135,10 @@ public:
     virtual void cut(std::uint32_t slot, std::uint32_t length) = 0;
     // A slot without a sequence gets the first tokens of another one's, at no cost. Only with facts().kv.shared.
     virtual void share(std::uint32_t from, std::uint32_t to, std::uint32_t length) = 0;
+    // Lets an adapter go that no request uses.
+    virtual void remove_adapter(std::uint32_t) {}
+    // What the following batches are computed with: an adapter that was added, or 0, the bare model, as at first.
+    virtual Status use_adapter(std::uint32_t) { return {}; }
     // Computes a batch of the facts' shape. After an error the backend is unusable.
     virtual Status decode(std::span<const BatchToken> batch) = 0;
     // The token at `position` of the slot's sequence, drawn from the output of batch[index] of the last decode; -1 when

@@ -2,11 +2,11 @@
 #include "engine/batcher.h"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <utility>
 
 #include "core/limits.h"
-#include "engine/micro_batch.h"
 
 namespace sllm {
 
@@ -41,7 +41,7 @@ RunnerActivity Batcher::activity() const {
 
 void Batcher::admit() {
     while (!waiting_.empty() && has_room_for(*waiting_.front())) {
-        const std::optional<KvTable::Place> place = kv_.find(waiting_.front()->sequence);
+        const std::optional<KvTable::Place> place = kv_.find(waiting_.front()->sequence, waiting_.front()->request.adapter);
         if (!place) return;
         std::unique_ptr<Session> session = std::move(waiting_.front());
         waiting_.pop_front();
@@ -84,7 +84,7 @@ bool Batcher::start(Session &session, const KvTable::Place &place) {
         backend_.cut(place.slot, 0);
         backend_.share(place.source, place.slot, place.reused);
     }
-    kv_.take(place, session.sequence);
+    kv_.take(place, session.sequence, session.request.adapter);
     if (again) return true;  // it was preempted: nobody outside knows
 
     session.started_ms = env_.now_ms();
@@ -144,24 +144,39 @@ Status Batcher::compute() {
     last_step_tokens_ = std::accumulate(taken.begin(), taken.end(), 0u);
     computed_tokens_ += last_step_tokens_;
 
-    std::vector<BatchPart> parts;
-    std::vector<std::size_t> owners;  // of the parts, into running_
+    std::map<std::uint32_t, Group> groups;  // by adapter: a call computes with one
     for (std::size_t i = 0; i < taken.size(); i++) {
         if (taken[i] == 0) continue;
+        Group &group = groups[running_[i]->request.adapter];
         const std::uint32_t from = kv_.length(running_[i]->slot);
         const std::span<const std::int32_t> sequence(running_[i]->sequence);
-        parts.push_back({running_[i]->slot, from, sequence.subspan(from, taken[i]), taken[i] == left[i]});
-        owners.push_back(i);
+        group.parts.push_back({running_[i]->slot, from, sequence.subspan(from, taken[i]), taken[i] == left[i]});
+        group.owners.push_back(i);
     }
+    // The adapter in use comes first, which saves a change.
+    const std::uint32_t first = adapter_;
+    if (const auto same = groups.find(first); same != groups.end()) {
+        if (Status s = compute_group(first, same->second); !s.ok()) return s;
+    }
+    for (const auto &[adapter, group] : groups) {
+        if (adapter == first) continue;
+        if (Status s = compute_group(adapter, group); !s.ok()) return s;
+    }
+    return {};
+}
+
+Status Batcher::compute_group(std::uint32_t adapter, const Group &group) {
+    if (Status s = backend_.use_adapter(adapter); !s.ok()) return s;
+    adapter_ = adapter;
     std::vector<std::uint32_t> lengths(backend_.facts().slots + 1, 0);
     for (std::uint32_t slot = 0; slot + 1 < lengths.size(); slot++) lengths[slot] = kv_.length(slot);
 
-    const std::vector<MicroBatch> batches = shape_batches(parts, backend_.facts().shape, lengths);
-    for (const BatchPart &part : parts) kv_.computed(part.slot, part.tokens);
+    const std::vector<MicroBatch> batches = shape_batches(group.parts, backend_.facts().shape, lengths);
+    for (const BatchPart &part : group.parts) kv_.computed(part.slot, part.tokens);
     for (const MicroBatch &batch : batches) {
         if (Status s = backend_.decode(batch.tokens); !s.ok()) return s;
         for (const auto &[part, index] : batch.outputs) {
-            draw_token(*running_[owners[part]], index);
+            draw_token(*running_[group.owners[part]], index);
         }
     }
     return {};
@@ -236,6 +251,12 @@ void Batcher::fail_all(const Status &why) {
     running_.clear();
     waiting_.clear();
     for (const std::uint64_t request : requests) emit_error(request, why);
+}
+
+void Batcher::remove_adapter(std::uint32_t adapter) {
+    kv_.forget_adapter(adapter);
+    if (adapter_ == adapter) adapter_ = 0;
+    backend_.remove_adapter(adapter);
 }
 
 void Batcher::emit_error(std::uint64_t request, const Status &why) {

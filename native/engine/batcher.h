@@ -11,6 +11,7 @@
 #include "engine/backend.h"
 #include "engine/batch_plan.h"
 #include "engine/kv_table.h"
+#include "engine/micro_batch.h"
 #include "engine/request_runner.h"
 #include "engine/session.h"
 #include "io/env.h"
@@ -28,7 +29,11 @@ public:
     void cancel(std::uint64_t request) override;
     Status step() override;
     void fail_all(const Status &why) override;
-    void forget_cache() override { kv_.clear(); }
+    void remove_adapter(std::uint32_t adapter) override;
+    void forget_cache() override {
+        kv_.clear();
+        adapter_ = 0;
+    }
     RunnerActivity activity() const override;
 
 private:
@@ -42,7 +47,14 @@ private:
     bool start(Session &session, const KvTable::Place &place);
     void make_room();
     void preempt_youngest();
+    // What one call of a step computes.
+    struct Group {
+        std::vector<BatchPart> parts;
+        std::vector<std::size_t> owners;  // of the parts, into running_
+    };
+
     Status compute();
+    Status compute_group(std::uint32_t adapter, const Group &group);
     // The output of a call at this index becomes the session's next token.
     void draw_token(Session &session, std::size_t index);
     void take_token(Session &session, std::int32_t token, std::string logprobs);
@@ -60,6 +72,7 @@ private:
     std::uint64_t steps_ = 0;
     std::uint64_t computed_tokens_ = 0;
     std::uint32_t last_step_tokens_ = 0;
+    std::uint32_t adapter_ = 0;  // that the backend computes with
     // Both in the order the requests came, and all running ones came before all waiting ones.
     std::vector<std::unique_ptr<Session>> running_;  // null: ended in this step
     std::deque<std::unique_ptr<Session>> waiting_;

@@ -48,6 +48,7 @@ Engine::~Engine() {
 Status Engine::submit(Request request) {
     if (Status s = check_request(request, backend_->facts()); !s.ok()) return s;
     const std::uint64_t number = request.number;
+    const std::uint32_t adapter = request.adapter;
     auto session = std::make_unique<Session>(std::move(request), env_.now_ms());
     {
         const std::lock_guard lock(mutex_);
@@ -57,7 +58,10 @@ Status Engine::submit(Request request) {
         if (unfinished_.size() >= std::size_t{queue_} + backend_->facts().slots) {
             return {Code::overloaded, "all slots are busy and " + std::to_string(queue_) + " requests wait"};
         }
-        if (!unfinished_.insert(number).second) {
+        if (adapter != 0 && !adapters_.contains(adapter)) {
+            return {Code::not_found, "no adapter " + std::to_string(adapter)};
+        }
+        if (!unfinished_.emplace(number, adapter).second) {
             return {Code::invalid_argument, "request " + std::to_string(number) + " is not finished yet"};
         }
         submitted_.push_back(std::move(session));
@@ -83,14 +87,17 @@ Status Engine::attach(const std::string &weights_path) {
 
 Status Engine::park(bool keep_weights) {
     {
-        const std::lock_guard lock(mutex_);
+        std::unique_lock lock(mutex_);
+        removal_.wait(lock, [this] { return removed_.empty() || failed_; });
         if (failed_) return has_failed();
+        if (!adding_.empty()) return {Code::wrong_state, "an adapter is on its way"};
         if (weights_ == Weights::moving) return {Code::wrong_state, "the engine's weights are on their way"};
         if (!unfinished_.empty()) {
             return {Code::wrong_state, std::to_string(unfinished_.size()) + " requests are unfinished"};
         }
         // From here on no request comes in, so the compute thread leaves the backend alone.
         weights_ = Weights::moving;
+        adapters_.clear();
     }
     Status status = backend_->park(keep_weights);
     const std::lock_guard lock(mutex_);
@@ -111,6 +118,43 @@ Status Engine::cancel(std::uint64_t request) {
             return {Code::not_found, "no unfinished request " + std::to_string(request)};
         }
         cancelled_.push_back(request);
+    }
+    work_.notify_one();
+    return {};
+}
+
+Status Engine::add_adapter(const AdapterFiles &files) {
+    const auto name = std::to_string(files.adapter);
+    {
+        const std::lock_guard lock(mutex_);
+        if (failed_) return has_failed();
+        if (weights_ != Weights::present) return {Code::wrong_state, "the engine has no weights: attach them first"};
+        const bool going = std::find(removed_.begin(), removed_.end(), files.adapter) != removed_.end();
+        if (files.adapter == 0 || going || adapters_.contains(files.adapter) || adding_.contains(files.adapter)) {
+            return {Code::invalid_argument, "the number " + name + " is 0 or an adapter's already"};
+        }
+        if (adapters_.size() + adding_.size() >= limits::adapters) {
+            return {Code::overloaded, "an engine has at most " + std::to_string(limits::adapters) + " adapters"};
+        }
+        adding_.insert(files.adapter);
+    }
+    Status status = backend_->add_adapter(files);
+    const std::lock_guard lock(mutex_);
+    adding_.erase(files.adapter);
+    if (status.ok()) adapters_.insert(files.adapter);
+    return status;
+}
+
+Status Engine::remove_adapter(std::uint32_t adapter) {
+    {
+        const std::lock_guard lock(mutex_);
+        const auto uses_it = [adapter](const auto &one) { return one.second == adapter; };
+        if (!adapters_.contains(adapter)) return {Code::not_found, "no adapter " + std::to_string(adapter)};
+        if (std::any_of(unfinished_.begin(), unfinished_.end(), uses_it)) {
+            return {Code::wrong_state, "unfinished requests use the adapter " + std::to_string(adapter)};
+        }
+        adapters_.erase(adapter);
+        removed_.push_back(adapter);
     }
     work_.notify_one();
     return {};
@@ -141,13 +185,23 @@ void Engine::run() {
 bool Engine::take_work() {
     std::vector<std::unique_ptr<Session>> submitted;
     std::vector<std::uint64_t> cancelled;
+    std::vector<std::uint32_t> removed;
     {
         std::unique_lock lock(mutex_);
-        work_.wait(lock, [this] { return stopping_ || !runner_->idle() || !submitted_.empty(); });
+        work_.wait(lock, [this] {
+            return stopping_ || !runner_->idle() || !submitted_.empty() || !removed_.empty();
+        });
         if (stopping_) return false;
         submitted = std::exchange(submitted_, {});
         cancelled = std::exchange(cancelled_, {});
+        removed = removed_;
         if (std::exchange(cache_is_gone_, false)) runner_->forget_cache();
+    }
+    for (const std::uint32_t adapter : removed) runner_->remove_adapter(adapter);
+    if (!removed.empty()) {
+        const std::lock_guard lock(mutex_);
+        removed_.erase(removed_.begin(), removed_.begin() + static_cast<std::ptrdiff_t>(removed.size()));
+        removal_.notify_all();
     }
     for (auto &session : submitted) runner_->add(std::move(session));
     for (const std::uint64_t request : cancelled) runner_->cancel(request);
@@ -169,6 +223,7 @@ void Engine::fail(const Status &why) {
     {
         const std::lock_guard lock(mutex_);
         failed_ = true;
+        removal_.notify_all();
         if (stopping_) return;
         submitted = std::exchange(submitted_, {});
     }

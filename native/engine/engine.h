@@ -6,9 +6,10 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 #include "core/limits.h"
@@ -51,6 +52,9 @@ public:
     double attach_ms();
     Status cancel(std::uint64_t request);
     EngineActivity activity();
+    // See sllm_engine_add_adapter. [blocks]
+    Status add_adapter(const AdapterFiles &files);
+    Status remove_adapter(std::uint32_t adapter);
 
 private:
     enum class Weights { absent, moving, present };
@@ -80,7 +84,11 @@ private:
     bool computing_ = false;
     std::vector<std::unique_ptr<Session>> submitted_;
     std::vector<std::uint64_t> cancelled_;
-    std::unordered_set<std::uint64_t> unfinished_;
+    std::unordered_map<std::uint64_t, std::uint32_t> unfinished_;  // request -> its adapter
+    std::set<std::uint32_t> adapters_;                             // that requests may name
+    std::set<std::uint32_t> adding_;
+    std::vector<std::uint32_t> removed_;  // until the compute thread has let them go
+    std::condition_variable removal_;     // removed_ has become empty
     std::thread thread_;
 };
 

@@ -5,9 +5,17 @@
 
 namespace sllm {
 
+namespace {
+
+constexpr std::uint32_t removed_adapter = UINT32_MAX;  // no request can have it
+
+}  // namespace
+
 KvTable::KvTable(std::uint32_t slots, const KvRules &rules) : rules_(rules), slots_(slots) {}
 
-std::uint32_t KvTable::reusable(const Slot &slot, std::span<const std::int32_t> sequence) const {
+std::uint32_t KvTable::reusable(const Slot &slot, std::span<const std::int32_t> sequence,
+                                std::uint32_t adapter) const {
+    if (slot.adapter != adapter) return 0;
     const std::size_t most = std::min(slot.held.size(), sequence.size() - 1);
     const auto same = std::mismatch(slot.held.begin(), slot.held.begin() + static_cast<std::ptrdiff_t>(most),
                                     sequence.begin()).first - slot.held.begin();
@@ -26,15 +34,16 @@ std::optional<std::uint32_t> KvTable::emptiest() const {
     return best;
 }
 
-std::optional<KvTable::Place> KvTable::find(std::span<const std::int32_t> sequence) const {
+std::optional<KvTable::Place> KvTable::find(std::span<const std::int32_t> sequence,
+                                            std::uint32_t adapter) const {
     const std::optional<std::uint32_t> free = emptiest();
     if (!free) return std::nullopt;
     std::uint32_t source = *free;
-    std::uint32_t reused = reusable(slots_[source], sequence);
+    std::uint32_t reused = reusable(slots_[source], sequence, adapter);
     for (std::uint32_t i = 0; i < slots_.size(); i++) {
         const Slot &slot = slots_[i];
         if (slot.busy && !rules_.shared) continue;
-        const std::uint32_t same = reusable(slot, sequence);
+        const std::uint32_t same = reusable(slot, sequence, adapter);
         // Little is not worth losing most of what the slot holds; another one can have a share of it where that is
         // possible.
         const bool worth = rules_.shared || 2 * std::size_t{same} >= std::min(slot.held.size(), sequence.size());
@@ -49,9 +58,10 @@ std::optional<KvTable::Place> KvTable::find(std::span<const std::int32_t> sequen
     return Place{in_place ? source : *free, source, reused};
 }
 
-void KvTable::take(const Place &place, std::span<const std::int32_t> sequence) {
+void KvTable::take(const Place &place, std::span<const std::int32_t> sequence, std::uint32_t adapter) {
     Slot &slot = slots_[place.slot];
     slot.held.assign(sequence.begin(), sequence.begin() + place.reused);
+    slot.adapter = adapter;
     slot.claimed = static_cast<std::uint32_t>(sequence.size());
     slot.busy = true;
     slots_[place.source].last_use = ++uses_;
@@ -64,6 +74,12 @@ void KvTable::computed(std::uint32_t slot, std::span<const std::int32_t> tokens)
 void KvTable::release(std::uint32_t slot) {
     slots_[slot].busy = false;
     slots_[slot].last_use = ++uses_;
+}
+
+void KvTable::forget_adapter(std::uint32_t adapter) {
+    for (Slot &slot : slots_) {
+        if (!slot.busy && slot.adapter == adapter) slot.adapter = removed_adapter;
+    }
 }
 
 void KvTable::clear() {

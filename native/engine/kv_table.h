@@ -27,11 +27,11 @@ public:
         std::uint32_t source = 0;  // slot itself: its sequence is cut to `reused`
         std::uint32_t reused = 0;  // less than the sequence's length: its last token is always computed
     };
-    // Nothing when every slot is busy.
-    std::optional<Place> find(std::span<const std::int32_t> sequence) const;
+    // Nothing when every slot is busy. What was computed with another adapter is not the same.
+    std::optional<Place> find(std::span<const std::int32_t> sequence, std::uint32_t adapter = 0) const;
 
     // The place's slot becomes busy with a sequence of which the cache holds `reused` tokens.
-    void take(const Place &place, std::span<const std::int32_t> sequence);
+    void take(const Place &place, std::span<const std::int32_t> sequence, std::uint32_t adapter = 0);
     // A busy slot's sequence has got one more token, not computed yet.
     void grow(std::uint32_t slot) { slots_[slot].claimed++; }
     // The cache has got tokens of a busy slot.
@@ -40,6 +40,8 @@ public:
     void release(std::uint32_t slot);
     // A free slot holds nothing any more.
     void forget(std::uint32_t slot) { slots_[slot].held.clear(); }
+    // Another adapter may get this one's number: no free slot is the beginning of anything of it.
+    void forget_adapter(std::uint32_t adapter);
     // No slot holds anything; none is busy.
     void clear();
 
@@ -56,12 +58,13 @@ public:
 private:
     struct Slot {
         std::vector<std::int32_t> held;
+        std::uint32_t adapter = 0;  // that `held` was computed with
         std::uint32_t claimed = 0;  // length of its sequence; busy slots only
         bool busy = false;
         std::uint64_t last_use = 0;
     };
 
-    std::uint32_t reusable(const Slot &slot, std::span<const std::int32_t> sequence) const;
+    std::uint32_t reusable(const Slot &slot, std::span<const std::int32_t> sequence, std::uint32_t adapter) const;
     std::optional<std::uint32_t> emptiest() const;
 
     const KvRules rules_;

@@ -36,6 +36,7 @@ Status check_embedding(const Request &request, const BackendFacts &facts) {
 
 Status check_request(const Request &request, const BackendFacts &facts) {
     if (request.prompt.empty()) return {Code::invalid_argument, "the prompt has no tokens"};
+    if (request.adapter == UINT32_MAX) return {Code::invalid_argument, "that is no number of an adapter"};
     if (facts.embedding.pooling != Pooling::none) return check_embedding(request, facts);
     if (request.dimensions > 0) return {Code::invalid_argument, "dimensions are for engines that embed"};
     if (request.prompt.size() >= facts.context_tokens) {

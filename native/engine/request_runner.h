@@ -41,7 +41,9 @@ public:
     virtual RunnerActivity activity() const = 0;
     // Ends all requests with an error.
     virtual void fail_all(const Status &why) = 0;
-    // The backend has lost all sequences; no request is running.
+    // An adapter goes that no request uses.
+    virtual void remove_adapter(std::uint32_t) {}
+    // The backend has lost all sequences and adapters; no request is running.
     virtual void forget_cache() {}
 };
 

@@ -20,6 +20,7 @@ struct Request {
     SamplingParams sampling;
     std::vector<std::string> stops;
     bool ignore_eos = false;
+    std::uint32_t adapter = 0;     // 0: the bare model
     std::uint32_t dimensions = 0;  // of the vector, where the engine embeds; 0: all
 };
 

@@ -68,6 +68,7 @@ public:
     void end(std::uint32_t slot) override { inner_.end(slot); }
     void cut(std::uint32_t slot, std::uint32_t length) override { inner_.cut(slot, length); }
     void share(std::uint32_t from, std::uint32_t to, std::uint32_t length) override { inner_.share(from, to, length); }
+    sllm::Status use_adapter(std::uint32_t adapter) override { return inner_.use_adapter(adapter); }
     sllm::Status decode(std::span<const sllm::BatchToken> batch) override { return inner_.decode(batch); }
     std::int32_t sample(std::uint32_t slot, std::size_t index, std::uint32_t position) override {
         return inner_.sample(slot, index, position);

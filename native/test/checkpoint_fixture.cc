@@ -41,7 +41,12 @@ struct Source {
     gguf_context *gguf = nullptr;
 };
 
-std::vector<std::string> tensor_order(const std::string &gguf_path, Order order) {
+std::vector<std::string> tensor_order(const std::string &gguf_path, const gguf_context *file, Order order) {
+    if (order == Order::file) {
+        std::vector<std::string> names;
+        for (std::int64_t i = 0; i < gguf_get_n_tensors(file); i++) names.emplace_back(gguf_get_tensor_name(file, i));
+        return names;
+    }
     std::string json;
     const sllm::Status planned = sllm::llama::plan_layout(engine_libraries(), gguf_path, &json);
     require(planned.ok(), "layout plan: " + planned.message());
@@ -73,7 +78,7 @@ Checkpoint make_checkpoint(const std::string &gguf_path, const std::string &fold
     made.weights_path = folder + "/weights.bin";
     gguf_context *header = aligned_copy(source.gguf, folder + "/scratch.gguf");
     std::vector<std::uint8_t> weights;
-    for (const std::string &name : tensor_order(gguf_path, order)) {
+    for (const std::string &name : tensor_order(gguf_path, source.gguf, order)) {
         const ggml_tensor *tensor = ggml_get_tensor(source.tensors, name.c_str());
         gguf_add_tensor(header, tensor);
         const std::size_t at = gguf_get_tensor_offset(header, gguf_find_tensor(header, name.c_str()));

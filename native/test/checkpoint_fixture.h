@@ -16,6 +16,7 @@ namespace test {
 enum class Order {
     engine,    // as the engine lays it out: mapped in place
     reversed,  // another order: the engine has to copy
+    file,      // as in the GGUF file, which need not be a model
 };
 
 struct Checkpoint {

@@ -115,6 +115,7 @@ Status LlamaBackend::park(bool keep_weights) {
     if (!skeleton_->device_parts().empty()) {
         return {Code::wrong_state, "an engine on a device cannot be parked: its memory there would stay in use"};
     }
+    adapters_.clear(context_.get());
     llama_memory_t memory = llama_get_memory(context_.get());
     if (memory != nullptr) llama_memory_clear(memory, false);
     context_memory_.drop();
@@ -172,6 +173,13 @@ Status LlamaBackend::open_chat(std::string_view request, std::unique_ptr<Chat> *
     return chat_->open(request, out);
 }
 
+Status LlamaBackend::add_adapter(const AdapterFiles &files) {
+    if (facts_.embedding.pooling != Pooling::none || facts_.shape.fixed) {
+        return {Code::invalid_argument, "an engine that embeds or is deterministic takes no adapters"};
+    }
+    return adapters_.add(skeleton_->model(), files);
+}
+
 Status LlamaBackend::embed(std::span<const std::span<const std::int32_t>> sequences,
                            std::vector<std::vector<float>> *out) {
     return embed_batch(context_.get(), &batch_, facts_, sequences, out);
@@ -204,6 +212,7 @@ Status LlamaBackend::decode(std::span<const BatchToken> batch) {
         batch_.logits[i] = token.wants_output ? 1 : 0;
     }
     LastWords words;
+    const auto hold = adapters_.hold_after_change();
     const std::int32_t result = llama_decode(context_.get(), batch_);
     if (result != 0) {
         return {Code::engine, "libllama failed to compute (" + std::to_string(result) + "): " + words.text()};

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/backend.h"
+#include "engine/llama/adapters.h"
 #include "engine/llama/chat_renderer.h"
 #include "engine/llama/context_memory.h"
 #include "engine/llama/model_skeleton.h"
@@ -35,6 +36,10 @@ public:
     Status park(bool keep_weights) override;
     std::vector<DeviceMemoryFacts> device_memory() const override;
     UploadReport upload_report() const override;
+
+    Status add_adapter(const AdapterFiles &files) override;
+    void remove_adapter(std::uint32_t adapter) override { adapters_.remove(context_.get(), adapter); }
+    Status use_adapter(std::uint32_t adapter) override { return adapters_.use(context_.get(), adapter); }
 
     Status embed(std::span<const std::span<const std::int32_t>> sequences,
                  std::vector<std::vector<float>> *out) override;
@@ -71,6 +76,7 @@ private:
     std::unique_ptr<ModelSkeleton> skeleton_;
     const llama_vocab *vocab_ = nullptr;
     ContextMemory context_memory_;
+    Adapters adapters_;  // gone after the context, before the model
     std::unique_ptr<llama_context, FreeContext> context_;
     std::unique_ptr<ChatRenderer> chat_;
     llama_batch batch_{};

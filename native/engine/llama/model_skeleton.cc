@@ -29,21 +29,6 @@ constexpr std::uint64_t page_bytes = 4096;
 // Of addresses that nobody may touch.
 constexpr int reserved_flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
-Status map_header(const std::string &path, Mapping *out) {
-    Env &env = Env::posix();
-    const OwnedFd fd(env, env.open(path.c_str(), O_RDONLY));
-    if (!fd.valid()) return system_status("open " + path, -fd.get());
-    const std::int64_t size = env.file_size(fd.get());
-    if (size < 0) return system_status("stat " + path, static_cast<int>(-size));
-    if (size == 0) return {Code::corrupt, path + " is empty"};
-    void *memory = nullptr;
-    const auto bytes = static_cast<std::size_t>(size);
-    const int error = env.map(nullptr, bytes, PROT_READ, MAP_PRIVATE, fd.get(), 0, &memory);
-    if (error < 0) return system_status("map " + path, -error);
-    *out = Mapping(env, memory, bytes);
-    return {};
-}
-
 // Where the layers go, in the form that libllama borrows while it builds.
 struct Placement {
     std::vector<ggml_backend_dev_t> devices;  // null at the end
@@ -77,6 +62,21 @@ Status place(std::span<const DeviceShare> shares, const GgufHeader &header, std:
 }
 
 }  // namespace
+
+Status map_header(const std::string &path, Mapping *out) {
+    Env &env = Env::posix();
+    const OwnedFd fd(env, env.open(path.c_str(), O_RDONLY));
+    if (!fd.valid()) return system_status("open " + path, -fd.get());
+    const std::int64_t size = env.file_size(fd.get());
+    if (size < 0) return system_status("stat " + path, static_cast<int>(-size));
+    if (size == 0) return {Code::corrupt, path + " is empty"};
+    void *memory = nullptr;
+    const auto bytes = static_cast<std::size_t>(size);
+    const int error = env.map(nullptr, bytes, PROT_READ, MAP_PRIVATE, fd.get(), 0, &memory);
+    if (error < 0) return system_status("map " + path, -error);
+    *out = Mapping(env, memory, bytes);
+    return {};
+}
 
 Status ModelSkeleton::build(const std::string &header_path, std::uint64_t data_bytes,
                             std::span<const DeviceShare> devices, std::unique_ptr<ModelSkeleton> *out) {

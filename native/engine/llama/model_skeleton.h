@@ -37,6 +37,9 @@ struct WeightRegion {
     std::uint64_t bytes;
 };
 
+// Maps a whole file that begins with a GGUF header. CORRUPT when it is empty.
+Status map_header(const std::string &path, Mapping *out);
+
 class ModelSkeleton {
 public:
     // header_path: a complete GGUF header. data_bytes: of the data that belongs to it; 0 takes what the file's size

@@ -430,14 +430,34 @@ typedef struct sllm_request {
                                 them as if it had never stopped, the first event has index n_resume. Since 1.3 */
     uint64_t n_resume;       /* with the prompt at most context_tokens */
     uint32_t dimensions;     /* an engine that embeds: values of the vector, its first ones; 0: all. Since 1.3 */
-    uint32_t reserved;
+    uint32_t adapter;        /* number of an adapter that was added; 0: the model as it is. Since 1.3 */
 } sllm_request;
+
+typedef struct sllm_adapter_params {
+    uint32_t struct_size;
+    uint32_t adapter;         /* its number, chosen by the caller: 1 or more, of no other adapter of the engine */
+    const char *header_path;  /* NUL-terminated; header.gguf of the adapter's checkpoint */
+    const char *weights_path; /* NUL-terminated; the host copy of its weights */
+    uint64_t weights_bytes;
+    double scale;             /* of what it adds to the model; 0: 1 */
+} sllm_adapter_params;
+
+/* Brings a LoRA adapter to an engine with weights, for requests that name its number; others are computed meanwhile.
+ * Its weights are copied: the host copy may be released afterwards. Requests of one adapter are computed together, those
+ * of different ones in turns. sllm_engine_park lets all adapters go. Since 1.3.
+ * Errors: INVALID_ARGUMENT (the engine embeds or is deterministic, or the number is taken), NOT_FOUND, IO, CORRUPT,
+ * OUT_OF_MEMORY, MODEL_UNSUPPORTED (not of this model, or no adapter), OVERLOADED (256 are there), WRONG_STATE (the
+ * engine has no weights). [any] [blocks] */
+SLLM_API sllm_status sllm_engine_add_adapter(sllm_engine *engine, const sllm_adapter_params *params);
+
+/* Lets an adapter go that no unfinished request names. Since 1.3. Errors: NOT_FOUND, WRONG_STATE: it is in use. [any] */
+SLLM_API sllm_status sllm_engine_remove_adapter(sllm_engine *engine, uint32_t adapter);
 
 /* Queues a request. Exactly one DONE or ERROR event will come for it if and only if this succeeds. An engine with a
  * pooling makes one vector of the prompt, whose events are STARTED, VECTOR and DONE; of the request's other members it
  * reads dimensions only, and requests that wait are computed together.
- * Errors: INVALID_ARGUMENT, CONTEXT_OVERFLOW (the prompt leaves no room for a token), OVERLOADED, CLOSED, ENGINE,
- * WRONG_STATE (it has no weights now). [any] */
+ * Errors: INVALID_ARGUMENT, NOT_FOUND (no such adapter), CONTEXT_OVERFLOW (the prompt leaves no room for a token),
+ * OVERLOADED, CLOSED, ENGINE, WRONG_STATE (it has no weights now). [any] */
 SLLM_API sllm_status sllm_engine_submit(sllm_engine *engine, const sllm_request *request);
 
 /* Asks a request to end; its event is ERROR with CANCELLED unless it was done before. NOT_FOUND when it has ended.

@@ -1,0 +1,40 @@
+// Adapters made with the engine library's own GGUF functions.
+#include "test/adapter_files.h"
+
+#include <algorithm>
+#include <random>
+#include <stdexcept>
+
+#include "ggml.h"
+#include "gguf.h"
+
+namespace test {
+
+std::string random_adapter(const std::string &folder, const AdapterWish &wish) {
+    gguf_context *file = gguf_init_empty();
+    gguf_set_val_str(file, "general.type", "adapter");
+    gguf_set_val_str(file, "general.architecture", wish.architecture.c_str());
+    gguf_set_val_str(file, "adapter.type", "lora");
+    gguf_set_val_f32(file, "adapter.lora.alpha", static_cast<float>(wish.rank));
+    ggml_context *tensors = ggml_init({.mem_size = 4 << 20, .mem_buffer = nullptr, .no_alloc = false});
+    std::mt19937 random(wish.seed);
+    std::normal_distribution<float> values(0, 0.3F);
+    const auto add = [&](const std::string &name, std::int64_t columns, std::int64_t rows) {
+        ggml_tensor *tensor = ggml_new_tensor_2d(tensors, GGML_TYPE_F32, columns, rows);
+        ggml_set_name(tensor, name.c_str());
+        auto *data = static_cast<float *>(tensor->data);
+        std::generate(data, data + columns * rows, [&] { return values(random); });
+        gguf_add_tensor(file, tensor);
+    };
+    for (const char *name : {"blk.0.attn_q.weight", "blk.0.attn_output.weight"}) {
+        add(std::string(name) + ".lora_a", wish.width, wish.rank);
+        add(std::string(name) + ".lora_b", wish.rank, wish.width);
+    }
+    std::string path = folder + "/adapter-" + std::to_string(wish.seed) + ".gguf";
+    if (!gguf_write_to_file(file, path.c_str(), false)) throw std::runtime_error("cannot write " + path);
+    gguf_free(file);
+    ggml_free(tensors);
+    return path;
+}
+
+}  // namespace test

@@ -1,0 +1,21 @@
+// LoRA adapters with random weights for the sample model, as GGUF files and as checkpoints.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "test/checkpoint_fixture.h"
+
+namespace test {
+
+struct AdapterWish {
+    std::uint32_t seed = 1;
+    std::string architecture = "llama";
+    std::int64_t width = 256;  // of the model
+    std::int64_t rank = 4;
+};
+
+// Writes an adapter of the first layer's queries and outputs. Returns its path.
+std::string random_adapter(const std::string &folder, const AdapterWish &wish = {});
+
+}  // namespace test
