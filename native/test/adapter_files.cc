@@ -16,9 +16,10 @@ std::string random_adapter(const std::string &folder, const AdapterWish &wish) {
     gguf_set_val_str(file, "general.architecture", wish.architecture.c_str());
     gguf_set_val_str(file, "adapter.type", "lora");
     gguf_set_val_f32(file, "adapter.lora.alpha", static_cast<float>(wish.rank));
-    ggml_context *tensors = ggml_init({.mem_size = 4 << 20, .mem_buffer = nullptr, .no_alloc = false});
+    const auto numbers = static_cast<std::size_t>(4 * wish.width * wish.rank);
+    ggml_context *tensors = ggml_init({.mem_size = numbers * sizeof(float) + (1 << 16), .mem_buffer = nullptr, .no_alloc = false});
     std::mt19937 random(wish.seed);
-    std::normal_distribution<float> values(0, 0.3F);
+    std::uniform_real_distribution<float> values(-0.5F, 0.5F);
     const auto add = [&](const std::string &name, std::int64_t columns, std::int64_t rows) {
         ggml_tensor *tensor = ggml_new_tensor_2d(tensors, GGML_TYPE_F32, columns, rows);
         ggml_set_name(tensor, name.c_str());
@@ -35,6 +36,11 @@ std::string random_adapter(const std::string &folder, const AdapterWish &wish) {
     gguf_free(file);
     ggml_free(tensors);
     return path;
+}
+
+std::int64_t adapter_rank(std::uint64_t bytes) {
+    const AdapterWish wish;
+    return static_cast<std::int64_t>(bytes / sizeof(float)) / (4 * wish.width);
 }
 
 }  // namespace test

@@ -18,4 +18,7 @@ struct AdapterWish {
 // Writes an adapter of the first layer's queries and outputs. Returns its path.
 std::string random_adapter(const std::string &folder, const AdapterWish &wish = {});
 
+// The rank at which such an adapter has about so many bytes.
+std::int64_t adapter_rank(std::uint64_t bytes);
+
 }  // namespace test

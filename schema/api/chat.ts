@@ -7,15 +7,16 @@ import { SllmError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { chatMessage, chatTool, toolChoice } from "./conversation.ts";
 import { grammar, responseFormat } from "./formats.ts";
+import { wholeFrom } from "./ranges.ts";
 import { requestFields } from "./request-fields.ts";
 
 export const chatRequest = z
   .looseObject({
     ...requestFields,
     messages: z.array(chatMessage).min(1).max(limits.chat_messages),
-    max_completion_tokens: z.number().int().min(1).max(limits.output_tokens).nullish(),
+    max_completion_tokens: wholeFrom(1, limits.output_tokens).nullish(),
     logprobs: z.boolean().nullish(),
-    top_logprobs: z.number().int().min(0).max(limits.top_logprobs).nullish(),
+    top_logprobs: wholeFrom(0, limits.top_logprobs).nullish(),
     tools: z.array(chatTool).max(limits.tools).nullish(),
     tool_choice: toolChoice.nullish(),
     parallel_tool_calls: z.boolean().nullish(),
@@ -57,7 +58,7 @@ export const completionRequest = z
     ...requestFields,
     prompt: z.union([z.string(), z.tuple([z.string()]).transform(([text]) => text)]),
     /** Log-probabilities of each token and of so many likeliest ones. */
-    logprobs: z.number().int().min(0).max(limits.top_logprobs).nullish(),
+    logprobs: wholeFrom(0, limits.top_logprobs).nullish(),
     /** Extension, as in chats. */
     response_format: responseFormat.nullish(),
     /** Extension, as in chats. */

@@ -2,9 +2,10 @@
 import { z } from "zod";
 import { modelId } from "../ids.ts";
 import { limits } from "../limits.ts";
+import { wholeFrom } from "./ranges.ts";
 
 const text = z.string().min(1);
-const tokens = z.array(z.number().int().min(0).max(10_000_000)).min(1).max(limits.context_tokens);
+const tokens = z.array(wholeFrom(0, 10_000_000)).min(1).max(limits.context_tokens);
 const several = (item: typeof text | typeof tokens) => z.array(item).min(1).max(limits.embedding_inputs);
 
 /** One text, several, one list of tokens, or several. */
@@ -20,7 +21,7 @@ const input = z
 export const embeddingsRequest = z.looseObject({
   model: modelId,
   input,
-  dimensions: z.number().int().min(1).max(limits.embedding_values).nullish(),
+  dimensions: wholeFrom(1, limits.embedding_values).nullish(),
   encoding_format: z.enum(["float", "base64"]).nullish(),
   user: z.string().nullish(),
 });

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { modelId } from "../ids.ts";
 import { limits } from "../limits.ts";
+import { numberAbove, numberFrom, wholeFrom } from "./ranges.ts";
 
 const stop = z
   .union([z.string(), z.array(z.string()).max(limits.stop_strings)])
@@ -20,7 +21,7 @@ const stop = z
 
 /** OpenAI's form: token numbers as names. */
 const logitBias = z
-  .record(z.string().regex(/^\d{1,7}$/, "a name is the number of a token"), z.number().min(-100).max(100))
+  .record(z.string().regex(/^\d{1,7}$/, "a name is the number of a token"), numberFrom(-100, 100))
   .refine((entries) => Object.keys(entries).length <= limits.logit_bias, {
     message: `at most ${limits.logit_bias} tokens`,
   })
@@ -33,21 +34,21 @@ export const requestFields = {
   model: modelId,
   stream: z.boolean().nullish(),
   stream_options: z.looseObject({ include_usage: z.boolean().nullish() }).nullish(),
-  n: z.number().int().min(1).max(limits.choices).nullish(),
-  max_tokens: z.number().int().min(1).max(limits.output_tokens).nullish(),
-  temperature: z.number().min(0).max(2).nullish(),
-  top_p: z.number().gt(0).max(1).nullish(),
-  top_k: z.number().int().min(0).max(1_000_000).nullish(),
-  min_p: z.number().min(0).max(1).nullish(),
-  typical_p: z.number().gt(0).max(1).nullish(),
+  n: wholeFrom(1, limits.choices).nullish(),
+  max_tokens: wholeFrom(1, limits.output_tokens).nullish(),
+  temperature: numberFrom(0, 2).nullish(),
+  top_p: numberAbove(0, 1).nullish(),
+  top_k: wholeFrom(0, 1_000_000).nullish(),
+  min_p: numberFrom(0, 1).nullish(),
+  typical_p: numberAbove(0, 1).nullish(),
   /** `repetition_penalty` is the same under the name that other servers use. */
-  repeat_penalty: z.number().min(0.01).max(10).nullish(),
-  repetition_penalty: z.number().min(0.01).max(10).nullish(),
-  repeat_last_n: z.number().int().min(0).max(limits.repeat_last_n).nullish(),
-  presence_penalty: z.number().min(-2).max(2).nullish(),
-  frequency_penalty: z.number().min(-2).max(2).nullish(),
+  repeat_penalty: numberFrom(0.01, 10).nullish(),
+  repetition_penalty: numberFrom(0.01, 10).nullish(),
+  repeat_last_n: wholeFrom(0, limits.repeat_last_n).nullish(),
+  presence_penalty: numberFrom(-2, 2).nullish(),
+  frequency_penalty: numberFrom(-2, 2).nullish(),
   logit_bias: logitBias,
-  seed: z.number().int().min(Number.MIN_SAFE_INTEGER).max(Number.MAX_SAFE_INTEGER).nullish(),
+  seed: wholeFrom(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER).nullish(),
   stop,
   ignore_eos: z.boolean().nullish(),
   user: z.string().nullish(),

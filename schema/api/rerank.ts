@@ -3,6 +3,7 @@ import { z } from "zod";
 import { modelId } from "../ids.ts";
 import { limits } from "../limits.ts";
 import { inputUsage } from "./embeddings.ts";
+import { wholeFrom } from "./ranges.ts";
 
 const document = z
   .union([z.string(), z.looseObject({ text: z.string() })], { error: 'a text or {"text": ...}' })
@@ -13,7 +14,7 @@ export const rerankRequest = z.looseObject({
   query: z.string().min(1),
   documents: z.array(document).min(1).max(limits.embedding_inputs),
   /** Results at most, the most relevant ones; all if left out. */
-  top_n: z.number().int().min(1).max(limits.embedding_inputs).nullish(),
+  top_n: wholeFrom(1, limits.embedding_inputs).nullish(),
   return_documents: z.boolean().nullish(),
 });
 export type RerankRequest = z.output<typeof rerankRequest>;

@@ -58,6 +58,33 @@ describe("errors", () => {
   });
 
   test.each([
+    ["temperature", 2.5, "0 to 2"],
+    ["top_p", 0, "above 0 and up to 1"],
+    ["top_k", 1.5, "a whole number from 0 to"],
+    ["min_p", -0.1, "0 to 1"],
+    ["typical_p", 2, "above 0 and up to 1"],
+    ["repeat_penalty", 0, "0.01 to 10"],
+    ["repetition_penalty", 11, "0.01 to 10"],
+    ["repeat_last_n", -1, "0 to"],
+    ["presence_penalty", 3, "-2 to 2"],
+    ["frequency_penalty", "much", "-2 to 2"],
+    ["max_tokens", 0, "1 to"],
+    ["max_completion_tokens", 2 ** 40, `1 to ${limits.output_tokens}`],
+    ["n", limits.choices + 1, `1 to ${limits.choices}`],
+    ["seed", 2 ** 60, String(Number.MAX_SAFE_INTEGER)],
+    ["top_logprobs", 21, "0 to 20"],
+    ["logit_bias", { 5: 101 }, "-100 to 100"],
+  ])("%s out of its range (%p) is 400 with the field and the range", async (field, value, range) => {
+    const scene = new GatewayScene();
+    const { model } = await scene.ready();
+    const valid = { model: model.id, messages: [{ role: "user", content: "Hi" }], logprobs: true };
+    const error = await readError(await scene.post("/v1/chat/completions", { ...valid, [field]: value }));
+    expect(error).toMatchObject({ status: 400, code: "invalid_request" });
+    expect(error.param?.split(".")[0]).toBe(field);
+    expect(error.message).toContain(range);
+  });
+
+  test.each([
     ["best_of", { best_of: 2 }],
     ["audio", { audio: { voice: "any" } }],
     ["mirostat", { mirostat: 2 }],

@@ -1,7 +1,11 @@
 /** What clients get wrong, over public HTTP: always the OpenAI envelope, always the right code and field. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { errorBody } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
+import { writeToolModel } from "../models/generator/tool-model.ts";
 import { sampleModelPath, TestCluster } from "../support/cluster.ts";
 
 let cluster: TestCluster;
@@ -70,6 +74,33 @@ test("a prompt longer than the context is 400 context_length_exceeded", async ()
   const warm = await refusal(await chat({ ...body, stream: true }));
   expect(warm).toMatchObject({ status: 400, code: "context_length_exceeded" });
 }, 60_000);
+
+test.each([
+  // What the template refuses by itself, what fails in it, and what is no template at all: always with its line.
+  ["raising", "{{ 'a' }}\n\n{{ raise_exception('Only odd turns') }}", /line 3(.|\n)*Only odd turns/],
+  ["failing", "{{ 'a' }}\n{{ nothing(messages) }}", /line 2(.|\n)*nothing/],
+  ["broken", "{{ 'a' }}\n{% if %}", /line 2/],
+])(
+  "a %s chat template is 400 with its line",
+  async (name, template, message) => {
+    const folder = mkdtempSync(path.join(tmpdir(), "sllm-template-"));
+    try {
+      const source = path.join(folder, `${name}.gguf`);
+      await writeToolModel(source, template);
+      await cluster.deploy(name, source, { context_tokens: 128 });
+      const response = await chat({ ...valid, model: name });
+      const { error } = errorBody.parse(await response.json());
+      expect(error.code).toBe("invalid_request");
+      expect(error.message).toMatch(message);
+      // Its other requests are answered.
+      const plain = { model: name, prompt: "Hello", max_tokens: 2 };
+      expect((await cluster.post("/v1/completions", plain)).status).toBe(200);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  },
+  60_000,
+);
 
 test("an unknown route and a wrong method have the envelope too", async () => {
   expect(await refusal(await fetch(`${cluster.url}/v2/nothing`))).toMatchObject({

@@ -1,15 +1,55 @@
 // Compiling and rendering.
 #include "engine/llama/chat_renderer.h"
 
+#include <algorithm>
 #include <exception>
+#include <string>
 #include <vector>
 
 #include "chat.h"
 #include "engine/llama/chat_request.h"
 #include "engine/llama/template_chat.h"
 #include "engine/messages.h"
+#include "jinja/lexer.h"
+#include "jinja/parser.h"
 
 namespace sllm::llama {
+
+namespace {
+
+// What the parser says of the first `count` tokens; "" when nothing is wrong.
+std::string parse_problem(jinja::lexer_result tokens, std::size_t count) {
+    tokens.tokens.resize(count);
+    try {
+        static_cast<void>(jinja::parse_from_tokens(tokens));
+        return "";
+    } catch (const std::exception &error) {
+        return error.what();
+    }
+}
+
+// What is wrong with a template, and where. The library keeps that to its log, without the place: that is the last
+// token of the shortest beginning of which the parser says the same.
+std::string syntax_problem(const std::string &source) {
+    jinja::lexer_result read;
+    try {
+        read = jinja::lexer().tokenize(source);
+    } catch (const std::exception &error) {
+        return error.what();  // with its place
+    }
+    const std::string problem = parse_problem(read, read.tokens.size());
+    std::size_t low = 0;
+    std::size_t high = read.tokens.size();
+    while (low + 1 < high) {
+        const std::size_t middle = (low + high) / 2;
+        (parse_problem(read, middle) == problem ? high : low) = middle;
+    }
+    const std::size_t at = high == 0 ? 0 : read.tokens[high - 1].pos;
+    const auto lines = std::count(read.source.begin(), read.source.begin() + static_cast<std::ptrdiff_t>(at), '\n');
+    return problem + ", at line " + std::to_string(lines + 1);
+}
+
+}  // namespace
 
 ChatRenderer::ChatRenderer(const llama_model *model) : model_(model), templates_(nullptr, common_chat_templates_free) {}
 
@@ -17,13 +57,14 @@ ChatRenderer::~ChatRenderer() = default;
 
 Status ChatRenderer::prepare() {
     if (templates_) return {};
-    if (llama_model_chat_template(model_, nullptr) == nullptr) {
+    const char *source = llama_model_chat_template(model_, nullptr);
+    if (source == nullptr) {
         return {Code::invalid_argument, "the model has no chat template: use plain completions"};
     }
     try {
         templates_.reset(common_chat_templates_init(model_, "").release());
-    } catch (const std::exception &error) {
-        return {Code::invalid_argument, std::string("the model's chat template cannot be read: ") + error.what()};
+    } catch (const std::exception &) {
+        return {Code::invalid_argument, "the model's chat template cannot be read: " + syntax_problem(source)};
     }
     return {};
 }

@@ -38,8 +38,8 @@ export const toolCallToken = sampleTokens - 1;
 /** Kind of a token that is text like any other, but never made of parts. */
 const userDefined = 4;
 
-/** Writes the model's GGUF file. */
-export async function writeToolModel(path: string): Promise<void> {
+/** Writes the model's GGUF file, with a template of its own if one is given. */
+export async function writeToolModel(path: string, template = toolTemplate): Promise<void> {
   const source = await FileSource.open(sampleModelPath);
   try {
     const { pairs, tensors } = await readGguf(source);
@@ -55,7 +55,7 @@ export async function writeToolModel(path: string): Promise<void> {
         data: () => [readAt(tensor.file_offset, tensor.bytes)],
       }),
     );
-    writeGgufFile(path, [...kept, ["tokenizer.chat_template", "string", toolTemplate]], copied);
+    writeGgufFile(path, [...kept, ["tokenizer.chat_template", "string", template]], copied);
   } finally {
     await source.close();
   }
