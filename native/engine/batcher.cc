@@ -41,7 +41,8 @@ RunnerActivity Batcher::activity() const {
 
 void Batcher::admit() {
     while (!waiting_.empty() && has_room_for(*waiting_.front())) {
-        const std::optional<KvTable::Place> place = kv_.find(waiting_.front()->sequence, waiting_.front()->request.adapter);
+        const Session &next = *waiting_.front();
+        const std::optional<KvTable::Place> place = kv_.find(next.sequence, next.request.adapter);
         if (!place) return;
         std::unique_ptr<Session> session = std::move(waiting_.front());
         waiting_.pop_front();

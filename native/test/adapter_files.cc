@@ -17,7 +17,8 @@ std::string random_adapter(const std::string &folder, const AdapterWish &wish) {
     gguf_set_val_str(file, "adapter.type", "lora");
     gguf_set_val_f32(file, "adapter.lora.alpha", static_cast<float>(wish.rank));
     const auto numbers = static_cast<std::size_t>(4 * wish.width * wish.rank);
-    ggml_context *tensors = ggml_init({.mem_size = numbers * sizeof(float) + (1 << 16), .mem_buffer = nullptr, .no_alloc = false});
+    const std::size_t mem_size = numbers * sizeof(float) + (1 << 16);
+    ggml_context *tensors = ggml_init({.mem_size = mem_size, .mem_buffer = nullptr, .no_alloc = false});
     std::mt19937 random(wish.seed);
     std::uniform_real_distribution<float> values(-0.5F, 0.5F);
     const auto add = [&](const std::string &name, std::int64_t columns, std::int64_t rows) {

@@ -20,7 +20,13 @@ const names = readdirSync(folder)
 /** The libraries, and the programs that measure ceilings and peers. */
 const targets = [
   ...["sllm", "sllm_llama"],
-  ...["sllm_bench_plain", "sllm_bench_decode", "sllm_bench_ceiling", "sllm_bench_ablation", "sllm_bench_adapter"],
+  ...[
+    "sllm_bench_plain",
+    "sllm_bench_decode",
+    "sllm_bench_ceiling",
+    "sllm_bench_ablation",
+    "sllm_bench_adapter",
+  ],
 ];
 
 const [name, ...options] = process.argv.slice(2);

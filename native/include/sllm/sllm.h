@@ -443,14 +443,15 @@ typedef struct sllm_adapter_params {
 } sllm_adapter_params;
 
 /* Brings a LoRA adapter to an engine with weights, for requests that name its number; others are computed meanwhile.
- * Its weights are copied: the host copy may be released afterwards. Requests of one adapter are computed together, those
- * of different ones in turns. sllm_engine_park lets all adapters go. Since 1.3.
+ * Its weights are copied: the host copy may be released afterwards. Requests of one adapter are computed together,
+ * those of different ones in turns. sllm_engine_park lets all adapters go. Since 1.3.
  * Errors: INVALID_ARGUMENT (the engine embeds or is deterministic, or the number is taken), NOT_FOUND, IO, CORRUPT,
  * OUT_OF_MEMORY, MODEL_UNSUPPORTED (not of this model, or no adapter), OVERLOADED (256 are there), WRONG_STATE (the
  * engine has no weights). [any] [blocks] */
 SLLM_API sllm_status sllm_engine_add_adapter(sllm_engine *engine, const sllm_adapter_params *params);
 
-/* Lets an adapter go that no unfinished request names. Since 1.3. Errors: NOT_FOUND, WRONG_STATE: it is in use. [any] */
+/* Lets an adapter go that no unfinished request names. Since 1.3. Errors: NOT_FOUND; WRONG_STATE: it is in use.
+ * [any] */
 SLLM_API sllm_status sllm_engine_remove_adapter(sllm_engine *engine, uint32_t adapter);
 
 /* Queues a request. Exactly one DONE or ERROR event will come for it if and only if this succeeds. An engine with a
