@@ -1,4 +1,4 @@
-// The border: layout plan and engine.
+// The border: layout plan and engine. Longer than other files because every function of the header stands here once.
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string_view>

@@ -1,4 +1,7 @@
-/** An engine of the native library: one model instance that takes requests and is drained of events. */
+/**
+ * An engine of the native library: one model instance that takes requests and is drained of events. Longer than other
+ * files because every function that takes an engine has its method here.
+ */
 import { CallMemory, cString } from "./call-memory.ts";
 import { checkStatus, fillText, fillTokens } from "./checked-calls.ts";
 import { toSafeNumber } from "./errors.ts";

@@ -1,6 +1,7 @@
 /**
  * The commands of one engine process: starts the pump thread, renders and tokenizes prompts, submits and cancels
- * requests. Lives on the main thread; every answer goes out through `write`.
+ * requests. Lives on the main thread; every answer goes out through `write`. Longer than
+ * other files because every command and every message of the pump meets the one engine here.
  */
 import {
   type NativeEngine,
