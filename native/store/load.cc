@@ -259,6 +259,7 @@ LoadStatus Load::status() const {
         status.read_ms = (loading() ? since_submitted() : trace_.ended_ms) - trace_.first_read_ms;
     }
     status.trace = trace_;
+    if (waiting_since_ms_ >= 0) status.trace.memory_wait_ms += env_->now_ms() - waiting_since_ms_;
     status.message = message_;
     return status;
 }

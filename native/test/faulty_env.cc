@@ -84,6 +84,7 @@ int FaultyEnv::create_reserved_memory(const char *name, std::uint64_t bytes) {
 }
 
 int FaultyEnv::advise(void *address, std::size_t bytes, int advice) {
+    if (before_advise) before_advise();
     return advise_error != 0 ? advise_error : Env::advise(address, bytes, advice);
 }
 

@@ -22,6 +22,8 @@ public:
     int memory_error = 0;
     // Whether the system has huge pages in reserve: any number of them, played by small ones.
     bool reserve = false;
+    // Called before each madvise. Several threads may call at once.
+    std::function<void()> before_advise;
     // Results of every madvise, and of giving memory back; 0 does it.
     int advise_error = 0;
     int punch_error = 0;

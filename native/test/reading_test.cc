@@ -92,11 +92,25 @@ TEST("reading: the oldest load has three turns of four, the second one, the thir
 
 TEST("reading: memory that is not there is faulted in ahead of the reads, and the trace tells") {
     const Weights weights(5000, 4096);  // two chunks of the arena
-    const auto store = test::open_store(2);
-    const LoadStatus status = test::load_and_wait(*store, weights.request);
+    test::FaultyEnv env;
+    std::atomic<bool> waited{false};
+    env.before_advise = [&] {
+        while (!waited) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    };
+    const auto store = test::open_store(2, env);
+    std::uint64_t load = 0;
+    CHECK_OK(store->load(weights.request, &load));
+    LoadStatus status;
+    while (status.trace.memory_wait_ms <= 0) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        CHECK_OK(store->status(load, &status));
+    }
+    waited = true;
+    const double waited_ms = status.trace.memory_wait_ms;
+    status = test::wait_until_ended(*store, load);
     CHECK_EQ(status.message, "");
     CHECK(status.trace.fault_ms > 0);
-    CHECK(status.trace.memory_wait_ms > 0);
+    CHECK(status.trace.memory_wait_ms >= waited_ms);
     CHECK(status.trace.digest_ms > 0);
     CHECK(status.trace.first_read_ms > 0 && status.trace.first_read_ms <= status.trace.first_verified_ms);
     CHECK(status.trace.first_verified_ms <= status.trace.ended_ms);
