@@ -34,8 +34,8 @@ afterAll(async () => {
 
 const prompts = ["ROMEO:\n", "Good morrow", "the king", "O", "What, ho!", "and"];
 
-/** Loads a checkpoint and gives the greedy continuations of the prompts. */
-function continuations({ directory, manifest }: ConvertResult): number[][] {
+/** Loads a checkpoint and gives the greedy continuations of the prompts, or their vectors where it embeds. */
+function answers({ directory, manifest }: ConvertResult): number[][] {
   const { bytes, chunk_bytes, chunks } = manifest.weights;
   const load = store.load({
     weights_path: path.join(directory, "weights.bin"),
@@ -57,7 +57,8 @@ function continuations({ directory, manifest }: ConvertResult): number[][] {
       queue: 4,
       echo_token_us: 0,
     });
-    return prompts.map((prompt, i) => generate(engine, i + 1, prompt));
+    const answer = engine.info().embedding_values > 0 ? embed : generate;
+    return prompts.map((prompt, i) => answer(engine, i + 1, prompt));
   } finally {
     store.release(load);
   }
@@ -67,17 +68,30 @@ function generate(engine: NativeEngine, request: number, text: string): number[]
   const prompt = engine.tokenize(text, { add_special: true, parse_special: false });
   const greedy = { temperature: 0, top_k: 0, top_p: 1, min_p: 0, seed: 1n, stop: [] };
   engine.submit({ request, prompt, max_tokens: tokens, ignore_eos: true, ...greedy });
+  return found(engine);
+}
+
+function embed(engine: NativeEngine, request: number, text: string): number[] {
+  const prompt = engine.tokenize(text, { add_special: true, parse_special: false });
+  engine.embed({ request, prompt, dimensions: 0 });
+  return found(engine);
+}
+
+/** The tokens or the values of the vector of the one request that runs. */
+function found(engine: NativeEngine): number[] {
   const buffers = newDrainBuffers(64);
-  const found: number[] = [];
+  const values: number[] = [];
   for (let waits = 0; waits < 200; waits++) {
     engine.wait(100_000);
     for (const event of engine.drain(buffers)) {
-      if (event.kind === eventKind.SLLM_EVENT_TOKEN) found.push(event.token);
+      if (event.kind === eventKind.SLLM_EVENT_TOKEN) values.push(event.token);
+      if (event.kind === eventKind.SLLM_EVENT_VECTOR)
+        values.push(...new Float32Array(event.vector.slice().buffer));
       if (event.kind === eventKind.SLLM_EVENT_ERROR) throw new Error(event.text);
-      if (event.kind === eventKind.SLLM_EVENT_DONE) return found;
+      if (event.kind === eventKind.SLLM_EVENT_DONE) return values;
     }
   }
-  throw new Error(`the generation did not end; ${found.length} tokens came`);
+  throw new Error(`the request did not end; ${values.length} values came`);
 }
 
 describe("a random model", () => {
@@ -90,8 +104,12 @@ describe("a random model", () => {
     const model = await makeModel({ ...c, size_bytes: 6_000_000, out });
     const converted = await convertGguf({ source: out, store_dir: path.join(folder, "store") });
     expect(converted.manifest.model).toMatchObject({ parameters: model.parameters, layers: model.layers });
-    const found = continuations(converted);
-    for (const answer of found) expect(answer).toHaveLength(tokens);
+    const found = answers(converted);
+    const values = c.architecture === "bert" ? converted.manifest.model.embedding : tokens;
+    for (const answer of found) {
+      expect(answer).toHaveLength(values);
+      expect(answer.every(Number.isFinite)).toBe(true);
+    }
     // From logits that are not finite the same token is chosen whatever the prompt.
     expect(new Set(found.map(([first]) => first)).size).toBeGreaterThan(1);
   });
@@ -131,7 +149,7 @@ describe("a random model", () => {
     const converted = await convertGguf({ source: out, store_dir: path.join(folder, "store") });
     expect(converted.manifest.model.vocabulary_tokens).toBe(5000);
     expect(converted.manifest.tensors.some((tensor) => tensor.name === "output.weight")).toBe(false);
-    expect(continuations(converted)[0]).toHaveLength(tokens);
+    expect(answers(converted)[0]).toHaveLength(tokens);
   });
 });
 
