@@ -1,10 +1,13 @@
 /** Composes a gateway from ports: the app, and what runs beside it. Binds nothing; gateway/main does. */
 import type { GatewayConfig } from "../schema/config.ts";
+import { toHex } from "../schema/ids.ts";
 import { limits } from "../schema/limits.ts";
 import { WaitQueue } from "./admission/wait-queue.ts";
 import { type App, createApp } from "./app.ts";
 import { EstimateSync } from "./control/estimate-sync.ts";
+import { Leadership } from "./control/leadership.ts";
 import { ReconcileLoop } from "./control/reconcile.ts";
+import { RetentionSweep } from "./control/retention.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
 import { Explanations } from "./dispatch/explanations.ts";
 import { Placer } from "./dispatch/placer.ts";
@@ -14,6 +17,7 @@ import { Fleet } from "./placement/fleet.ts";
 import { Loads } from "./placement/loads.ts";
 import { StartHistory } from "./placement/start-history.ts";
 import { Starts } from "./placement/starts.ts";
+import { steadyClock } from "./placement/steady-clock.ts";
 import { Stops } from "./placement/stops.ts";
 import { WorkerReports } from "./placement/worker-reports.ts";
 import type { Clock, Log, Random, StateStore, WorkerClient } from "./ports.ts";
@@ -31,6 +35,8 @@ export interface GatewayDeps {
 }
 
 export interface Gateway {
+  /** Names this gateway in the lease of the leader; another one after every start. */
+  readonly gateway_id: string;
   /** `app.fetch` is the request handler of every runtime. */
   readonly app: App;
   /** Starts the reconcile loop. Resolves after its first turn, whether the database answered or not. */
@@ -45,22 +51,27 @@ export interface Gateway {
 export function createGateway(deps: GatewayDeps): Gateway {
   const { config, cluster_token, store, workers, clock, random, log, version } = deps;
   const world = { store, workers, clock, random, log };
+  // For what lasts; records keep to the wall clock, wherever it may jump.
+  const lasting = { ...world, clock: steadyClock(clock) };
   const estimates = new LearnedEstimates();
   const estimateSync = new EstimateSync(estimates, store);
-  const fleet = new Fleet(store, clock, estimates);
+  const fleet = new Fleet(store, lasting.clock, estimates);
   const history = new StartHistory();
   const reports = new WorkerReports();
-  const loads = new Loads({ ...world, fleet, history });
-  const stops = new Stops({ ...world, fleet });
-  const starts = new Starts({ ...world, fleet, loads, stops, estimates });
+  const loads = new Loads({ ...lasting, fleet, history });
+  const stops = new Stops({ ...lasting, fleet });
+  const starts = new Starts({ ...lasting, fleet, loads, stops, estimates });
   const queue = newQueue(config);
   const explanations = new Explanations();
   const { policy, hold_ms, keep_alive_ms, park_ms, api_keys, admin_token } = config;
-  const placer = new Placer({ ...world, fleet, starts, loads, history, queue, explanations, policy });
-  const records = new GenerationRecords(store, log);
+  const placer = new Placer({ ...lasting, fleet, starts, loads, history, queue, explanations, policy });
+  const records = new GenerationRecords({ store, clock, log, explanations });
   const dispatcher = new Dispatcher({ ...world, fleet, placer, records, estimates, queue, hold_ms });
-  const kept = { fleet, loads, stops, history, reports, estimates: estimateSync };
-  const loop = new ReconcileLoop({ ...world, ...kept, park_ms });
+  const gateway_id = `g-${toHex(random.bytes(8))}`;
+  const leadership = new Leadership({ store, clock, log, gateway_id });
+  const retention = new RetentionSweep({ store, log }, config.retention_ms);
+  const kept = { fleet, loads, stops, history, reports, estimates: estimateSync, leadership, retention };
+  const loop = new ReconcileLoop({ ...lasting, ...kept, park_ms });
 
   let stopping = false;
   const app = createApp({
@@ -69,6 +80,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
     isStopping: () => stopping,
   });
   return {
+    gateway_id,
     app,
     start: () => loop.start(),
     stop: async () => {
@@ -76,7 +88,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
       await loop.stop();
       loads.leaveUnawaited();
       await stops.close();
-      await records.idle();
+      await records.close();
       await estimateSync.write().catch((error: unknown) => log.error("estimates_not_written", {}, error));
     },
   };

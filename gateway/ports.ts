@@ -2,7 +2,7 @@
  * The only ways in which the gateway touches the world. Implementations are bound in gateway/main and, for tests
  * and the simulator, by whoever composes; nothing else in the gateway names a runtime, a clock or a database.
  */
-import type { DeployRequest, Timeline } from "../schema/api/admin.ts";
+import type { DeployRequest, ExplainedDecision, Timeline } from "../schema/api/admin.ts";
 import type { EmbedRequest } from "../schema/cluster/embed.ts";
 import type { GenerateRequest, GenerationEvent } from "../schema/cluster/generate.ts";
 import type { LoadEvent, LoadRequest } from "../schema/cluster/instances.ts";
@@ -15,6 +15,7 @@ import type {
   EventRow,
   GenerationRow,
   InstanceRow,
+  LeaseRow,
   ModelRow,
   PlacementRow,
   WorkerRow,
@@ -48,6 +49,8 @@ export interface Log {
 export interface WorkerAddress {
   readonly worker_id: WorkerId;
   readonly url: string;
+  /** The process that is meant: another one, later or elsewhere, refuses the call. */
+  readonly incarnation: string;
 }
 
 /**
@@ -84,6 +87,37 @@ export interface ClusterSnapshot {
   readonly placements: readonly PlacementRow[];
   readonly instances: readonly InstanceRow[];
   readonly models: readonly ModelRow[];
+}
+
+/** Where a read of the cluster ended, for the next one to go on from. Says nothing to anybody but the store. */
+export type ReadMark = number;
+
+/** What is new since a mark; everything that is there when the read began without one. */
+export interface ClusterChanges {
+  readonly mark: ReadMark;
+  /** True: this is all there is. False: what is not named here is as it was. */
+  readonly isWhole: boolean;
+  /** The database's clock at the read. Only differences to other times of the database mean anything. */
+  readonly read_at: Date;
+  readonly workers: readonly WorkerRow[];
+  /** Workers whose devices and placements follow, all of them; what is known of these workers is over. */
+  readonly holders: readonly WorkerId[];
+  readonly devices: readonly DeviceRow[];
+  readonly placements: readonly PlacementRow[];
+  /** Ended ones too, where they ended since the mark. */
+  readonly instances: readonly InstanceRow[];
+  readonly models: readonly ModelRow[];
+  /** All there are. */
+  readonly leases: readonly LeaseRow[];
+}
+
+/** What somebody saw of a silent worker; as long as that is so, it has not reported. */
+export type LastReport = Pick<WorkerRow, "worker_id" | "incarnation" | "heartbeat_sequence">;
+
+/** Ages from which ended rows are forgotten, and how many of each kind one call removes at most. */
+export interface Retention {
+  readonly older_than_ms: number;
+  readonly limit: number;
 }
 
 export interface NewInstance {
@@ -134,6 +168,8 @@ export interface NewGeneration {
   readonly generation_id: GenerationId;
   readonly model_id: ModelId;
   readonly created_at_ms: number;
+  /** As far as they are known then. */
+  readonly decisions?: readonly ExplainedDecision[];
 }
 
 export interface GenerationMove {
@@ -149,6 +185,7 @@ export interface GenerationMove {
   readonly finish_reason?: FinishReason;
   readonly error?: WireError;
   readonly timeline_ms?: Timeline;
+  readonly decisions?: readonly ExplainedDecision[];
 }
 
 /**
@@ -171,23 +208,41 @@ export interface StateStore {
   getModel(model_id: ModelId): Promise<{ model: ModelRow; checkpoint: CheckpointRow } | null>;
   listModels(): Promise<{ model: ModelRow; checkpoint: CheckpointRow }[]>;
 
-  /** A worker (re)appears. A new incarnation ends all live instances of the one before (`gone`) and frees their memory. */
-  registerWorker(report: RegisterRequest, now_ms: number): Promise<void>;
+  /**
+   * A worker (re)appears. A new incarnation ends all live instances of the one before (`gone`) and frees their memory.
+   * One that says `again` and has been followed by another is refused: `stale_epoch`.
+   */
+  registerWorker(report: RegisterRequest): Promise<void>;
   /**
    * Takes a heartbeat in: lease, placements, and instances the worker reports failed or gone. `known` is false for
    * another incarnation; `release` names reported instances that are not live here.
    */
-  heartbeat(report: HeartbeatRequest, now_ms: number): Promise<HeartbeatResponse>;
-  /** Workers silent for longer than the lease become lost, their live instances failed. Returns their ids. */
-  expireWorkers(now_ms: number, lease_ms: number): Promise<WorkerId[]>;
+  heartbeat(report: HeartbeatRequest): Promise<HeartbeatResponse>;
+  /**
+   * Of these workers those that have not reported since become lost, and their live instances failed, like those of
+   * workers that were lost before. Returns the ids of the newly lost.
+   */
+  expireWorkers(silent: readonly LastReport[]): Promise<WorkerId[]>;
   snapshot(): Promise<ClusterSnapshot>;
+  /** What changed since an earlier read; null: everything. What is written before the call is in the answer. */
+  changes(since: ReadMark | null): Promise<ClusterChanges>;
+
+  /**
+   * Takes, keeps or takes over a lease, if it still is as it was seen (null: nobody ever had it). Returns it as it is
+   * then; null when somebody was faster.
+   */
+  holdLease(name: string, holder: string, seen: LeaseRow | null): Promise<LeaseRow | null>;
+  /** Gives a lease back, if it is still held in that epoch: the next one need not wait. */
+  releaseLease(lease: LeaseRow): Promise<void>;
 
   createInstance(instance: NewInstance): Promise<CreateInstanceResult>;
   moveInstance(move: InstanceMove): Promise<boolean>;
-  touchInstance(instance_id: InstanceId, now_ms: number): Promise<void>;
+  /** Notes that the instance was used last so long ago; the time never goes back. */
+  touchInstance(instance_id: InstanceId, idle_ms: number): Promise<void>;
   /** Instances that are gone or failed, the last ended first. */
   endedInstances(limit: number): Promise<InstanceRow[]>;
 
+  /** Saying it again changes nothing. */
   insertGeneration(generation: NewGeneration): Promise<void>;
   moveGeneration(move: GenerationMove): Promise<boolean>;
   getGeneration(generation_id: GenerationId): Promise<GenerationRow | null>;
@@ -196,6 +251,9 @@ export interface StateStore {
   recordEstimates(observed: readonly ObservedEstimate[]): Promise<void>;
   /** By key. */
   estimates(): Promise<EstimateRow[]>;
+
+  /** Forgets what ended long ago, the oldest first: generations, instances, events. Returns how many rows are gone. */
+  forget(retention: Retention): Promise<number>;
 
   /** Newest first. */
   listEvents(filter: { entity?: EventEntity; entity_id?: string; limit: number }): Promise<EventRow[]>;

@@ -259,6 +259,12 @@ export const codes = {
     retryable: true,
     hint: "The database does not answer; check SLLM_GATEWAY_DATABASE_URL and the server.",
   },
+  migrations_missing: {
+    http_status: 503,
+    type: "server_error",
+    retryable: false,
+    hint: "Run 'sllm migrate' as a database user who may create tables, or start one gateway with SLLM_GATEWAY_MIGRATIONS=apply.",
+  },
   deadline_exceeded: {
     http_status: 504,
     type: "server_error",

@@ -46,6 +46,19 @@ export const gatewayConfig = z.strictObject({
         "take turns stay at least.",
     ),
   hold_ms: ms(3_600_000).default(limits.hold_ms).describe("How long a request waits for a cold model."),
+  retention_ms: z.coerce
+    .number()
+    .int()
+    .min(60_000)
+    .default(limits.retention_ms)
+    .describe("How long records of ended requests, ended instances and events are kept in the database."),
+  migrations: z
+    .enum(["apply", "check"])
+    .default("apply")
+    .describe(
+      "Whether a gateway that starts brings the database's tables up to date ('apply'), or only looks and refuses to " +
+        "start ('check'), for a database user who may not change tables: 'sllm migrate' does it then.",
+    ),
 });
 export type GatewayConfig = z.infer<typeof gatewayConfig>;
 

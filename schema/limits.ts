@@ -88,12 +88,29 @@ export const limits = {
   heartbeat_ms: 1_000,
   /** Silence after which a worker counts as lost: three heartbeats and half a second of slack. */
   worker_lease_ms: 3_500,
+  /**
+   * Silence of a worker that has not reported since its gateways or the database were away: its last call may have to
+   * time out first (`control_call_ms`), and it pauses between calls (2 s at most). Nothing that lives fails over.
+   */
+  worker_return_ms: 13_500,
+  /** Silence of the gateway that leads after which another takes over: some missed renewals, noticed within seconds. */
+  leader_lease_ms: 3_000,
+  /** How often it renews: a third of the lease. */
+  leader_renewal_ms: 1_000,
+  /** How often a gateway reads the whole cluster, where changes are enough: for rows that are gone without a trace. */
+  whole_read_ms: 60_000,
   /** One HTTP call between gateway and worker that is not a stream. */
   control_call_ms: 10_000,
   /** Message of an error kept in a row: an engine's last words fit, its whole log does not. */
   error_message_chars: 4_096,
   /** One call of the database. Statements take milliseconds; beyond this it counts as not answering. */
   database_call_ms: 10_000,
+  /** How long ended requests, ended instances and events are kept: a week, so that Monday can be asked about Tuesday. */
+  retention_ms: 7 * 24 * 60 * 60 * 1000,
+  /** Pause between two removals of rows that are older. */
+  retention_pause_ms: 10_000,
+  /** Rows of a kind that one removal takes: some 100 rows a second keep pace with any traffic, in short transactions. */
+  retention_rows: 2_000,
   /** Idle time after which an instance without requests is stopped, unless the model says otherwise. */
   keep_alive_ms: 300_000,
   /** Further idle time for which a parked instance keeps its process: it costs little and its return is quick. */

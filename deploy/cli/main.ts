@@ -8,6 +8,7 @@ import { demo } from "./commands/demo.ts";
 import { deploy } from "./commands/deploy.ts";
 import { explain } from "./commands/explain.ts";
 import { ls } from "./commands/ls.ts";
+import { migrate } from "./commands/migrate.ts";
 import { pin, unpin } from "./commands/pin.ts";
 import { rm } from "./commands/rm.ts";
 import { up } from "./commands/up.ts";
@@ -16,7 +17,7 @@ import { run } from "./run.ts";
 import { root } from "./settings/surroundings.ts";
 import { onReaderGone, printLine, printNote } from "./terminal/output.ts";
 
-const commands = [up, convert, deploy, ls, rm, chat, explain, pin, unpin, verify, demo];
+const commands = [up, convert, deploy, ls, rm, chat, explain, pin, unpin, verify, migrate, demo];
 const packageFile: unknown = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
 const { version } = z.object({ version: z.string() }).parse(packageFile);
 

@@ -1,4 +1,7 @@
-/** The loop that brings the cluster to what it should be: leases, idle instances, deletions, loads without a follower. */
+/**
+ * The loop that brings the cluster to what it should be. Every gateway keeps its own knowledge fresh; the one that leads
+ * also sees to what need be done once: leases, idle instances, deletions, loads without a follower, old records.
+ */
 import type { InstanceRow } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
@@ -11,12 +14,16 @@ import type { Clock, Log, StateStore } from "../ports.ts";
 import { chooseStops } from "./choose-stops.ts";
 import type { EstimateSync } from "./estimate-sync.ts";
 import { LastUses } from "./last-uses.ts";
-import { LeaseGuard } from "./lease-guard.ts";
+import { type Leadership, leaderLease } from "./leadership.ts";
+import type { RetentionSweep } from "./retention.ts";
+import { SilenceWatch } from "./silence-watch.ts";
 
 export interface ReconcileDeps {
   readonly fleet: Fleet;
   readonly store: Pick<StateStore, "expireWorkers" | "purgeModel" | "touchInstance">;
   readonly estimates: EstimateSync;
+  readonly leadership: Leadership;
+  readonly retention: RetentionSweep;
   readonly loads: Loads;
   readonly stops: Stops;
   readonly history: StartHistory;
@@ -32,7 +39,11 @@ const longestPause_ms = 5_000;
 
 export class ReconcileLoop {
   readonly #deps: ReconcileDeps;
-  readonly #guard = new LeaseGuard(limits.worker_lease_ms);
+  /** Watches from the start, also while another gateway leads: who takes over knows at once who is silent. */
+  readonly #silence = new SilenceWatch({
+    lease_ms: limits.worker_lease_ms,
+    return_ms: limits.worker_return_ms,
+  });
   readonly #lastUses = new LastUses();
   readonly #stopping = new AbortController();
   #running: Promise<void> | null = null;
@@ -61,20 +72,22 @@ export class ReconcileLoop {
     onFirstTurn();
   }
 
-  /** Resolves when the turn under way has ended. */
+  /** Resolves when the turn under way has ended and another gateway may lead. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await this.#running;
+    await this.#deps.leadership.release();
   }
 
   /** Returns how many turns have failed in a row. */
   async #tryTurn(failuresBefore: number): Promise<number> {
-    const { log } = this.#deps;
+    const { leadership, log } = this.#deps;
     try {
       await this.turn();
       return 0;
     } catch (error) {
-      this.#guard.failed();
+      this.#silence.reset();
+      leadership.reset();
       const code = error instanceof SllmError ? error.code : "internal";
       log.error("reconcile_failed", { code, failures: failuresBefore + 1 }, error);
       return failuresBefore + 1;
@@ -83,13 +96,11 @@ export class ReconcileLoop {
 
   /** One turn by itself, for compositions that bring their own timer. Throws what the store throws. */
   async turn(): Promise<void> {
-    const { fleet, store, loads, history, reports, estimates, clock } = this.#deps;
+    const { fleet, store, history, reports, estimates, leadership, clock } = this.#deps;
     await fleet.refresh();
-    this.#guard.answered(clock.monotonicMs());
-    await this.#expireWorkers();
-    for (const instance of fleet.instances) if (instance.state === "loading") loads.follow(instance);
-    this.#stopUnneeded();
-    await this.#purgeDeleted();
+    this.#silence.look(fleet.snapshot.workers, clock.monotonicMs());
+    await leadership.keep(fleet.lease(leaderLease));
+    if (leadership.isLeader) await this.#lead();
     await this.#lastUses.write(fleet, store, clock.wallMs());
     await estimates.sync(clock.monotonicMs());
     const { models, workers } = fleet.snapshot;
@@ -97,12 +108,23 @@ export class ReconcileLoop {
     reports.keepOnly((worker_id) => workers.some((w) => w.worker_id === worker_id));
   }
 
+  /** What one gateway does for all. */
+  async #lead(): Promise<void> {
+    const { fleet, loads, retention, clock } = this.#deps;
+    await this.#expireWorkers();
+    for (const instance of fleet.instances) if (instance.state === "loading") loads.follow(instance);
+    this.#stopUnneeded();
+    await this.#purgeDeleted();
+    await retention.run(clock.monotonicMs());
+  }
+
+  /** Also asked when nobody is silent: instances may be left on workers that were lost before. */
   async #expireWorkers(): Promise<void> {
     const { fleet, store, clock, log } = this.#deps;
-    if (!this.#guard.mayExpire(clock.monotonicMs())) return;
-    const lost = await store.expireWorkers(clock.wallMs(), limits.worker_lease_ms);
-    if (lost.length === 0) return;
-    for (const worker_id of lost) log.warn("worker_lost", { worker_id, lease_ms: limits.worker_lease_ms });
+    const silent = this.#silence.silent(clock.monotonicMs());
+    if (silent.length === 0 && !hasStranded(fleet)) return;
+    const lost = await store.expireWorkers(silent);
+    for (const worker_id of lost) log.warn("worker_lost", { worker_id });
     await fleet.refresh();
   }
 
@@ -139,4 +161,12 @@ export class ReconcileLoop {
     }
     if (purged) await fleet.refresh();
   }
+}
+
+/** Instances on workers that are lost or gone: one may have been created while its worker expired. */
+function hasStranded(fleet: Fleet): boolean {
+  const away = new Set<string>();
+  for (const { worker_id, state } of fleet.snapshot.workers)
+    if (state === "lost" || state === "gone") away.add(worker_id);
+  return away.size > 0 && fleet.instances.some(({ worker_id }) => away.has(worker_id));
 }

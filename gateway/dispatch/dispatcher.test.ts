@@ -242,16 +242,20 @@ describe("the record of a generation", () => {
     expect(times.total).toBeGreaterThanOrEqual(times.queue);
   });
 
-  test("is missing rather than in the way when the database is away", async () => {
+  test("waits for a database that is away, and is given up when the gateway ends before it is back", async () => {
     const scene = new GatewayScene();
     const { model } = await scene.warm();
     scene.store.isAway = true;
     const response = await scene.chat(model.id);
     expect(response.status).toBe(200);
+    const lines = () => scene.log.filter((l) => l.event === "generation_row_failed").length;
+    await settle();
+    expect(lines()).toBe(0);
+    await scene.gateway.stop();
+    expect(lines()).toBeGreaterThan(0);
     scene.store.isAway = false;
     const id = response.headers.get("x-sllm-generation") ?? "";
     expect(await scene.store.getGeneration(id)).toBeNull();
-    expect(scene.log.some((l) => l.event === "generation_row_failed")).toBe(true);
   });
 
   test("of a failure has its code", async () => {
@@ -278,6 +282,7 @@ test("a worker whose lease ends takes a request without tokens to another worker
     yield done(0);
   };
   await scene.gateway.start();
+  await scene.heartbeat(worker);
   const answer = scene.chat(model.id);
   await settle();
   for (let second = 0; second < 9; second++) {

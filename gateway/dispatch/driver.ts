@@ -132,7 +132,7 @@ export class GenerationDriver {
     const { fleet, clock } = this.#deps;
     const { instance, lost, load } = placement;
     throwIfCancelled(this.#signal);
-    const worker = fleet.address(instance.worker_id);
+    const worker = fleet.addressOf(instance);
     if (worker === null)
       throw new SllmError("worker_unavailable", `Worker ${instance.worker_id} is unknown.`);
     this.#apply({ type: "sent", host: hostOf(instance), at_ms: clock.monotonicMs(), load });

@@ -1,4 +1,8 @@
-/** The decisions for the last requests of this gateway, so that people can be told why a request ran where it did. */
+/**
+ * The decisions for the last requests of this gateway, so that people can be told why a request ran where it did. Rows
+ * of generations keep them for the other gateways.
+ */
+import type { ExplainedDecision as PublicDecision } from "../../schema/api/admin.ts";
 import type { GenerationId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { Decision } from "../scheduler/decision.ts";
@@ -49,4 +53,24 @@ function placeOf({ action }: Decision): string {
   const at = "target" in action ? action.target : action;
   const device = "device_id" in at ? `${at.worker_id}/${at.device_id}` : "";
   return `${action.kind} ${"instance_id" in action ? action.instance_id : device}`;
+}
+
+/** A decision as it is kept and shown. Pure. */
+export function toExplainedDecision(noted: ExplainedDecision): PublicDecision {
+  const { action, reason, estimate_ms, losers, at_ms, times } = noted;
+  const target = "target" in action ? action.target : null;
+  const place = target ?? ("device_id" in action ? action : null);
+  const instance_id = "instance_id" in action ? action.instance_id : (target?.parked ?? null);
+  return {
+    at: new Date(at_ms).toISOString(),
+    times,
+    action: action.kind,
+    worker_id: place?.worker_id ?? null,
+    device_id: place?.device_id ?? null,
+    instance_id,
+    tier: target?.tier ?? null,
+    estimate_ms,
+    reason,
+    losers: [...losers],
+  };
 }

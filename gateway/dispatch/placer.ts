@@ -1,6 +1,5 @@
 /** Finds an instance for one request: asks the scheduler, applies what it says, waits as long as that helps. */
 import type { LoadTimings } from "../../schema/cluster/instances.ts";
-import type { ErrorCode } from "../../schema/codes.ts";
 import type { InstanceRow } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
@@ -16,6 +15,7 @@ import type { Clock, Random } from "../ports.ts";
 import { decide } from "../scheduler/decide.ts";
 import type { Action, Decision } from "../scheduler/decision.ts";
 import type { Explanations } from "./explanations.ts";
+import { isDatabaseAway, mayStillBeReported, pauseBeforeAttempt } from "./patience.ts";
 import { settlesWithin } from "./settles-within.ts";
 import type { WaitingUpdate } from "./updates.ts";
 import { heldTooLong, waiting, waitingFor } from "./waiting.ts";
@@ -151,7 +151,15 @@ export class Placer {
     this.#refuseWhileBackingOff(model);
     const victims = action.kind === "reclaim" ? action.victims : [];
     const starting = starts.start(model, action.target, victims);
-    return yield* this.#hold(starting, () => waiting("loading", ask.ticket, clock.monotonicMs()), ask);
+    try {
+      return yield* this.#hold(starting, () => waiting("loading", ask.ticket, clock.monotonicMs()), ask);
+    } catch (error) {
+      const left_ms = ask.deadline_ms - clock.monotonicMs();
+      if (!isDatabaseAway(error) || left_ms <= limits.reconcile_ms) throw error;
+      ask.ticket.note({ state: "queued", reason: "waits for the database", due_ms: null });
+      yield* this.#pause(limits.reconcile_ms, ask);
+      return { created: false };
+    }
   }
 
   #decide(model: FleetModel, avoid: Ask["avoid"]): Decision {
@@ -269,23 +277,6 @@ function seedFrom(random: Random): number {
 
 function isRefusal(action: Action): boolean {
   return action.kind === "hold" || action.kind === "cannot_now" || action.kind === "cannot_ever";
-}
-
-/**
- * The pauses before all attempts at the last host that is left add up to a lease: by then a worker that went away
- * has come back under its new address or is known to be lost.
- */
-function pauseBeforeAttempt(failed_attempts: number): number {
-  const parts = 2 ** (limits.placement_attempts - 1) - 1;
-  return (limits.worker_lease_ms * 2 ** (failed_attempts - 1)) / parts;
-}
-
-/**
- * A checkpoint that was converted and deployed a moment ago is in the next report of its worker: the first request
- * waits for that report instead of failing.
- */
-function mayStillBeReported(code: ErrorCode, waited_ms: number): boolean {
-  return code === "checkpoint_unavailable" && waited_ms < 2 * limits.heartbeat_ms;
 }
 
 export function throwIfCancelled(signal: AbortSignal): void {

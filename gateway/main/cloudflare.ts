@@ -6,7 +6,7 @@
 import type { Gateway } from "../gateway.ts";
 import { openDatabase } from "../store/database.ts";
 import { composeGateway, jsonLog, readSettings } from "./compose.ts";
-import { migrate } from "./migrate.ts";
+import { prepareDatabase } from "./migrate.ts";
 
 /** The part of the platform's API that is used here. */
 interface ObjectNamespace {
@@ -73,7 +73,7 @@ export class GatewayObject {
     if (url === "embedded") throw new Error("bind HYPERDRIVE or set SLLM_GATEWAY_DATABASE_URL");
     const database = openDatabase(url, { max: databaseConnections });
     const log = jsonLog((line) => console.log(line));
-    await migrate(database.db);
+    await prepareDatabase(database.db, settings.gateway.migrations);
     const gateway = composeGateway(settings, { database, fetch: fetchWorker, log });
     await gateway.start();
     if ((await this.#state.storage.getAlarm()) === null) {

@@ -1,4 +1,4 @@
-/** Brings a database to the tables of this version. */
+/** Brings a database to the tables of this version, or says what keeps it from them and what to do about it. */
 import { sql } from "drizzle-orm";
 import { SllmError } from "../../schema/error.ts";
 import { toHex } from "../../schema/ids.ts";
@@ -7,6 +7,54 @@ import { type Migration, migrations } from "./migrations.ts";
 
 /** Any number, the same in all versions: serialises gateways that start at once. */
 const lockKey = 0x736c6c6d;
+
+/**
+ * Makes the database fit this version, or with `check` only looks whether it does. Returns the names of the migrations
+ * that were applied. Throws `migrations_missing`, with the way to apply them, when they may not or cannot be.
+ */
+export async function prepareDatabase(db: Db, mode: "apply" | "check"): Promise<string[]> {
+  if (mode === "check") {
+    const missing = await missingMigrations(db);
+    if (missing.length > 0)
+      throw notApplied(missing, "gateway.migrations is 'check', so this gateway applies none");
+    return [];
+  }
+  try {
+    return await migrate(db);
+  } catch (error) {
+    if (!mayNotChange(error)) throw error;
+    const missing = await missingMigrations(db);
+    throw notApplied(missing, "this database user may not create tables", error);
+  }
+}
+
+function notApplied(missing: readonly string[], why: string, cause?: unknown): SllmError {
+  const message =
+    `The database lacks migrations (${missing.join(", ")}), and ${why}. Apply them by 'sllm migrate --database-url ` +
+    "<url>' as a user who may create tables, or start one gateway as such with SLLM_GATEWAY_MIGRATIONS=apply.";
+  return new SllmError("migrations_missing", message, { cause });
+}
+
+/** Insufficient privilege, as the driver says it; Drizzle wraps what the driver throws. */
+function mayNotChange(error: unknown): boolean {
+  for (let at = error; at instanceof Error; at = at.cause) {
+    if ("code" in at && at.code === "42501") return true;
+  }
+  return false;
+}
+
+/** Names of the migrations that the database has not seen, in their order. Changes nothing. */
+async function missingMigrations(db: Db): Promise<string[]> {
+  const [table] = await db.execute<{ is_there: boolean }>(
+    sql`select to_regclass('schema_migrations') is not null as is_there`,
+  );
+  const rows =
+    table?.is_there === true
+      ? await db.execute<{ name: string }>(sql`select name from schema_migrations`)
+      : [];
+  const applied = new Set(rows.map((row) => row.name));
+  return migrations.map(({ name }) => name).filter((name) => !applied.has(name));
+}
 
 /**
  * Runs the migrations that the database has not seen, all in one transaction, and returns their names. Throws when

@@ -3,6 +3,7 @@ import initial from "../../schema/db/migrations/0000_initial.sql" with { type: "
 import workerLinks from "../../schema/db/migrations/0001_worker_links.sql" with { type: "text" };
 import estimates from "../../schema/db/migrations/0002_estimates.sql" with { type: "text" };
 import kvSettings from "../../schema/db/migrations/0003_kv_settings.sql" with { type: "text" };
+import severalGateways from "../../schema/db/migrations/0004_several_gateways.sql" with { type: "text" };
 
 export interface Migration {
   /** Name of the file without its ending. */
@@ -15,4 +16,5 @@ export const migrations: readonly Migration[] = [
   { name: "0001_worker_links", sql: workerLinks },
   { name: "0002_estimates", sql: estimates },
   { name: "0003_kv_settings", sql: kvSettings },
+  { name: "0004_several_gateways", sql: severalGateways },
 ];

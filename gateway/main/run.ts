@@ -3,13 +3,14 @@
  * standard error, a graceful end on SIGTERM and SIGINT. The runtimes differ only in how they serve and fetch.
  */
 import process from "node:process";
+import { SllmError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import type { Gateway } from "../gateway.ts";
 import { type Database, openDatabase } from "../store/database.ts";
 import type { Fetch } from "../workers/http-worker-client.ts";
 import { composeGateway, type GatewaySettings, jsonLog, readSettings } from "./compose.ts";
 import { openEmbeddedDatabase } from "./embedded-database.ts";
-import { migrate } from "./migrate.ts";
+import { prepareDatabase } from "./migrate.ts";
 
 export interface Server {
   readonly port: number;
@@ -38,7 +39,8 @@ export async function runGateway(host: Host): Promise<void> {
   try {
     await start(host);
   } catch (error) {
-    log.error("start_failed", { reason: error instanceof Error ? error.message : String(error) }, error);
+    const reason = error instanceof Error ? error.message : String(error);
+    log.error("start_failed", { reason, ...(error instanceof SllmError ? { code: error.code } : {}) }, error);
     process.exit(1);
   }
 }
@@ -50,14 +52,14 @@ async function start(host: Host): Promise<void> {
   const settings = readSettings(process.env);
   const database = await openConfigured(settings);
   try {
-    const applied = await migrate(database.db);
+    const applied = await prepareDatabase(database.db, settings.gateway.migrations);
     if (applied.length > 0) log.info("database_migrated", { migrations: applied.join(",") });
     const gateway = composeGateway(settings, { database, fetch: host.fetch, log });
     await gateway.start();
     const server = await host.serve((request) => gateway.app.fetch(request), settings.gateway);
     ends.handle(endOnce(gateway, server, database));
     const url = `http://${urlHost(settings.gateway.host)}:${server.port}`;
-    log.info("ready", { url });
+    log.info("ready", { url, gateway_id: gateway.gateway_id });
     process.stdout.write(`${JSON.stringify({ event: "ready", role: "gateway", url })}\n`);
   } catch (error) {
     await database.close(0);

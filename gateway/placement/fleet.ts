@@ -3,13 +3,15 @@
  * fresh by the reconcile loop and after own changes, so that a request for a warm model reads no database.
  */
 import type { ModelFacts } from "../../schema/checkpoint/manifest.ts";
-import type { InstanceRow, ModelRow } from "../../schema/db/tables.ts";
+import type { InstanceRow, LeaseRow, ModelRow, PlacementRow, WorkerRow } from "../../schema/db/tables.ts";
 import type { CheckpointDigest, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
+import { limits } from "../../schema/limits.ts";
 import type { DeviceKind } from "../../schema/vocab.ts";
-import type { Clock, ClusterSnapshot, StateStore, WorkerAddress } from "../ports.ts";
+import type { Clock, ClusterChanges, ClusterSnapshot, StateStore, WorkerAddress } from "../ports.ts";
 import { ClusterIndex } from "../scheduler/cluster-index.ts";
 import { type Estimates, nominalEstimates } from "../scheduler/estimates.ts";
 import type { ClusterView } from "../scheduler/view.ts";
+import { ClusterMirror } from "./cluster-mirror.ts";
 import { toClusterFacts } from "./cluster-view.ts";
 import { InstanceTable, isLiveState } from "./instance-table.ts";
 import { type InstanceUse, InstanceUses } from "./instance-uses.ts";
@@ -25,33 +27,28 @@ export interface FleetModel {
   readonly facts: CheckpointFacts;
 }
 
-const emptySnapshot: ClusterSnapshot = {
-  workers: [],
-  devices: [],
-  placements: [],
-  instances: [],
-  models: [],
-};
+type FleetStore = Pick<StateStore, "changes" | "getModel">;
 
 export class Fleet {
-  readonly #store: Pick<StateStore, "snapshot" | "getModel">;
+  readonly #store: FleetStore;
+  readonly #clock: Pick<Clock, "wallMs">;
   readonly #estimates: Estimates;
   readonly #uses: InstanceUses;
   readonly #instances = new InstanceTable();
+  readonly #storedUses = new Map<InstanceId, number>();
   readonly #facts = new Map<CheckpointDigest, CheckpointFacts>();
   readonly #listeners = new Set<() => void>();
-  #snapshot: ClusterSnapshot = emptySnapshot;
+  readonly #mirror = new ClusterMirror();
   #index: ClusterIndex;
   #wasRead = false;
+  #wholeRead_ms = Number.NEGATIVE_INFINITY;
   #running: Promise<void> | null = null;
   #queued: Promise<void> | null = null;
 
-  constructor(
-    store: Pick<StateStore, "snapshot" | "getModel">,
-    clock: Pick<Clock, "wallMs">,
-    estimates: Estimates = nominalEstimates,
-  ) {
+  /** The clock must not jump: by it, instances become idle and loads are expected to end. */
+  constructor(store: FleetStore, clock: Pick<Clock, "wallMs">, estimates: Estimates = nominalEstimates) {
     this.#store = store;
+    this.#clock = clock;
     this.#estimates = estimates;
     this.#uses = new InstanceUses(clock);
     this.#index = this.#buildIndex();
@@ -87,27 +84,44 @@ export class Fleet {
 
   async #read(): Promise<void> {
     const read = this.#instances.beginRead();
-    const snapshot = await this.#store.snapshot();
-    await this.#learnFacts(snapshot.models);
-    this.#snapshot = snapshot;
-    this.#instances.finishRead(read, snapshot.instances);
-    for (const row of snapshot.instances) {
-      const used = row.last_used_at ?? row.ready_at ?? row.created_at;
-      this.#uses.markUsed(row.instance_id, used.getTime());
-    }
+    const began_ms = this.#clock.wallMs();
+    // Once in a while everything, for rows that are gone without a trace, such as those of purged models.
+    const isDue = began_ms - this.#wholeRead_ms >= limits.whole_read_ms;
+    const changes = await this.#store.changes(isDue ? null : this.#mirror.mark);
+    await this.#learnFacts(changes.models);
+    this.#noteUses(changes);
+    const isNews = this.#mirror.take(changes);
+    this.#forgetFacts();
+    if (changes.isWhole) this.#wholeRead_ms = began_ms;
+    const isCorrected = this.#instances.finishRead(read, this.#mirror.snapshot.instances);
     this.#wasRead = true;
-    this.#index = this.#buildIndex();
-    this.#changed();
+    if (isNews || isCorrected) {
+      this.#index = this.#buildIndex();
+      this.#changed();
+    } else this.#notify();
+  }
+
+  /** Times of the database mean something against its own clock only; a use that was known says nothing new. */
+  #noteUses({ instances, read_at }: ClusterChanges): void {
+    const now_ms = this.#clock.wallMs();
+    for (const row of instances) {
+      const used = lastUse(row);
+      const before = this.#mirror.instance(row.instance_id);
+      if (before !== undefined && lastUse(before) === used) continue;
+      const used_ms = now_ms - Math.max(0, read_at.getTime() - used);
+      this.#storedUses.set(row.instance_id, used_ms);
+      this.#uses.markUsed(row.instance_id, used_ms);
+    }
   }
 
   #buildIndex(): ClusterIndex {
     const instances = this.instances;
     const usage = new Map(instances.map(({ instance_id }) => [instance_id, this.#uses.of(instance_id)]));
     const weights = new Map([...this.#facts].map(([digest, facts]) => [digest, facts.weights_bytes]));
-    return new ClusterIndex(toClusterFacts(this.#snapshot, instances, usage), this.#estimates, weights);
+    return new ClusterIndex(toClusterFacts(this.snapshot, instances, usage), this.#estimates, weights);
   }
 
-  /** Reads the manifests of checkpoints that are new here, forgets those that no model names any more. */
+  /** Reads the manifests of checkpoints that are new here. */
   async #learnFacts(models: readonly ModelRow[]): Promise<void> {
     for (const { model_id, checkpoint } of models) {
       if (this.#facts.has(checkpoint)) continue;
@@ -116,12 +130,19 @@ export class Fleet {
       const { digest, manifest } = found.checkpoint;
       this.#facts.set(digest, { model: manifest.model, weights_bytes: manifest.weights.bytes });
     }
-    const named = new Set(models.map((m) => m.checkpoint));
+  }
+
+  /** Forgets the checkpoints that no model names any more. */
+  #forgetFacts(): void {
+    const named = new Set(this.snapshot.models.map((m) => m.checkpoint));
     for (const digest of this.#facts.keys()) if (!named.has(digest)) this.#facts.delete(digest);
   }
 
   #changed(): void {
-    this.#uses.keepOnly((instance_id) => this.#instances.get(instance_id) !== undefined);
+    const isLive = (instance_id: InstanceId) => this.#instances.get(instance_id) !== undefined;
+    this.#uses.keepOnly(isLive);
+    for (const instance_id of this.#storedUses.keys())
+      if (!isLive(instance_id)) this.#storedUses.delete(instance_id);
     this.#notify();
   }
 
@@ -135,7 +156,12 @@ export class Fleet {
   }
 
   get snapshot(): ClusterSnapshot {
-    return this.#snapshot;
+    return this.#mirror.snapshot;
+  }
+
+  /** As of the last read; null when nobody ever had it. */
+  lease(name: string): LeaseRow | null {
+    return this.#mirror.lease(name);
   }
 
   /** Live instances: loading, running or being stopped. */
@@ -149,13 +175,13 @@ export class Fleet {
 
   /** A deployed model in any state; null when there is none. */
   model(model_id: ModelId): FleetModel | null {
-    const row = this.#snapshot.models.find((m) => m.model_id === model_id);
+    const row = this.#mirror.model(model_id);
     const facts = row === undefined ? undefined : this.#facts.get(row.checkpoint);
     return row === undefined || facts === undefined ? null : { row, facts };
   }
 
   activeModels(): readonly FleetModel[] {
-    const models = this.#snapshot.models
+    const models = this.snapshot.models
       .filter((m) => m.state === "active")
       .map((m) => this.model(m.model_id));
     return models.filter((m) => m !== null);
@@ -172,14 +198,26 @@ export class Fleet {
     return model?.row.state === "active" ? model : null;
   }
 
-  address(worker_id: WorkerId): WorkerAddress | null {
-    const row = this.#snapshot.workers.find((w) => w.worker_id === worker_id);
-    return row === undefined ? null : { worker_id, url: row.url };
+  worker(worker_id: WorkerId): WorkerRow | null {
+    return this.#mirror.worker(worker_id) ?? null;
+  }
+
+  placementsOf(worker_id: WorkerId): readonly PlacementRow[] {
+    return this.#mirror.placementsOf(worker_id);
+  }
+
+  /** Where an instance is, in the very process it was started in; null when that process is not there any more. */
+  addressOf({
+    worker_id,
+    incarnation,
+  }: Pick<InstanceRow, "worker_id" | "incarnation">): WorkerAddress | null {
+    const row = this.#mirror.worker(worker_id);
+    return row?.incarnation === incarnation ? { worker_id, url: row.url, incarnation } : null;
   }
 
   /** null: the device is not reported any more. */
   deviceKind(at: { readonly worker_id: WorkerId; readonly device_id: string }): DeviceKind | null {
-    const found = this.#snapshot.devices.find(
+    const found = this.snapshot.devices.find(
       (d) => d.worker_id === at.worker_id && d.device_id === at.device_id,
     );
     return found?.kind ?? null;
@@ -212,14 +250,20 @@ export class Fleet {
     return this.#uses.peek(instance_id).in_flight;
   }
 
-  /** Wall time of the last use known here; 0 if there was none. */
+  /** When the instance was used last as the store knows, by this fleet's clock; 0 if there was no use. */
+  storedUseMs(instance_id: InstanceId): number {
+    return this.#storedUses.get(instance_id) ?? 0;
+  }
+
+  /** Time of the last use known here; 0 if there was none. */
   lastUsedMs(instance_id: InstanceId): number {
     return this.#uses.peek(instance_id).last_used_ms;
   }
 
-  /** Notes that somebody used the instance, for example another gateway as its worker reports. */
-  markUsed(instance_id: InstanceId, at_ms: number): void {
-    if (this.#instances.get(instance_id) !== undefined) this.#uses.markUsed(instance_id, at_ms);
+  /** Notes that somebody uses the instance now, for example another gateway as its worker reports. */
+  markUsed(instance_id: InstanceId): void {
+    if (this.#instances.get(instance_id) !== undefined)
+      this.#uses.markUsed(instance_id, this.#clock.wallMs());
   }
 
   /** Resolves when anything changed that a decision could depend on, or when the signal aborts. */
@@ -238,4 +282,9 @@ export class Fleet {
       signal.addEventListener("abort", finish, { once: true });
     });
   }
+}
+
+/** When an instance was used last, by the clock of the database. */
+function lastUse({ last_used_at, ready_at, created_at }: InstanceRow): number {
+  return (last_used_at ?? ready_at ?? created_at).getTime();
 }

@@ -19,15 +19,22 @@ export class InstanceTable {
     return this.#readsBegun;
   }
 
-  /** Takes a read in. Changes made before it began are in it and need no correction any more. */
-  finishRead(read: number, rows: readonly InstanceRow[]): void {
+  /**
+   * Takes a read in. Changes made before it began are in it and need no correction any more. False when everything is
+   * as it was: the very same rows.
+   */
+  finishRead(read: number, rows: readonly InstanceRow[]): boolean {
     const merged = new Map<InstanceId, InstanceRow>();
     for (const row of rows) if (isLiveState(row.state)) merged.set(row.instance_id, row);
     for (const [instance_id, change] of this.#changes) {
       if (change.readsBegun < read) this.#changes.delete(instance_id);
       else setOrDrop(merged, change.row);
     }
+    const before = this.#rows;
     this.#rows = merged;
+    return (
+      before.size !== merged.size || [...merged].some(([instance_id, row]) => before.get(instance_id) !== row)
+    );
   }
 
   /** Records a change that the store has accepted. */

@@ -144,7 +144,7 @@ export class Loads {
     signal: AbortSignal,
   ): Promise<LoadTimings | null> {
     const { fleet, workers } = this.#deps;
-    const worker = fleet.address(row.worker_id);
+    const worker = fleet.addressOf(row);
     if (worker === null) throw new SllmError("worker_unavailable", `Worker ${row.worker_id} is unknown.`);
     for await (const event of workers.load(worker, toLoadRequest(row), signal)) {
       if (event.type === "progress") {
@@ -164,7 +164,7 @@ export class Loads {
     if (moved) {
       const ready_at = new Date(clock.wallMs());
       fleet.put({ ...row, state: "ready", ready_at });
-      fleet.markUsed(instance_id, ready_at.getTime());
+      fleet.markUsed(instance_id);
     } else {
       await fleet.refresh();
       if (fleet.instance(instance_id)?.state !== "ready") {

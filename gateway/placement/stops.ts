@@ -62,7 +62,7 @@ export class Stops {
     const { fleet, workers, log } = this.#deps;
     const { instance_id, model_id } = row;
     if (row.state !== "draining" && !(await this.#drain(row, reason))) return "changed";
-    const worker = fleet.address(row.worker_id);
+    const worker = fleet.addressOf(row);
     if (worker === null) return "pending";
     try {
       if (toPark) await workers.park(worker, instance_id);
@@ -100,9 +100,9 @@ export class Stops {
   }
 
   async #serveAgain(row: InstanceRow): Promise<StopOutcome> {
-    const { fleet, clock } = this.#deps;
+    const { fleet } = this.#deps;
     await this.#move(row, { to: "ready", reason: "in use" });
-    fleet.markUsed(row.instance_id, clock.wallMs());
+    fleet.markUsed(row.instance_id);
     return "busy";
   }
 

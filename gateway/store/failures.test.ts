@@ -55,6 +55,11 @@ test("what the operation refuses and what is a defect is thrown as it is", async
   await expect(callDatabase(handClock(), () => Promise.reject(defect))).rejects.toBe(defect);
 });
 
+test.each(["42P01", "42703"])("%s means that the database was not migrated", async (code) => {
+  const call = callDatabase(handClock(), () => Promise.reject(wrapped(code)));
+  await expect(call).rejects.toMatchObject({ code: "migrations_missing" });
+});
+
 test("a text that cannot be stored is the request's fault", async () => {
   const call = callDatabase(handClock(), () => Promise.reject(wrapped("22021")));
   await expect(call).rejects.toMatchObject({ code: "invalid_request" });

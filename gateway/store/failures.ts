@@ -27,6 +27,9 @@ const retryableStates = new Set(["40001", "40P01"]);
 /** Text that the database cannot hold, such as NUL. */
 const untextualStates = new Set(["22021", "22P05"]);
 
+/** No such table, no such column: the database was made for another version, or for nothing at all. */
+const foreignStates = new Set(["42P01", "42703"]);
+
 const attempts = 3;
 
 /**
@@ -50,6 +53,10 @@ export async function callDatabase<T>(clock: Clock, operation: () => Promise<T>)
 function translate(code: string, thrown: unknown): unknown {
   if (connectionCodes.has(code) || unavailableClasses.test(code)) {
     return new SllmError("state_unavailable", `The database cannot be used (${code}).`, { cause: thrown });
+  }
+  if (foreignStates.has(code)) {
+    const message = "The database has not the tables of this version: its migrations were not applied.";
+    return new SllmError("migrations_missing", message, { cause: thrown });
   }
   if (retryableStates.has(code)) {
     return new SllmError("state_conflict", "Others changed the same rows at the same time.", {

@@ -11,13 +11,15 @@ import { storableMessage } from "./text.ts";
 
 const finished: ReadonlySet<GenerationState> = new Set(["finished", "cancelled", "failed"]);
 
-/** Queues a generation. */
+/** Queues a generation; one that is there already stays as it is. */
 export async function insertGeneration(db: Db, generation: NewGeneration): Promise<void> {
   const created_at = new Date(generation.created_at_ms).toISOString();
+  const decisions = generation.decisions === undefined ? null : JSON.stringify(generation.decisions);
   await db.execute(sql`
     with created as (
-      insert into generations (generation_id, model_id, state, created_at)
-      values (${generation.generation_id}, ${generation.model_id}, 'queued', ${created_at})
+      insert into generations (generation_id, model_id, state, created_at, decisions)
+      values (${generation.generation_id}, ${generation.model_id}, 'queued', ${created_at}, ${decisions}::json)
+      on conflict do nothing
       returning generation_id as entity_id, null as from_state, state as to_state, 'arrived' as reason
     )
     ${logEvents("generation", sql`created`)}`);
@@ -52,6 +54,7 @@ function assignments(move: GenerationMove): SQL {
     error_code: move.error?.code,
     error_message: move.error && storableMessage(move.error.message),
     timeline_ms: move.timeline_ms && JSON.stringify(move.timeline_ms),
+    decisions: move.decisions && JSON.stringify(move.decisions),
   };
   const list: SQL[] = [];
   for (const [name, value] of Object.entries(values)) {

@@ -3,7 +3,7 @@
  * statement that ends it, so a device's `reserved_bytes` always equals the sum over its live instances.
  */
 import { desc, eq, isNotNull, type SQL, sql } from "drizzle-orm";
-import { type InstanceRow, instances, models } from "../../schema/db/tables.ts";
+import { type InstanceRow, instances, models, thisTransaction } from "../../schema/db/tables.ts";
 import { instanceMoves } from "../../schema/vocab.ts";
 import type { CreateInstanceResult, InstanceMove, NewInstance } from "../ports.ts";
 import type { Db } from "./database.ts";
@@ -24,7 +24,8 @@ export const endInstances: SQL = sql`
       state = e.to_state,
       ended_at = coalesce(i.ended_at, now()),
       error_code = coalesce(e.error_code, i.error_code),
-      error_message = coalesce(e.error_message, i.error_message)
+      error_message = coalesce(e.error_message, i.error_message),
+      changed_tx = ${thisTransaction}
     from ending e where i.instance_id = e.instance_id
     returning i.instance_id as entity_id, e.from_state, e.to_state, e.reason, i.worker_id, i.device_id, i.memory_bytes
   ), freed as (
@@ -131,7 +132,7 @@ function moveLive(move: InstanceMove, locked: SQL): SQL {
         and (${bytes} < b.memory_bytes or d.memory_bytes - d.reserved_bytes >= ${bytes} - b.memory_bytes)
       returning b.instance_id
     ), moved as (
-      update instances i set state = ${move.to}, memory_bytes = ${bytes}${readyAt}
+      update instances i set state = ${move.to}, memory_bytes = ${bytes}, changed_tx = ${thisTransaction}${readyAt}
       from before b
       where i.instance_id = b.instance_id
         and (${bytes} = b.memory_bytes or b.instance_id in (select instance_id from rebooked))
@@ -141,9 +142,10 @@ function moveLive(move: InstanceMove, locked: SQL): SQL {
 }
 
 /** Notes a use; the time never goes back. No change of state, so no event. */
-export async function touchInstance(db: Db, instance_id: string, now_ms: number): Promise<void> {
+export async function touchInstance(db: Db, instance_id: string, idle_ms: number): Promise<void> {
   await db.execute(sql`
-    update instances set last_used_at = greatest(last_used_at, ${new Date(now_ms).toISOString()}::timestamptz)
+    update instances set changed_tx = ${thisTransaction},
+      last_used_at = greatest(last_used_at, now() - make_interval(secs => ${idle_ms / 1000}))
     where instance_id = ${instance_id}`);
 }
 

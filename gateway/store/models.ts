@@ -1,7 +1,14 @@
 /** Deployments and the checkpoints they name. Changed rarely: ordinary transactions, written to be read. */
 import { eq, sql } from "drizzle-orm";
 import type { DeployRequest } from "../../schema/api/admin.ts";
-import { type CheckpointRow, checkpoints, events, type ModelRow, models } from "../../schema/db/tables.ts";
+import {
+  type CheckpointRow,
+  checkpoints,
+  events,
+  type ModelRow,
+  models,
+  thisTransaction,
+} from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { Db } from "./database.ts";
 import { logEvents } from "./events.ts";
@@ -70,7 +77,8 @@ async function replaceModel(
   if (before === undefined) {
     throw new SllmError("state_conflict", `The model '${model_id}' was just removed.`);
   }
-  const [replaced] = await tx.update(models).set(settings).where(eq(models.model_id, model_id)).returning();
+  const written = { ...settings, changed_tx: thisTransaction };
+  const [replaced] = await tx.update(models).set(written).where(eq(models.model_id, model_id)).returning();
   if (replaced === undefined) throw new Error("a locked row has vanished");
   await tx.insert(events).values({
     entity: "model",
@@ -88,7 +96,7 @@ export async function deleteModel(db: Db, model_id: string): Promise<boolean> {
     with before as (
       select model_id, state from models where model_id = ${model_id} for update
     ), marked as (
-      update models m set state = 'deleting'
+      update models m set state = 'deleting', changed_tx = ${thisTransaction}
       from before b where m.model_id = b.model_id and b.state = 'active'
       returning m.model_id as entity_id, b.state as from_state, m.state as to_state, 'deleted' as reason
     ), logged as (${logEvents("model", sql`marked`)})

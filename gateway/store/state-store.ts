@@ -7,8 +7,10 @@ import { listEvents } from "./events.ts";
 import { callDatabase } from "./failures.ts";
 import { getGeneration, insertGeneration, moveGeneration } from "./generations.ts";
 import { createInstance, endedInstances, moveInstance, touchInstance } from "./instances.ts";
+import { holdLease, releaseLease } from "./leases.ts";
 import { deleteModel, deployModel, getModel, listModels, purgeModel } from "./models.ts";
-import { snapshot } from "./snapshot.ts";
+import { forget } from "./retention.ts";
+import { changes, snapshot } from "./snapshot.ts";
 import { expireWorkers, heartbeat, registerWorker } from "./workers.ts";
 
 /** The database stays the caller's to close. The clock only measures how long it takes to answer. */
@@ -25,19 +27,23 @@ export function createStateStore(database: Database, clock: Clock): StateStore {
     purgeModel: (model_id) => run((db) => purgeModel(db, model_id)),
     getModel: (model_id) => run((db) => getModel(db, model_id)),
     listModels: () => run(listModels),
-    registerWorker: (report, now_ms) => run((db) => registerWorker(db, report, now_ms)),
-    heartbeat: (report, now_ms) => run((db) => heartbeat(db, report, now_ms)),
-    expireWorkers: (now_ms, lease_ms) => run((db) => expireWorkers(db, now_ms, lease_ms)),
+    registerWorker: (report) => run((db) => registerWorker(db, report)),
+    heartbeat: (report) => run((db) => heartbeat(db, report)),
+    expireWorkers: (silent) => run((db) => expireWorkers(db, silent)),
     snapshot: () => run(snapshot),
+    changes: (since) => run((db) => changes(db, since)),
+    holdLease: (name, holder, seen) => run((db) => holdLease(db, name, holder, seen)),
+    releaseLease: (lease) => run((db) => releaseLease(db, lease)),
     createInstance: (instance) => run((db) => createInstance(db, instance)),
     moveInstance: (move) => run((db) => moveInstance(db, move)),
-    touchInstance: (instance_id, now_ms) => run((db) => touchInstance(db, instance_id, now_ms)),
+    touchInstance: (instance_id, idle_ms) => run((db) => touchInstance(db, instance_id, idle_ms)),
     endedInstances: (limit) => run((db) => endedInstances(db, limit)),
     insertGeneration: (generation) => run((db) => insertGeneration(db, generation)),
     moveGeneration: (move) => run((db) => moveGeneration(db, move)),
     getGeneration: (generation_id) => run((db) => getGeneration(db, generation_id)),
     recordEstimates: (observed) => run((db) => recordEstimates(db, observed)),
     estimates: () => run(listEstimates),
+    forget: (retention) => run((db) => forget(db, retention)),
     listEvents: (filter) => run((db) => listEvents(db, filter)),
   };
 }

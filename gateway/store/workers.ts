@@ -6,10 +6,11 @@ import type {
   InstanceReport,
   RegisterRequest,
 } from "../../schema/cluster/membership.ts";
-import { events, workers } from "../../schema/db/tables.ts";
+import { events, thisTransaction, workers } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { WorkerId } from "../../schema/ids.ts";
 import { workerMoves } from "../../schema/vocab.ts";
+import type { LastReport } from "../ports.ts";
 import type { Db } from "./database.ts";
 import { logEvents } from "./events.ts";
 import { endInstances } from "./instances.ts";
@@ -24,9 +25,9 @@ type Transaction = Parameters<Parameters<Db["transaction"]>[0]>[0];
  * Takes a worker in. Its row is locked first; the statements after it see every instance that was created before,
  * since `createInstance` holds a share lock on that row.
  */
-export async function registerWorker(db: Db, report: RegisterRequest, now_ms: number): Promise<void> {
+export async function registerWorker(db: Db, report: RegisterRequest): Promise<void> {
   await db.transaction(async (tx) => {
-    await writeWorker(tx, report, new Date(now_ms));
+    await writeWorker(tx, report);
     await tx.execute(sql`
       with host as (
         select worker_id from workers where worker_id = ${report.worker_id}
@@ -43,11 +44,16 @@ export async function registerWorker(db: Db, report: RegisterRequest, now_ms: nu
   });
 }
 
-async function writeWorker(tx: Transaction, report: RegisterRequest, now: Date): Promise<void> {
+async function writeWorker(tx: Transaction, report: RegisterRequest): Promise<void> {
   const { worker_id, incarnation, state, url, version, links } = report;
   const problems = storableProblems(report.problems);
   const known = { incarnation, state, url, version, links, problems };
-  const fields = { ...known, heartbeat_sequence: -1, last_heartbeat_at: now };
+  const written = {
+    last_heartbeat_at: sql`now()`,
+    changed_tx: thisTransaction,
+    holdings_tx: thisTransaction,
+  };
+  const fields = { ...known, heartbeat_sequence: -1, ...written };
   const event = { entity: "worker", entity_id: worker_id, to_state: state, reason: "registered" } as const;
   const [added] = await tx
     .insert(workers)
@@ -59,8 +65,12 @@ async function writeWorker(tx: Transaction, report: RegisterRequest, now: Date):
     return;
   }
   const isWorker = eq(workers.worker_id, worker_id);
-  const [before] = await tx.select({ state: workers.state }).from(workers).where(isWorker).for("update");
+  const seen = { state: workers.state, incarnation: workers.incarnation };
+  const [before] = await tx.select(seen).from(workers).where(isWorker).for("update");
   if (before === undefined) throw new Error("workers are never removed");
+  if (report.again === true && before.incarnation !== incarnation) {
+    throw new SllmError("stale_epoch", `Another process has taken the place of worker ${worker_id}.`);
+  }
   if (!statesBefore(workerMoves, state).includes(before.state)) {
     throw new SllmError("state_conflict", `A worker cannot register as '${state}'.`, { param: "state" });
   }
@@ -102,25 +112,27 @@ type HeartbeatResult = { known: boolean; release: string[]; deployed: string[] }
  * Takes a heartbeat in by one statement. Late ones (by their sequence) and those of another incarnation change
  * nothing. A state that cannot follow the known one makes the worker register again.
  */
-export async function heartbeat(
-  db: Db,
-  report: HeartbeatRequest,
-  now_ms: number,
-): Promise<HeartbeatResponse> {
-  const now = new Date(now_ms).toISOString();
+export async function heartbeat(db: Db, report: HeartbeatRequest): Promise<HeartbeatResponse> {
   const [result] = await db.execute<HeartbeatResult>(sql`
     with before as (
       select worker_id, state, heartbeat_sequence from workers
       where worker_id = ${report.worker_id} and incarnation = ${report.incarnation}
         and state in (${listOf(statesBefore(workerMoves, report.state))})
       for update
-    ), taken as (
-      update workers w set state = ${report.state}, heartbeat_sequence = ${report.sequence}, last_heartbeat_at = ${now},
+    ), news as (
+      select worker_id, state from before where heartbeat_sequence < ${report.sequence}
+    ), ${mergePlacements(sql`news`, report.placements)}, taken as (
+      update workers w set state = ${report.state}, heartbeat_sequence = ${report.sequence}, last_heartbeat_at = now(),
         links = ${JSON.stringify(report.links)}::json,
-        problems = ${JSON.stringify(storableProblems(report.problems))}::json
-      from before b
-      where w.worker_id = b.worker_id and b.heartbeat_sequence < ${report.sequence}
-      returning w.worker_id, b.state as from_state, w.state as to_state
+        problems = ${JSON.stringify(storableProblems(report.problems))}::json,
+        changed_tx = ${thisTransaction},
+        holdings_tx = case
+          when exists (select 1 from changed_placements) or exists (select 1 from removed_placements)
+          then ${thisTransaction} else w.holdings_tx
+        end
+      from news n
+      where w.worker_id = n.worker_id
+      returning w.worker_id, n.state as from_state, w.state as to_state
     ), workers_log as (${logEvents(
       "worker",
       sql`(
@@ -131,7 +143,7 @@ export async function heartbeat(
       select r.* from taken, jsonb_to_recordset(${JSON.stringify(report.instances.map(toReportedRow))}::jsonb)
         as r(instance_id text, state instance_state, fingerprint text, error_code text, error_message text)
     ), named as (
-      update instances i set fingerprint = r.fingerprint
+      update instances i set fingerprint = r.fingerprint, changed_tx = ${thisTransaction}
       from taken t, reported r
       where i.instance_id = r.instance_id and i.worker_id = t.worker_id and i.fingerprint is distinct from r.fingerprint
         and t.to_state <> 'gone' and r.state not in ('gone', 'failed')
@@ -143,7 +155,7 @@ export async function heartbeat(
       from taken t join instances i using (worker_id) left join reported r using (instance_id)
       where i.state not in ('gone', 'failed') and (r.state in ('gone', 'failed') or t.to_state = 'gone')
       order by i.instance_id for update of i
-    ), ${endInstances}, ${mergePlacements(sql`taken`, report.placements)}
+    ), ${endInstances}
     select exists (select 1 from before) as known, (
       select coalesce(json_agg(distinct r.instance_id), '[]') from reported r
       where r.instance_id in (select entity_id from ended) or not exists (
@@ -169,18 +181,22 @@ function toReportedRow({ instance_id, state, fingerprint, error }: InstanceRepor
 }
 
 /**
- * Marks silent workers lost and fails their instances, and those found on workers that were lost or gone before
- * (one may have been created while its worker expired). Safe to run from every gateway at once.
+ * Marks workers lost that have not reported since they were last seen, and fails their instances and those found on
+ * workers that were lost or gone before (one may have been created while its worker expired). Knows no time: who calls
+ * has watched long enough. Safe to run from every gateway at once.
  */
-export async function expireWorkers(db: Db, now_ms: number, lease_ms: number): Promise<WorkerId[]> {
-  const oldest = new Date(now_ms - lease_ms).toISOString();
+export async function expireWorkers(db: Db, silent: readonly LastReport[]): Promise<WorkerId[]> {
   const rows = await db.execute<{ worker_id: WorkerId }>(sql`
     with silent as (
-      select worker_id, state from workers
-      where state in ('ready', 'draining') and last_heartbeat_at < ${oldest}
-      order by worker_id for update
+      select w.worker_id, w.state
+      from jsonb_to_recordset(${JSON.stringify(silent.map(toSilentRow))}::jsonb)
+        as s(worker_id text, incarnation text, heartbeat_sequence bigint)
+        join workers w using (worker_id, incarnation, heartbeat_sequence)
+      where w.state in ('ready', 'draining')
+      order by w.worker_id for update of w
     ), lost as (
-      update workers w set state = 'lost' from silent s where w.worker_id = s.worker_id
+      update workers w set state = 'lost', changed_tx = ${thisTransaction}
+      from silent s where w.worker_id = s.worker_id
       returning w.worker_id as entity_id, s.state as from_state, w.state as to_state, 'lease_expired' as reason
     ), workers_log as (${logEvents("worker", sql`lost`)}), ending as (
       select instance_id, state as from_state, 'failed'::instance_state as to_state, 'worker_lost' as reason,
@@ -193,4 +209,9 @@ export async function expireWorkers(db: Db, now_ms: number, lease_ms: number): P
     ), ${endInstances}
     select entity_id as worker_id from lost order by worker_id`);
   return rows.map((row) => row.worker_id);
+}
+
+/** The row of a worker also carries what it held; only what is compared need travel. */
+function toSilentRow({ worker_id, incarnation, heartbeat_sequence }: LastReport): LastReport {
+  return { worker_id, incarnation, heartbeat_sequence };
 }

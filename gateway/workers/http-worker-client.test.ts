@@ -7,7 +7,8 @@ import { limits } from "../../schema/limits.ts";
 import { done, tokens } from "../../test/support/scripted-worker.ts";
 import { createHttpWorkerClient, type Fetch } from "./http-worker-client.ts";
 
-const worker = { worker_id: "w-0123456789abcdef", url: "http://127.0.0.1:4000" };
+const incarnation = "0123456789abcdef";
+const worker = { worker_id: `w-${incarnation}`, url: "http://127.0.0.1:4000", incarnation };
 const instance_id = "i-0123456789abcdef";
 
 const request: GenerateRequest = {
@@ -60,6 +61,7 @@ describe("a stream", () => {
     expect(await collect(client.generate(worker, request, never))).toEqual(events as never);
     expect(calls[0]?.url).toBe("http://127.0.0.1:4000/v1/generations");
     expect(new Headers(calls[0]?.init.headers).get("authorization")).toBe("Bearer the-token-of-the-tests");
+    expect(new Headers(calls[0]?.init.headers).get("x-sllm-incarnation")).toBe(incarnation);
     expect(JSON.parse(String(calls[0]?.init.body))).toEqual(request);
   });
 
@@ -104,6 +106,15 @@ describe("a stream", () => {
       const error = await failure(collect(answer(response).generate(worker, request, never)));
       expect(error.code).toBe("worker_unavailable");
     }
+  });
+
+  test("refused by another process of the worker is one whose worker is away, a newer owner is not", async () => {
+    const refusal = (param?: string) =>
+      answer(Response.json(toErrorBody(new SllmError("stale_epoch", "over", { param })), { status: 409 }));
+    const other = await failure(collect(refusal("incarnation").generate(worker, request, never)));
+    expect(other.code).toBe("worker_unavailable");
+    const owner = await failure(collect(refusal().generate(worker, request, never)));
+    expect(owner.code).toBe("stale_epoch");
   });
 
   test("ends without an error when its signal aborts, and closes the connection", async () => {

@@ -3,7 +3,7 @@ import type { z } from "zod";
 import { cancelResponse, generationEvent } from "../../schema/cluster/generate.ts";
 import { loadEvent, parkResponse, unloadResponse } from "../../schema/cluster/instances.ts";
 import { type LoadsQuery, loadTraceList } from "../../schema/cluster/loads.ts";
-import { workerPaths } from "../../schema/cluster/protocol.ts";
+import { incarnationHeader, workerPaths } from "../../schema/cluster/protocol.ts";
 import { SllmError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import type { WorkerAddress, WorkerClient } from "../ports.ts";
@@ -108,6 +108,7 @@ async function send(
       redirect: "error",
       headers: {
         authorization: `Bearer ${options.cluster_token}`,
+        [incarnationHeader]: worker.incarnation,
         ...(body === undefined ? {} : { "content-type": "application/json" }),
       },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),

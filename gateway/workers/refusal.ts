@@ -24,6 +24,10 @@ export async function toWorkerRefusal(worker: WorkerAddress, response: Response)
     const message = `Worker ${worker.worker_id} refused a call with status ${response.status}.`;
     return new SllmError("worker_unavailable", message);
   }
+  // Not a newer owner of the generation, but another process of the worker: what was asked for is not there any more.
+  if (code === "stale_epoch" && parsed.data.error.param === "incarnation") {
+    return new SllmError("worker_unavailable", `Worker ${worker.worker_id} is another process by now.`);
+  }
   const retry_after_ms = Number(response.headers.get("retry-after-ms") ?? Number.NaN);
   return new SllmError(code, parsed.data.error.message, {
     param: parsed.data.error.param ?? undefined,

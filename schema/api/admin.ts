@@ -245,7 +245,7 @@ export type ExplainedDecision = z.infer<typeof explainedDecision>;
 
 /** GET /admin/v1/requests/{id}: what became of a request, and why it ran where it did. */
 export const explainedRequest = adminGeneration.extend({
-  /** In their order; null when another gateway took the request, or too many came since. */
+  /** In their order; null when the gateway that took the request has not written them (yet). */
   decisions: z.array(explainedDecision).nullable(),
 });
 export type ExplainedRequest = z.infer<typeof explainedRequest>;

@@ -65,7 +65,7 @@ export const instanceReport = z.strictObject({
 });
 export type InstanceReport = z.infer<typeof instanceReport>;
 
-/** What a worker holds now. `incarnation` is drawn anew at every process start. */
+/** What a worker holds now. `incarnation`, its epoch, is drawn anew at every process start. */
 const workerReport = {
   protocol_version: z.literal(protocolVersion),
   worker_id: workerId,
@@ -83,6 +83,11 @@ export const registerRequest = z.strictObject({
   url: z.url(),
   version: z.string().max(64),
   devices: z.array(deviceReport).min(1).max(64),
+  /**
+   * This process was registered before. If another one has registered as the same worker since then, it is the one that
+   * counts, and this one is refused with `stale_epoch`: it stops.
+   */
+  again: z.boolean().optional(),
 });
 export type RegisterRequest = z.infer<typeof registerRequest>;
 

@@ -18,3 +18,9 @@ export const workerPaths = {
   embeddings: "/v1/embeddings",
   loads: "/v1/loads",
 } as const;
+
+/**
+ * Names, in calls of gateways to workers, the incarnation that is meant. A worker that is another process refuses the call
+ * with `stale_epoch`; left out, any process will do.
+ */
+export const incarnationHeader = "x-sllm-incarnation";

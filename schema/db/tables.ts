@@ -19,7 +19,7 @@ import {
   text,
   timestamp,
 } from "drizzle-orm/pg-core";
-import type { Timeline } from "../api/admin.ts";
+import type { ExplainedDecision, Timeline } from "../api/admin.ts";
 import type { Manifest } from "../checkpoint/manifest.ts";
 import type { LinkReport, StoreProblem } from "../cluster/membership.ts";
 import type { ErrorCode } from "../codes.ts";
@@ -54,6 +54,15 @@ const bytes = (name: string) => bigint(name, { mode: "number" });
 const at = (name: string) => timestamp(name, { withTimezone: true, mode: "date", precision: 3 });
 const createdAt = () => at("created_at").notNull().defaultNow();
 
+/** The transaction that writes, for the columns below. */
+export const thisTransaction = sql`pg_current_xact_id()::text::bigint`;
+
+/**
+ * The transaction that wrote the row last. Every statement that writes such a row sets it: gateways read what changed
+ * since their last read by it.
+ */
+const writtenIn = (name: string) => bigint(name, { mode: "number" }).notNull().default(thisTransaction);
+
 /** GPU hosts. A worker keeps its id over restarts; `incarnation` tells one process from the next. */
 export const workers = pgTable("workers", {
   worker_id: text("worker_id").primaryKey(),
@@ -68,6 +77,9 @@ export const workers = pgTable("workers", {
   links: json("links").$type<LinkReport[]>().notNull().default([]),
   problems: json("problems").$type<StoreProblem[]>().notNull().default([]),
   created_at: createdAt(),
+  changed_tx: writtenIn("changed_tx"),
+  /** Of the last change of the worker's devices or placements. */
+  holdings_tx: writtenIn("holdings_tx"),
 });
 
 /** Memory that instances can book. The check is the last line of defence against booking bytes twice. */
@@ -112,6 +124,7 @@ export const models = pgTable(
     deterministic: boolean("deterministic").notNull().default(false),
     keep_alive_ms: integer("keep_alive_ms").notNull(),
     created_at: createdAt(),
+    changed_tx: writtenIn("changed_tx"),
   },
   (t) => [
     check(
@@ -168,8 +181,10 @@ export const instances = pgTable(
     ready_at: at("ready_at"),
     last_used_at: at("last_used_at"),
     ended_at: at("ended_at"),
+    changed_tx: writtenIn("changed_tx"),
   },
   (t) => [
+    index("instances_changed").on(t.changed_tx),
     index("instances_live_by_model").on(t.model_id).where(liveInstance),
     index("instances_live_by_worker").on(t.worker_id).where(liveInstance),
     index("instances_by_end").on(t.ended_at).where(sql`${t.ended_at} is not null`),
@@ -195,10 +210,13 @@ export const generations = pgTable(
     error_code: text("error_code").$type<ErrorCode>(),
     error_message: text("error_message"),
     timeline_ms: jsonb("timeline_ms").$type<Timeline>(),
+    /** Why it ran where it did, for whoever asks any gateway; null until its gateway had time to write them. */
+    decisions: json("decisions").$type<ExplainedDecision[]>(),
     created_at: createdAt(),
     finished_at: at("finished_at"),
   },
   (t) => [
+    index("generations_by_creation").on(t.created_at),
     check(
       "generations_finished_with_time",
       sql`(${t.state} in ('finished', 'cancelled', 'failed')) = (${t.finished_at} is not null)`,
@@ -242,12 +260,29 @@ export const events = pgTable(
   (t) => [index("events_entity").on(t.entity, t.entity_id, t.event_id)],
 );
 
-export type WorkerRow = typeof workers.$inferSelect;
+/**
+ * What one gateway does for all. Nobody compares clocks: a holder raises `beat` while it lives, and who has seen no new
+ * beat for the time of a lease, by a clock of its own, may take over if the row is still the one it saw.
+ */
+export const leases = pgTable("leases", {
+  name: text("name").primaryKey(),
+  /** Id of a gateway; empty when it was given back. */
+  holder: text("holder").notNull(),
+  /** Grows with every change of the holder. */
+  epoch: bigint("epoch", { mode: "number" }).notNull(),
+  /** Grows with every write. */
+  beat: bigint("beat", { mode: "number" }).notNull(),
+  /** For people. */
+  renewed_at: at("renewed_at").notNull().defaultNow(),
+});
+
+export type WorkerRow = Omit<typeof workers.$inferSelect, "changed_tx" | "holdings_tx">;
 export type DeviceRow = typeof devices.$inferSelect;
 export type CheckpointRow = typeof checkpoints.$inferSelect;
-export type ModelRow = typeof models.$inferSelect;
+export type ModelRow = Omit<typeof models.$inferSelect, "changed_tx">;
 export type PlacementRow = typeof placements.$inferSelect;
-export type InstanceRow = typeof instances.$inferSelect;
+export type InstanceRow = Omit<typeof instances.$inferSelect, "changed_tx">;
 export type GenerationRow = typeof generations.$inferSelect;
 export type EstimateRow = typeof estimates.$inferSelect;
 export type EventRow = typeof events.$inferSelect;
+export type LeaseRow = Omit<typeof leases.$inferSelect, "renewed_at">;

@@ -5,9 +5,11 @@ import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { sql } from "drizzle-orm";
-import { migrate } from "../../gateway/main/migrate.ts";
+import { migrate, prepareDatabase } from "../../gateway/main/migrate.ts";
 import { migrations } from "../../gateway/main/migrations.ts";
 import { type Database, openDatabase } from "../../gateway/store/database.ts";
+import { createStateStore } from "../../gateway/store/state-store.ts";
+import { systemClock } from "../../gateway/system/clock.ts";
 import { createDatabase, type PostgresServer, startPostgres } from "../support/postgres.ts";
 
 const repositoryRoot = path.resolve(import.meta.dir, "../..");
@@ -52,23 +54,27 @@ test("tables.ts holds nothing that no migration makes", () => {
 
 describe("migrate", () => {
   let server: PostgresServer;
-  const opened: { database: Database; drop: () => Promise<void> }[] = [];
+  const opened: Database[] = [];
+  const drops: (() => Promise<void>)[] = [];
 
   beforeAll(async () => {
     server = await startPostgres();
   }, 60_000);
   afterAll(async () => {
-    for (const { database, drop } of opened) {
-      await database.close(1_000);
-      await drop();
-    }
+    for (const database of opened) await database.close(1_000);
+    for (const drop of drops) await drop();
     await server.stop();
   });
 
+  const newDatabase = async () => {
+    const created = await createDatabase(server);
+    drops.push(created.drop);
+    return created;
+  };
   const emptyDatabase = async () => {
-    const { url, drop } = await createDatabase(server);
+    const { url } = await newDatabase();
     const database = openDatabase(url, { max: 8 });
-    opened.push({ database, drop });
+    opened.push(database);
     return database;
   };
   const ours = migrations.map((migration) => migration.name);
@@ -102,6 +108,49 @@ describe("migrate", () => {
     const tables = await db.execute(sql`select tablename from pg_tables where schemaname = 'public'`);
     expect(tables).toHaveLength(0);
     expect(await migrate(db)).toEqual(ours);
+  });
+
+  test("only looks where it shall not apply, and says how to", async () => {
+    const { db } = await emptyDatabase();
+    const refusal = {
+      code: "migrations_missing",
+      message: expect.stringContaining("sllm migrate --database-url"),
+    };
+    await expect(prepareDatabase(db, "check")).rejects.toMatchObject(refusal);
+    const named = { message: expect.stringContaining(ours.join(", ")) };
+    await expect(prepareDatabase(db, "check")).rejects.toMatchObject(named);
+    await migrate(db, migrations.slice(0, -1));
+    const last = { message: expect.stringContaining(`lacks migrations (${ours.at(-1)})`) };
+    await expect(prepareDatabase(db, "check")).rejects.toMatchObject(last);
+    expect(await prepareDatabase(db, "apply")).toEqual(ours.slice(-1));
+    expect(await prepareDatabase(db, "check")).toEqual([]);
+  });
+
+  test("says how to apply them where the database user may not create tables", async () => {
+    const { url } = await newDatabase();
+    const role = `reader_${crypto.randomUUID().replaceAll("-", "")}`;
+    const owner = openDatabase(url, { max: 1 });
+    await owner.db.execute(sql.raw(`create role ${role} login`));
+    await owner.db.execute(sql.raw("revoke create on schema public from public"));
+    const asReader = new URL(url);
+    asReader.username = role;
+    const reader = openDatabase(asReader.href, { max: 1 });
+    try {
+      await expect(prepareDatabase(reader.db, "apply")).rejects.toMatchObject({
+        code: "migrations_missing",
+        message: expect.stringContaining("this database user may not create tables"),
+      });
+    } finally {
+      await reader.close(1_000);
+      await owner.db.execute(sql.raw(`drop role ${role}`));
+      await owner.close(1_000);
+    }
+  });
+
+  test("a store on a database without tables says so by name", async () => {
+    const database = await emptyDatabase();
+    const store = createStateStore(database, systemClock);
+    await expect(store.snapshot()).rejects.toMatchObject({ code: "migrations_missing" });
   });
 
   test("refuses a database of a newer version and one with other migrations", async () => {

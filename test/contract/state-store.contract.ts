@@ -13,6 +13,7 @@ import { generationContract } from "./state-store/generations.contract.ts";
 import { instanceContract } from "./state-store/instances.contract.ts";
 import { leaseContract } from "./state-store/leases.contract.ts";
 import { modelContract } from "./state-store/models.contract.ts";
+import { retentionContract } from "./state-store/retention.contract.ts";
 import { workerContract } from "./state-store/workers.contract.ts";
 
 /** Runs the suite against the store that `open` makes; it is closed at the end. Only a durable one is reopened. */
@@ -42,6 +43,7 @@ export function stateStoreContract(
     describe("instances", () => instanceContract(fixture));
     describe("generations", () => generationContract(fixture));
     describe("estimates", () => estimateContract(fixture));
+    describe("retention", () => retentionContract(fixture));
     describe("under concurrency", () => concurrencyContract(fixture));
 
     if (!durable) return;

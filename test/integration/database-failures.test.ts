@@ -3,7 +3,6 @@
  * the next one after its return works. A relay between store and server plays the network.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { createServer, type Server, Socket } from "node:net";
 import { migrate } from "../../gateway/main/migrate.ts";
 import type { Clock } from "../../gateway/ports.ts";
 import { openDatabase } from "../../gateway/store/database.ts";
@@ -11,6 +10,7 @@ import { createStateStore } from "../../gateway/store/state-store.ts";
 import { systemClock } from "../../gateway/system/clock.ts";
 import { limits } from "../../schema/limits.ts";
 import { createDatabase, type PostgresServer, startPostgres } from "../support/postgres.ts";
+import { Relay } from "../support/relay.ts";
 
 let server: PostgresServer;
 let url: string;
@@ -34,55 +34,6 @@ const fastClock: Clock = {
   sleep: (delay_ms, signal) => systemClock.sleep(delay_ms / 100, signal),
 };
 
-class Relay {
-  readonly #sockets = new Set<Socket>();
-  #server: Server | undefined;
-  #port = 0;
-  #isSilent = false;
-
-  get url(): string {
-    const relayed = new URL(url);
-    relayed.port = String(this.#port);
-    return relayed.href;
-  }
-
-  async open(): Promise<void> {
-    const target = new URL(url);
-    this.#server = createServer((near) => {
-      const far = new Socket().connect(Number(target.port), target.hostname);
-      for (const [from, to] of [
-        [near, far],
-        [far, near],
-      ] as const) {
-        this.#sockets.add(from);
-        from.on("data", (bytes) => {
-          if (!this.#isSilent) to.write(bytes);
-        });
-        from.on("error", () => to.destroy());
-        from.on("close", () => to.destroy());
-      }
-    });
-    const listening = Promise.withResolvers<void>();
-    this.#server.listen(this.#port, "127.0.0.1", () => listening.resolve());
-    await listening.promise;
-    const address = this.#server.address();
-    if (address !== null && typeof address !== "string") this.#port = address.port;
-  }
-
-  /** Bytes vanish from now on; connections stay. */
-  silence(): void {
-    this.#isSilent = true;
-  }
-
-  /** Connections break, and new ones are refused until `open`. */
-  close(): void {
-    this.#server?.close();
-    for (const socket of this.#sockets) socket.destroy();
-    this.#sockets.clear();
-    this.#isSilent = false;
-  }
-}
-
 test("a database that is not there is unavailable", async () => {
   const database = openDatabase("postgres://postgres@127.0.0.1:1/none", { max: 2 });
   const store = createStateStore(database, systemClock);
@@ -103,7 +54,7 @@ test("a server without the wanted database is unavailable", async () => {
 });
 
 test("a broken connection is told, and the next call finds the database that is back", async () => {
-  const relay = new Relay();
+  const relay = new Relay(url);
   await relay.open();
   const database = openDatabase(relay.url, { max: 3 });
   const store = createStateStore(database, systemClock);
@@ -118,7 +69,7 @@ test("a broken connection is told, and the next call finds the database that is 
 });
 
 test("a database that falls silent is unavailable after the time of one call", async () => {
-  const relay = new Relay();
+  const relay = new Relay(url);
   await relay.open();
   const database = openDatabase(relay.url, { max: 2 });
   const store = createStateStore(database, fastClock);

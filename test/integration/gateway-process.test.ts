@@ -6,8 +6,10 @@ import path from "node:path";
 import { bundleGateway } from "../../gateway/main/bundle.ts";
 import { deployedModelList } from "../../schema/api/admin.ts";
 import { makeDeployRequest } from "../support/cluster-facts.ts";
+import { programs, runProgram } from "../support/command-line.ts";
 import { makeDataFolder } from "../support/embedded-database.ts";
 import { eventually } from "../support/eventually.ts";
+import { createDatabase, startPostgres } from "../support/postgres.ts";
 import { type RunningProcess, repositoryRoot, startProcess } from "../support/processes.ts";
 import { WorkerServer } from "../support/worker-server.ts";
 
@@ -142,6 +144,24 @@ describe("a start that cannot succeed", () => {
   test("says that the database cannot be used", async () => {
     const variables = { SLLM_GATEWAY_DATABASE_URL: "postgres://postgres@127.0.0.1:1/none" };
     await expect(start({ data_dir: await dataFolder(), variables })).rejects.toThrow("ECONNREFUSED");
+  }, 30_000);
+
+  test("says how to apply migrations that it may not apply itself", async () => {
+    const server = await startPostgres();
+    const { url, drop } = await createDatabase(server);
+    const variables = { SLLM_GATEWAY_DATABASE_URL: url, SLLM_GATEWAY_MIGRATIONS: "check" };
+    const startIt = async () => start({ data_dir: await dataFolder(), variables });
+    const failed = startIt();
+    await expect(failed).rejects.toThrow("sllm migrate --database-url");
+    await expect(failed).rejects.toThrow('"code":"migrations_missing"');
+    const folder = await dataFolder();
+    const migrated = await runProgram(programs.sllm, ["migrate", "--database-url", url], { folder });
+    expect(migrated).toMatchObject({ status: 0, out: expect.stringContaining("Applied: 0000_initial") });
+    const again = await runProgram(programs.sllm, ["migrate", "--database-url", url], { folder });
+    expect(again).toMatchObject({ status: 0, out: "The database is up to date.\n" });
+    expect(await (await startIt()).stop()).toBe(0);
+    await drop();
+    await server.stop();
   }, 30_000);
 
   test("says that the data folder holds no database", async () => {

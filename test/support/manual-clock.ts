@@ -51,6 +51,34 @@ export class ManualClock {
   }
 }
 
+/** The clock of one of several machines: the same time passes, its wall clock is set on its own. */
+export class MachineClock {
+  readonly #time: ManualClock;
+  #offsetMs: number;
+
+  constructor(time: ManualClock, offset_ms = 0) {
+    this.#time = time;
+    this.#offsetMs = offset_ms;
+  }
+
+  monotonicMs(): number {
+    return this.#time.monotonicMs();
+  }
+
+  wallMs(): number {
+    return this.#time.wallMs() + this.#offsetMs;
+  }
+
+  sleep(delay_ms: number, signal?: AbortSignal): Promise<void> {
+    return this.#time.sleep(delay_ms, signal);
+  }
+
+  /** Sets the wall clock on, or back by a negative time. */
+  jump(by_ms: number): void {
+    this.#offsetMs += by_ms;
+  }
+}
+
 /** Resolves when what is ready to run has run. */
 export function settle(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));

@@ -1,17 +1,20 @@
 /**
  * A StateStore in memory with the guarantees of the real ones: every operation is done in one step, so it is as
  * atomic as a transaction. For tests of what stands on the port; held to the same contract suite.
- * Longer than other files because the port is one: 18 small operations over the same tables.
+ * Longer than other files because the port is one: some thirty small operations over the same tables.
  */
 import type {
   Clock,
+  ClusterChanges,
   ClusterSnapshot,
   CreateInstanceResult,
   GenerationMove,
   InstanceMove,
+  LastReport,
   NewGeneration,
   NewInstance,
   ObservedEstimate,
+  Retention,
   StateStore,
 } from "../../gateway/ports.ts";
 import { assertLegal, statesBefore } from "../../gateway/store/moves.ts";
@@ -29,6 +32,7 @@ import type {
   EventRow,
   GenerationRow,
   InstanceRow,
+  LeaseRow,
   ModelRow,
   PlacementRow,
   WorkerRow,
@@ -63,6 +67,7 @@ export class MemoryStateStore implements StateStore {
   readonly #instances = new Map<string, Mutable<InstanceRow>>();
   readonly #generations = new Map<string, Mutable<GenerationRow>>();
   readonly #estimates = new Map<string, EstimateRow>();
+  readonly #leases = new Map<string, LeaseRow>();
   readonly #events: EventRow[] = [];
 
   /** The clock dates rows and events; the tests' own where time matters. */
@@ -141,7 +146,7 @@ export class MemoryStateStore implements StateStore {
     );
   }
 
-  registerWorker(report: RegisterRequest, now_ms: number): Promise<void> {
+  registerWorker(report: RegisterRequest): Promise<void> {
     return this.#do("registerWorker", () => {
       const { worker_id, incarnation, state, url, version, links } = report;
       const problems = storableProblems(report.problems);
@@ -149,8 +154,11 @@ export class MemoryStateStore implements StateStore {
       if (before !== undefined && !mayBecome(before.state, state)) {
         throw new SllmError("state_conflict", `A worker cannot register as '${state}'.`, { param: "state" });
       }
+      if (report.again === true && before !== undefined && before.incarnation !== incarnation) {
+        throw new SllmError("stale_epoch", `Another process has taken the place of worker ${worker_id}.`);
+      }
       const created_at = before?.created_at ?? this.#now();
-      const last_heartbeat_at = new Date(now_ms);
+      const last_heartbeat_at = this.#now();
       const fields = {
         incarnation,
         state,
@@ -173,7 +181,7 @@ export class MemoryStateStore implements StateStore {
     });
   }
 
-  heartbeat(report: HeartbeatRequest, now_ms: number): Promise<HeartbeatResponse> {
+  heartbeat(report: HeartbeatRequest): Promise<HeartbeatResponse> {
     return this.#do("heartbeat", () => {
       const worker = this.#workers.get(report.worker_id);
       if (worker?.incarnation !== report.incarnation || !mayBecome(worker.state, report.state)) {
@@ -186,7 +194,7 @@ export class MemoryStateStore implements StateStore {
       }
       worker.state = report.state;
       worker.heartbeat_sequence = report.sequence;
-      worker.last_heartbeat_at = new Date(now_ms);
+      worker.last_heartbeat_at = this.#now();
       worker.links = report.links;
       worker.problems = storableProblems(report.problems);
       this.#mergePlacements(report);
@@ -200,13 +208,17 @@ export class MemoryStateStore implements StateStore {
     return [...reported].filter((digest) => named.has(digest)).sort();
   }
 
-  expireWorkers(now_ms: number, lease_ms: number): Promise<string[]> {
+  expireWorkers(seen: readonly LastReport[]): Promise<string[]> {
     return this.#do("expireWorkers", () => {
+      const wasSeen = (w: WorkerRow) =>
+        seen.some(
+          ({ worker_id, incarnation, heartbeat_sequence }) =>
+            worker_id === w.worker_id &&
+            incarnation === w.incarnation &&
+            heartbeat_sequence === w.heartbeat_sequence,
+        );
       const silent = byKey(this.#workers).filter(
-        (w) =>
-          (w.state === "ready" || w.state === "draining") &&
-          w.last_heartbeat_at !== null &&
-          w.last_heartbeat_at.getTime() < now_ms - lease_ms,
+        (w) => (w.state === "ready" || w.state === "draining") && wasSeen(w),
       );
       for (const worker of silent) {
         this.#log("worker", worker.worker_id, worker.state, "lost", "lease_expired");
@@ -222,13 +234,48 @@ export class MemoryStateStore implements StateStore {
   }
 
   snapshot(): Promise<ClusterSnapshot> {
-    return this.#do("snapshot", () => ({
+    return this.#do("snapshot", () => this.#tables());
+  }
+
+  /** Everything, every time, which the port allows. */
+  changes(): Promise<ClusterChanges> {
+    return this.#do("changes", () => ({
+      ...this.#tables(),
+      mark: 0,
+      isWhole: true,
+      read_at: this.#now(),
+      holders: [...this.#workers.keys()],
+      leases: byKey(this.#leases),
+    }));
+  }
+
+  #tables(): ClusterSnapshot {
+    return {
       workers: byKey(this.#workers),
       devices: byKey(this.#devices),
       placements: [...this.#placements.values()].sort(byTier),
-      instances: this.#live(),
+      instances: this.#live().sort(byCreation),
       models: byKey(this.#models),
-    }));
+    };
+  }
+
+  holdLease(name: string, holder: string, seen: LeaseRow | null): Promise<LeaseRow | null> {
+    return this.#do("holdLease", () => {
+      const before = this.#leases.get(name);
+      if (before?.epoch !== seen?.epoch || before?.beat !== seen?.beat) return null;
+      const epoch = before?.holder === holder ? before.epoch : (before?.epoch ?? 0) + 1;
+      const lease = { name, holder, epoch, beat: (before?.beat ?? 0) + 1 };
+      this.#leases.set(name, lease);
+      return lease;
+    });
+  }
+
+  releaseLease({ name, holder, epoch }: LeaseRow): Promise<void> {
+    return this.#do("releaseLease", () => {
+      const held = this.#leases.get(name);
+      if (held?.holder !== holder || held.epoch !== epoch) return;
+      this.#leases.set(name, { ...held, holder: "", beat: held.beat + 1 });
+    });
   }
 
   createInstance(wanted: NewInstance): Promise<CreateInstanceResult> {
@@ -296,11 +343,13 @@ export class MemoryStateStore implements StateStore {
     return true;
   }
 
-  touchInstance(instance_id: string, now_ms: number): Promise<void> {
+  touchInstance(instance_id: string, idle_ms: number): Promise<void> {
     return this.#do("touchInstance", () => {
       const instance = this.#instances.get(instance_id);
       if (instance === undefined) return;
-      instance.last_used_at = new Date(Math.max(now_ms, instance.last_used_at?.getTime() ?? 0));
+      instance.last_used_at = new Date(
+        Math.max(this.#clock.wallMs() - idle_ms, instance.last_used_at?.getTime() ?? 0),
+      );
     });
   }
 
@@ -316,8 +365,8 @@ export class MemoryStateStore implements StateStore {
 
   insertGeneration(generation: NewGeneration): Promise<void> {
     return this.#do("insertGeneration", () => {
-      const { generation_id, model_id, created_at_ms } = generation;
-      if (this.#generations.has(generation_id)) throw new Error(`generation ${generation_id} exists`);
+      const { generation_id, model_id, created_at_ms, decisions = null } = generation;
+      if (this.#generations.has(generation_id)) return;
       this.#generations.set(generation_id, {
         generation_id,
         model_id,
@@ -332,6 +381,7 @@ export class MemoryStateStore implements StateStore {
         error_code: null,
         error_message: null,
         timeline_ms: null,
+        decisions: decisions === null ? null : [...decisions],
         created_at: new Date(created_at_ms),
         finished_at: null,
       });
@@ -378,6 +428,22 @@ export class MemoryStateStore implements StateStore {
 
   estimates(): Promise<EstimateRow[]> {
     return this.#do("estimates", () => byKey(this.#estimates));
+  }
+
+  forget({ older_than_ms, limit }: Retention): Promise<number> {
+    return this.#do("forget", () => {
+      const before_ms = this.#clock.wallMs() - older_than_ms;
+      const isOld = (at: Date | null) => at !== null && at.getTime() < before_ms;
+      const generations = [...this.#generations.values()]
+        .filter((row) => isOld(row.created_at))
+        .slice(0, limit);
+      for (const { generation_id } of generations) this.#generations.delete(generation_id);
+      const instances = [...this.#instances.values()].filter((row) => isOld(row.ended_at)).slice(0, limit);
+      for (const { instance_id } of instances) this.#instances.delete(instance_id);
+      const events = this.#events.slice(0, limit).filter((row) => isOld(row.at));
+      this.#events.splice(0, events.length);
+      return generations.length + instances.length + events.length;
+    });
   }
 
   listEvents(filter: { entity?: EventEntity; entity_id?: string; limit: number }): Promise<EventRow[]> {
@@ -484,7 +550,7 @@ export class MemoryStateStore implements StateStore {
     to_state: string,
     reason: string,
   ): void {
-    const event_id = this.#events.length + 1;
+    const event_id = (this.#events.at(-1)?.event_id ?? 0) + 1;
     this.#events.push({ event_id, at: this.#now(), entity, entity_id, from_state, to_state, reason });
   }
 }
@@ -500,6 +566,10 @@ function byTier(a: PlacementRow, b: PlacementRow): number {
     a.checkpoint.localeCompare(b.checkpoint) ||
     tiers.indexOf(a.tier) - tiers.indexOf(b.tier)
   );
+}
+
+function byCreation(a: InstanceRow, b: InstanceRow): number {
+  return a.created_at.getTime() - b.created_at.getTime() || a.instance_id.localeCompare(b.instance_id);
 }
 
 function mayBecome(from: WorkerState, to: WorkerState): boolean {

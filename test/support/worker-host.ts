@@ -6,6 +6,7 @@ import type { WorkerAddress, WorkerClient } from "../../gateway/ports.ts";
 import { createHttpWorkerClient } from "../../gateway/workers/http-worker-client.ts";
 import type { GenerateRequest, GenerationEvent } from "../../schema/cluster/generate.ts";
 import type { LoadEvent, LoadRequest } from "../../schema/cluster/instances.ts";
+import { incarnationHeader } from "../../schema/cluster/protocol.ts";
 import { type WorkerStatus, workerStatus } from "../../schema/cluster/status.ts";
 import { denoPath } from "./native.ts";
 import { type RunningProcess, startProcess } from "./processes.ts";
@@ -42,7 +43,12 @@ export class WorkerHost {
     this.folder = mkdtempSync(path.join(tmpdir(), "sllm-worker-"));
     mkdirSync(this.store);
     this.client = createHttpWorkerClient({
-      fetch: (url, init) => fetch(url, init),
+      fetch: (url, init) => {
+        // No gateway has told which process this is: any will do.
+        const headers = new Headers(init.headers);
+        headers.delete(incarnationHeader);
+        return fetch(url, { ...init, headers });
+      },
       cluster_token: clusterToken,
     });
   }
@@ -59,7 +65,7 @@ export class WorkerHost {
   }
 
   get address(): WorkerAddress {
-    return { worker_id: "w-0000000000000000", url: this.process.url };
+    return { worker_id: "w-0000000000000000", url: this.process.url, incarnation: "" };
   }
 
   /** Starts the process, again after it was stopped. */

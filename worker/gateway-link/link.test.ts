@@ -1,12 +1,14 @@
 import { beforeEach, expect, test } from "bun:test";
 import type { HeartbeatResponse, InstanceReport } from "../../schema/cluster/membership.ts";
+import { SllmError, toErrorBody } from "../../schema/error.ts";
+import { limits } from "../../schema/limits.ts";
 import { ManualClock, settle } from "../../test/support/manual-clock.ts";
 import { backOffMs } from "./back-off.ts";
 import { GatewayLink, type Report } from "./link.ts";
 
 interface Call {
   readonly url: string;
-  readonly body: { sequence?: number; state?: string; url?: string };
+  readonly body: { sequence?: number; state?: string; url?: string; again?: boolean };
   readonly authorization: string | null;
 }
 
@@ -25,6 +27,7 @@ let calls: Call[];
 let released: string[];
 let deployed: string[];
 let reported: Report[];
+let superseded: number;
 let answerTo: (call: Call) => Response | Promise<Response>;
 let heartbeatAnswer: HeartbeatResponse;
 
@@ -34,6 +37,7 @@ beforeEach(() => {
   released = [];
   deployed = [];
   reported = [];
+  superseded = 0;
   heartbeatAnswer = idle;
   answerTo = (call) =>
     Response.json(call.url.endsWith("register") ? { heartbeat_ms: 1_000 } : heartbeatAnswer);
@@ -57,6 +61,9 @@ function newLink(gateways = ["http://one:1"]): GatewayLink {
     onRelease: (ids) => released.push(...ids),
     onDeployed: (checkpoints) => deployed.push(...checkpoints),
     onReported: (report) => reported.push(report),
+    onSuperseded: () => {
+      superseded += 1;
+    },
     fetch: async (url, init) => {
       const call = {
         url,
@@ -117,6 +124,39 @@ test("a gateway that does not know it any more gets a registration at once", asy
   await clock.advance(1_000);
   expect(paths()).toEqual(["register", "heartbeat", "register"]);
   expect(reported).toHaveLength(2);
+});
+
+test("a later registration says that it comes again, with whichever gateway", async () => {
+  const link = newLink(["http://one:1", "http://two:2"]);
+  link.start();
+  await clock.advance(0);
+  answerTo = (call) => {
+    if (call.url.startsWith("http://one")) throw new TypeError("connection refused");
+    return Response.json(call.url.endsWith("register") ? { heartbeat_ms: 1_000 } : idle);
+  };
+  await clock.advance(2_000);
+  expect(link.gateway).toBe("http://two:2");
+  const registrations = calls.filter((call) => call.url.endsWith("register"));
+  expect(registrations.map((call) => call.body.again ?? false)).toEqual([false, true]);
+});
+
+test("once another process has taken its place it tells its owner, and says nothing more", async () => {
+  const link = newLink();
+  link.start();
+  await clock.advance(0);
+  heartbeatAnswer = { known: false, release: [], deployed: [] };
+  const refusal = toErrorBody(new SllmError("stale_epoch", "Another process has taken the place."));
+  answerTo = (call) =>
+    call.url.endsWith("register") ? Response.json(refusal, { status: 409 }) : Response.json(heartbeatAnswer);
+  await clock.advance(1_000);
+  expect(superseded).toBe(1);
+  await clock.advance(60_000);
+  await link.stop();
+  expect(paths()).toEqual(["register", "heartbeat", "register"]);
+});
+
+test("gateways that are back wait longer for it than it may need", () => {
+  expect(limits.control_call_ms + backOffMs(1_000, 0.999)).toBeLessThan(limits.worker_return_ms);
 });
 
 test("instances that the cluster has let go are handed to the owner", async () => {
@@ -181,6 +221,6 @@ test("without a list of gateways it stays alone", async () => {
 
 test("pauses double up to their bound and are spread over their upper half", () => {
   expect([1, 2, 3, 4].map((n) => backOffMs(n, 0))).toEqual([100, 200, 400, 800]);
-  expect(backOffMs(50, 0)).toBe(2_500);
-  expect(backOffMs(50, 0.999)).toBeLessThan(5_000);
+  expect(backOffMs(50, 0)).toBe(1_000);
+  expect(backOffMs(50, 0.999)).toBeLessThan(2_000);
 });

@@ -11,6 +11,7 @@ import {
   registerResponse,
 } from "../../schema/cluster/membership.ts";
 import { gatewayPaths } from "../../schema/cluster/protocol.ts";
+import { errorBody } from "../../schema/error.ts";
 import type { CheckpointDigest, InstanceId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { Clock, Log } from "../ports.ts";
@@ -35,6 +36,8 @@ export interface GatewayLinkOptions {
   readonly onRelease: (instances: readonly InstanceId[]) => void;
   /** What a gateway says is deployed of the reported checkpoints. */
   readonly onDeployed: (checkpoints: readonly CheckpointDigest[], report: Report) => void;
+  /** Another process has registered as this worker: the cluster takes nothing from this one any more. */
+  readonly onSuperseded: () => void;
   /** A gateway has taken this report in. */
   readonly onReported: (report: Report) => void;
   readonly fetch: Fetch;
@@ -50,6 +53,8 @@ export class GatewayLink {
   #wake = new AbortController();
   #index = 0;
   #registered = false;
+  /** That a gateway took this process in once, whichever it was. */
+  #wasRegistered = false;
   #heartbeatMs: number = limits.heartbeat_ms;
   #failures = 0;
   #sequence = 0;
@@ -108,12 +113,13 @@ export class GatewayLink {
     const report = await this.#options.report();
     const answer = await this.#post(
       gatewayPaths.register,
-      { ...report, ...this.#options.identity },
+      { ...report, ...this.#options.identity, ...(this.#wasRegistered ? { again: true } : {}) },
       registerResponse,
       signal,
     );
     if (answer === null) return false;
     this.#registered = true;
+    this.#wasRegistered = true;
     this.#heartbeatMs = answer.heartbeat_ms;
     this.#options.log.info("registered", { gateway: this.gateway });
     this.#options.onReported(report);
@@ -140,6 +146,12 @@ export class GatewayLink {
     if (answer.release.length > 0) this.#options.onRelease(answer.release);
   }
 
+  #superseded(): void {
+    this.#registered = false;
+    this.#stopping.abort();
+    this.#options.onSuperseded();
+  }
+
   /** The parsed answer; null, with a log line, when there is none that can be used. */
   async #post<S extends z.ZodType>(
     path: string,
@@ -162,13 +174,29 @@ export class GatewayLink {
       });
       const text = await response.text();
       if (response.ok) return schema.parse(JSON.parse(text));
-      this.#options.log.warn("gateway_refused", { gateway, path, status: response.status });
+      const code = errorBody.safeParse(parseJson(text)).data?.error.code;
+      this.#options.log.warn("gateway_refused", {
+        gateway,
+        path,
+        status: response.status,
+        code: code ?? null,
+      });
+      if (code === "stale_epoch") this.#superseded();
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       // A call that our own stop cut says nothing about the gateway.
       const isNews = this.#failures === 0 && !this.#stopping.signal.aborted;
       if (isNews) this.#options.log.warn("gateway_silent", { gateway, path, reason });
     }
+    return null;
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // Something else answers there: it has no code of ours.
     return null;
   }
 }

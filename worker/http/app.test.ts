@@ -60,6 +60,7 @@ beforeEach(() => {
   });
   app = createWorkerApp({
     cluster_token,
+    incarnation: "00000000000000aa",
     supervisor,
     generations: new GenerationRegistry({ findInstance: (id) => supervisor.get(id), clock }),
     status: () => Promise.reject(new Error("a defect with a secret in it")),
@@ -110,6 +111,20 @@ test("readiness follows the worker", async () => {
   expect((await call("GET", "/readyz")).status).toBe(200);
   ready = false;
   expect(await errorOf(call("GET", "/readyz"))).toMatchObject({ status: 503, code: "worker_unavailable" });
+});
+
+test("a call that is meant for another process of the worker is refused, one that names none is not", async () => {
+  const meantFor = (incarnation: string) => ({ "x-sllm-incarnation": incarnation });
+  expect((await call("GET", "/readyz", undefined, meantFor("00000000000000aa"))).status).toBe(200);
+  const calls = [
+    ["POST", "/v1/instances", JSON.stringify(load)],
+    ["DELETE", "/v1/instances/i-0000000000000001", undefined],
+    ["POST", "/v1/generations", "{}"],
+  ] as const;
+  for (const [method, route, body] of calls) {
+    const refused = await errorOf(call(method, route, body, meantFor("00000000000000bb")));
+    expect(refused).toMatchObject({ status: 409, code: "stale_epoch", param: "incarnation" });
+  }
 });
 
 test("a wrong field is named", async () => {

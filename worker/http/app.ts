@@ -17,12 +17,15 @@ import type { Supervisor } from "../instances/supervisor.ts";
 import type { Clock, Log } from "../ports.ts";
 import { clusterAuth } from "./cluster-auth.ts";
 import { eventStream } from "./event-stream.ts";
+import { ownIncarnation } from "./own-incarnation.ts";
 
 /** A client's largest body, the tokens of what is resumed, and the fields that the gateway puts around them. */
 const bodyBytes = limits.body_bytes + limits.resumed_bytes + 64 * 1024;
 
 export interface WorkerAppOptions {
   readonly cluster_token: string;
+  /** Of this process: calls that name another one are refused. */
+  readonly incarnation: string;
   readonly supervisor: Supervisor;
   readonly generations: GenerationRegistry;
   readonly status: () => Promise<WorkerStatus>;
@@ -40,6 +43,7 @@ export function createWorkerApp(options: WorkerAppOptions): Hono {
   const app = new Hono();
   app.get(workerPaths.livez, (c) => c.json({ status: "ok" }));
   app.use(clusterAuth(options.cluster_token));
+  app.use(ownIncarnation(options.incarnation));
   app.use(bodyLimit({ maxSize: bodyBytes, onError: refuseBody }));
   app.get("/readyz", (c) => {
     if (!options.isReady()) throw new SllmError("worker_unavailable", "This worker is shutting down.");

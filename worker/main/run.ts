@@ -63,7 +63,14 @@ async function start(host: Host): Promise<void> {
   if (setup.unused !== null) stderrLog.warn("device_unused", { reason: setup.unused });
   const memory_bytes = settings.worker.memory_bytes ?? defaultMemoryBytes();
   const worker_id = await keepWorkerId(settings.data_dir);
+  let end: End = () => process.exit(1);
   const worker = new Worker({
+    onSuperseded: () => {
+      const folder = path.join(settings.data_dir, "worker");
+      const reason = `another worker has the same id: one of two that share it must remove ${folder}`;
+      stderrLog.error("superseded", { reason });
+      end(reason, 1);
+    },
     config: settings,
     cluster_token,
     worker_id,
@@ -86,7 +93,7 @@ async function start(host: Host): Promise<void> {
   });
   const server = await host.serve(worker.handle, settings.worker);
   const url = settings.worker.advertise_url ?? `http://${urlHost(settings.worker.host)}:${server.port}`;
-  endOnSignals(worker, server);
+  end = endOnSignals(worker, server);
   await worker.connect(url);
   process.stdout.write(`${JSON.stringify({ event: "ready", role: "worker", url, worker_id })}\n`);
 }
@@ -134,15 +141,18 @@ function urlHost(host: string): string {
   return host.includes(":") && !host.startsWith("[") ? `[${host}]` : host;
 }
 
-function endOnSignals(worker: Worker, server: Server): void {
+type End = (reason: string, status?: number) => void;
+
+/** Returns what ends the process for any other reason. */
+function endOnSignals(worker: Worker, server: Server): End {
   let ending = false;
-  const end = async (reason: string) => {
+  const end = async (reason: string, status = 0) => {
     if (ending) return;
     ending = true;
     stderrLog.info("stopping", { reason });
     await worker.stop();
     await server.stop();
-    process.exit(0);
+    process.exit(status);
   };
   process.on("SIGTERM", () => void end("SIGTERM"));
   process.on("SIGINT", () => void end("SIGINT"));
@@ -150,4 +160,5 @@ function endOnSignals(worker: Worker, server: Server): void {
     process.stdin.on("end", () => void end("parent is gone"));
     process.stdin.resume();
   }
+  return (reason, status) => void end(reason, status);
 }

@@ -44,6 +44,8 @@ export interface WorkerParts {
   readonly store: NativeStore;
   readonly launch: LaunchEngine;
   readonly engine: (typeof engineKinds)[number];
+  /** Another process has registered as this worker and counts from now on: this one has to end. */
+  readonly onSuperseded: () => void;
 }
 
 /** Nothing runs before `connect`; `stop` is the end. */
@@ -111,6 +113,7 @@ export class Worker {
     });
     this.#app = createWorkerApp({
       cluster_token: parts.cluster_token,
+      incarnation: this.#incarnation,
       supervisor: this.#supervisor,
       generations: new GenerationRegistry({ findInstance: (id) => this.#supervisor.get(id), clock }),
       status: () => this.#status(),
@@ -142,6 +145,7 @@ export class Worker {
       onRelease: (ids) => void this.#release(ids),
       onReported: ({ instances }) =>
         this.#supervisor.forget(instances.filter((i) => i.state === "gone").map((i) => i.instance_id)),
+      onSuperseded: this.#parts.onSuperseded,
       fetch: (target, init) => fetch(target, init),
       clock,
       random: Math.random,

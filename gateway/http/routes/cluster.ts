@@ -12,7 +12,7 @@ import { parseOrThrow, SllmError } from "../../../schema/error.ts";
 import { limits } from "../../../schema/limits.ts";
 import type { Fleet } from "../../placement/fleet.ts";
 import type { WorkerReports } from "../../placement/worker-reports.ts";
-import type { Clock, Log, StateStore } from "../../ports.ts";
+import type { Log, StateStore } from "../../ports.ts";
 import type { AppContext, AppEnv } from "../context.ts";
 import { readJson } from "../read-json.ts";
 
@@ -20,16 +20,15 @@ export interface ClusterDeps {
   readonly store: Pick<StateStore, "registerWorker" | "heartbeat">;
   readonly fleet: Fleet;
   readonly reports: WorkerReports;
-  readonly clock: Clock;
   readonly log: Log;
 }
 
 export function clusterRoutes(deps: ClusterDeps): Hono<AppEnv> {
-  const { store, fleet, reports, clock, log } = deps;
+  const { store, fleet, reports, log } = deps;
   return new Hono<AppEnv>()
     .post(gatewayPaths.register, async (c) => {
       const report = parseOrThrow(registerRequest, await readReport(c));
-      await store.registerWorker(report, clock.wallMs());
+      await store.registerWorker(report);
       await fleet.refresh();
       const { worker_id, url, version } = report;
       log.info("worker_registered", { worker_id, url, version });
@@ -37,12 +36,11 @@ export function clusterRoutes(deps: ClusterDeps): Hono<AppEnv> {
     })
     .post(gatewayPaths.heartbeat, async (c) => {
       const report = parseOrThrow(heartbeatRequest, await readReport(c));
-      const now_ms = clock.wallMs();
-      const response: HeartbeatResponse = await store.heartbeat(report, now_ms);
+      const response: HeartbeatResponse = await store.heartbeat(report);
       if (response.known) {
         reports.note(report);
         for (const { instance_id, active, queued } of report.instances) {
-          if (active + queued > 0) fleet.markUsed(instance_id, now_ms);
+          if (active + queued > 0) fleet.markUsed(instance_id);
         }
         if (bringsNews(report, fleet)) await fleet.refresh();
       }
@@ -71,12 +69,10 @@ function same(a: unknown, b: unknown): boolean {
 
 /** True when a decision could be wrong until the fleet is read again: a state, an end, another set of checkpoints. */
 function bringsNews(report: HeartbeatRequest, fleet: Fleet): boolean {
-  const { workers, placements } = fleet.snapshot;
-  const known = workers.find((w) => w.worker_id === report.worker_id);
+  const known = fleet.worker(report.worker_id);
   if (known?.state !== report.state) return true;
   if (!same(known.links, report.links) || !same(known.problems, report.problems)) return true;
-  const held = placements.filter((p) => p.worker_id === report.worker_id).length;
-  if (held !== report.placements.length) return true;
+  if (fleet.placementsOf(report.worker_id).length !== report.placements.length) return true;
   return report.instances.some(
     (i) => (i.state === "failed" || i.state === "gone") && fleet.instance(i.instance_id) !== null,
   );

@@ -21,9 +21,9 @@ export function loadViews({ fleet, workers }: LoadViewsDeps): Hono<AppEnv> {
     const asked = fleet.snapshot.workers.filter((w) => w.state === "ready" || w.state === "draining");
     const loads: AdminLoad[] = [];
     const silent: WorkerId[] = [];
-    const ask = async ({ worker_id, url }: (typeof asked)[number]) => {
+    const ask = async ({ worker_id, url, incarnation }: (typeof asked)[number]) => {
       try {
-        const traces = await workers.loadTraces({ worker_id, url }, query);
+        const traces = await workers.loadTraces({ worker_id, url, incarnation }, query);
         loads.push(...traces.map((trace) => ({ worker_id, ...trace })));
       } catch (error) {
         if (!(error instanceof SllmError)) throw error;

@@ -1,17 +1,22 @@
 /** Several gateways at once: nothing is booked twice, nothing freed twice, whoever is first wins. */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
+import { ClusterMirror } from "../../../gateway/placement/cluster-mirror.ts";
 import type { StateStore } from "../../../gateway/ports.ts";
 import type { RegisterRequest } from "../../../schema/cluster/membership.ts";
 import type { ModelRow } from "../../../schema/db/tables.ts";
-import { makeHeartbeat, makeInstanceReport, newIncarnation } from "../../support/cluster-facts.ts";
+import {
+  makeHeartbeat,
+  makeInstanceReport,
+  makePlacement,
+  newIncarnation,
+} from "../../support/cluster-facts.ts";
 import { checkAsyncProperty } from "../../support/property.ts";
 import {
   created,
   deploy,
   type Fixture,
   history,
-  now_ms,
   register,
   reservedBytes,
   startInstance,
@@ -56,7 +61,7 @@ export function concurrencyContract(fixture: Fixture): void {
     const ends = Array.from({ length: 8 }, async (_, i) => {
       if (i === 0) {
         const instances = [makeInstanceReport(instance_id, { state: "failed" })];
-        await store.heartbeat(makeHeartbeat(worker, 0, { instances }), now_ms);
+        await store.heartbeat(makeHeartbeat(worker, 0, { instances }));
         return false;
       }
       return await store.moveInstance({
@@ -79,9 +84,7 @@ export function concurrencyContract(fixture: Fixture): void {
       const models = await Promise.all(Array.from({ length: 4 }, () => deploy(store)));
       const start = (model: ModelRow) => store.createInstance(wantedInstance(model, worker));
       const incarnations = [newIncarnation(), newIncarnation()];
-      const restarts = incarnations.map((incarnation) =>
-        store.registerWorker({ ...worker, incarnation }, now_ms),
-      );
+      const restarts = incarnations.map((incarnation) => store.registerWorker({ ...worker, incarnation }));
       await Promise.all([...models.map(start), ...restarts]);
       const { workers, instances } = await store.snapshot();
       const row = workers.find((w) => w.worker_id === worker.worker_id);
@@ -110,7 +113,7 @@ export function concurrencyContract(fixture: Fixture): void {
     expect(deployments.length).toBe(found === null || found.model.state === "deleting" ? 1 : 2);
   });
 
-  test("whatever happens in whatever order, reserved bytes are the sum of the live instances", async () => {
+  test("whatever happens in whatever order, bytes are booked for live instances and changes tell everything", async () => {
     const { store } = fixture();
     const rounds = fc.array(fc.array(step, { minLength: 1, maxLength: 6 }), { maxLength: 6 });
     const holds = async (all: Step[][]) => {
@@ -132,6 +135,9 @@ async function deploySame(store: StateStore, model: ModelRow): Promise<void> {
     { context_tokens: 16, keep_alive_ms: 0 },
   );
 }
+
+const isSame = (worker: RegisterRequest) => (row: { worker_id: string }) =>
+  row.worker_id === worker.worker_id;
 
 const pick = fc.nat({ max: 1_000 });
 const step = fc.oneof(
@@ -167,6 +173,9 @@ class Cluster {
   readonly #model: ModelRow;
   readonly #workers: RegisterRequest[];
   readonly #instances: string[] = [];
+  readonly #placements = Array.from({ length: 4 }, () => makePlacement());
+  /** What a gateway knows that reads changes only. */
+  readonly #mirror = new ClusterMirror();
   #sequence = 0;
 
   constructor(store: StateStore, model: ModelRow, workers: RegisterRequest[]) {
@@ -193,25 +202,31 @@ class Cluster {
       case "report_failed": {
         const instances =
           instance_id === undefined ? [] : [makeInstanceReport(instance_id, { state: "failed" })];
-        await this.#store.heartbeat(makeHeartbeat(worker, this.#sequence++, { instances }), now_ms);
+        const held = s.pick % 3 === 0 ? [] : this.#placements.slice(0, s.pick % 5);
+        const placements = held.map((placement, i) => ({ ...placement, bytes_present: s.pick + i }));
+        const report = makeHeartbeat(worker, this.#sequence++, { instances, placements });
+        await this.#store.heartbeat(report);
         return;
       }
       case "restart":
         this.#workers[index] = { ...worker, incarnation: newIncarnation() };
-        await this.#store.registerWorker(this.#workers[index], now_ms);
+        await this.#store.registerWorker(this.#workers[index]);
         return;
       case "register_again":
-        await this.#store.registerWorker(worker, now_ms);
+        await this.#store.registerWorker(worker);
         return;
       case "expire":
-        await this.#store.expireWorkers(now_ms + 1, 0);
-        await this.#store.registerWorker(worker, now_ms);
+        await this.#store.expireWorkers((await this.#store.snapshot()).workers.filter(isSame(worker)));
+        await this.#store.registerWorker(worker);
         return;
     }
   }
 
   async check(): Promise<void> {
-    const { devices, instances } = await this.#store.snapshot();
+    const snapshot = await this.#store.snapshot();
+    this.#mirror.take(await this.#store.changes(this.#mirror.mark));
+    expect(this.#mirror.snapshot).toEqual(snapshot);
+    const { devices, instances } = snapshot;
     for (const { worker_id } of this.#workers) {
       const live = instances.filter((row) => row.worker_id === worker_id);
       const sum = live.reduce((bytes, row) => bytes + row.memory_bytes, 0);

@@ -20,7 +20,7 @@ export interface StateStoreFixture {
 /** Returns the fixture of the running suite. */
 export type Fixture = () => StateStoreFixture;
 
-/** Wall time of most tests; workers registered at it are younger than those of tests about leases. */
+/** Some wall time. */
 export const now_ms = Date.UTC(2026, 0, 1);
 
 export async function deploy(store: StateStore): Promise<ModelRow> {
@@ -29,7 +29,7 @@ export async function deploy(store: StateStore): Promise<ModelRow> {
 
 export async function register(store: StateStore, memory_bytes = 1_000): Promise<RegisterRequest> {
   const worker = makeRegisterRequest({ devices: [cpuDevice(memory_bytes)] });
-  await store.registerWorker(worker, now_ms);
+  await store.registerWorker(worker);
   return worker;
 }
 

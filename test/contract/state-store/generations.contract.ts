@@ -1,6 +1,7 @@
 /** Generations and the audit trail. */
 import { expect, test } from "bun:test";
 import type { GenerationMove } from "../../../gateway/ports.ts";
+import type { ExplainedDecision } from "../../../schema/api/admin.ts";
 import { type GenerationState, generationMoves, generationStates } from "../../../schema/vocab.ts";
 import { newGenerationId, newInstanceId, newWorkerId } from "../../support/cluster-facts.ts";
 import { type Fixture, history, now_ms } from "./fixture.ts";
@@ -78,6 +79,37 @@ export function generationContract(fixture: Fixture): void {
       "queued -> running (placed)",
       "running -> finished (done)",
     ]);
+  });
+
+  test("why it ran where it did is kept with it, and saying twice that it arrived changes nothing", async () => {
+    const { store } = fixture();
+    const generation_id = newGenerationId();
+    const decision: ExplainedDecision = {
+      at: new Date(now_ms).toISOString(),
+      times: 1,
+      action: "use",
+      worker_id: null,
+      device_id: null,
+      instance_id: newInstanceId(),
+      tier: null,
+      estimate_ms: 0.5,
+      reason: "it has a free slot \0",
+      losers: [],
+    };
+    const arrived = { generation_id, model_id: "m", created_at_ms: now_ms };
+    await store.insertGeneration({ ...arrived, decisions: [decision] });
+    await store.insertGeneration(arrived);
+    expect((await store.getGeneration(generation_id))?.decisions).toEqual([decision]);
+    expect(await history(store, "generation", generation_id)).toHaveLength(1);
+    const decisions = [decision, { ...decision, times: 7 }];
+    await store.moveGeneration({
+      generation_id,
+      from: ["queued"],
+      to: "finished",
+      reason: "test",
+      decisions,
+    });
+    expect((await store.getGeneration(generation_id))?.decisions).toEqual(decisions);
   });
 
   test("a failed generation keeps the error", async () => {

@@ -15,7 +15,6 @@ import {
   type Fixture,
   history,
   liveInstance,
-  now_ms,
   register,
   reservedBytes,
   startInstance,
@@ -51,7 +50,7 @@ export function instanceContract(fixture: Fixture): void {
     const { instance_id } = instance;
     const fingerprintAfter = async (sequence: number, fields: Partial<InstanceReport>) => {
       const instances = [makeInstanceReport(instance_id, fields)];
-      await store.heartbeat(makeHeartbeat(worker, sequence, { instances }), now_ms);
+      await store.heartbeat(makeHeartbeat(worker, sequence, { instances }));
       return (await liveInstance(store, instance_id))?.fingerprint;
     };
     expect(instance.fingerprint).toBeNull();
@@ -278,12 +277,16 @@ export function instanceContract(fixture: Fixture): void {
     const { store } = fixture();
     const { instance } = await startInstance(store);
     const lastUse = async () => (await liveInstance(store, instance.instance_id))?.last_used_at;
-    await store.touchInstance(instance.instance_id, now_ms + 10);
-    await store.touchInstance(instance.instance_id, now_ms + 5);
-    expect(await lastUse()).toEqual(new Date(now_ms + 10));
-    await store.touchInstance(instance.instance_id, now_ms + 20);
-    expect(await lastUse()).toEqual(new Date(now_ms + 20));
-    await store.touchInstance(newInstanceId(), now_ms);
+    await store.touchInstance(instance.instance_id, 60_000);
+    const first = await lastUse();
+    expect(first).toBeInstanceOf(Date);
+    await store.touchInstance(instance.instance_id, 120_000);
+    expect(await lastUse()).toEqual(first ?? null);
+    await store.touchInstance(instance.instance_id, 10_000);
+    const passed_ms = ((await lastUse())?.getTime() ?? 0) - (first?.getTime() ?? 0);
+    expect(passed_ms).toBeGreaterThanOrEqual(50_000);
+    expect(passed_ms).toBeLessThan(110_000);
+    await store.touchInstance(newInstanceId(), 0);
     expect(await history(store, "instance", instance.instance_id)).toHaveLength(1);
   });
 }

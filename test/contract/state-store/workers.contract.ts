@@ -16,7 +16,6 @@ import {
   type Fixture,
   history,
   liveInstance,
-  now_ms,
   register,
   reservedBytes,
   startInstance,
@@ -32,7 +31,7 @@ export function workerContract(fixture: Fixture): void {
       placements: [placement],
       devices: [cpuDevice(2 ** 43), { device_id: "cuda:0", kind: "cuda", memory_bytes: 80 * 2 ** 30 }],
     });
-    await store.registerWorker(worker, now_ms);
+    await store.registerWorker(worker);
     const seen = await store.snapshot();
     const ofWorker = <R extends { worker_id: string }>(rows: readonly R[]) =>
       rows.filter((row) => row.worker_id === worker.worker_id);
@@ -42,7 +41,7 @@ export function workerContract(fixture: Fixture): void {
         state: "ready",
         url: worker.url,
         version: worker.version,
-        last_heartbeat_at: new Date(now_ms),
+        last_heartbeat_at: expect.any(Date),
       },
     ]);
     expect(ofWorker(seen.devices)).toMatchObject([
@@ -57,8 +56,8 @@ export function workerContract(fixture: Fixture): void {
     const { store } = fixture();
     const { model, worker, instance } = await startInstance(store);
     const again = { ...worker, url: "http://127.0.0.1:4001", version: "2", devices: [cpuDevice(2_000)] };
-    await store.registerWorker(again, now_ms);
-    await store.registerWorker(again, now_ms);
+    await store.registerWorker(again);
+    await store.registerWorker(again);
     const seen = await store.snapshot();
     expect(seen.workers.filter((row) => row.worker_id === worker.worker_id)).toMatchObject([
       { url: "http://127.0.0.1:4001", version: "2" },
@@ -74,7 +73,7 @@ export function workerContract(fixture: Fixture): void {
     const { store } = fixture();
     const { model, worker, instance } = await startInstance(store);
     const restarted = { ...worker, incarnation: newIncarnation() };
-    await store.registerWorker(restarted, now_ms);
+    await store.registerWorker(restarted);
     expect(await liveInstance(store, instance.instance_id)).toBeUndefined();
     expect(await reservedBytes(store, worker)).toBe(0);
     expect((await history(store, "instance", instance.instance_id)).at(-1)).toBe(
@@ -98,52 +97,38 @@ export function workerContract(fixture: Fixture): void {
     const worker = makeRegisterRequest({
       devices: [cpuDevice(1), { device_id: "cuda:0", kind: "cuda", memory_bytes: 2 }],
     });
-    await store.registerWorker(worker, now_ms);
-    await store.registerWorker({ ...worker, incarnation: newIncarnation(), devices: [cpuDevice(3)] }, now_ms);
+    await store.registerWorker(worker);
+    await store.registerWorker({ ...worker, incarnation: newIncarnation(), devices: [cpuDevice(3)] });
     const { devices } = await store.snapshot();
     expect(devices.filter((row) => row.worker_id === worker.worker_id)).toMatchObject([
       { device_id: "cpu", memory_bytes: 3 },
     ]);
   });
 
-  test("a heartbeat renews the lease; one of another incarnation is not known", async () => {
+  test("a heartbeat is counted; one of another incarnation is not known", async () => {
     const { store } = fixture();
     const worker = await register(store);
-    const later = now_ms + 1_000;
-    expect(await store.heartbeat(makeHeartbeat(worker, 0), later)).toEqual({
-      known: true,
-      release: [],
-      deployed: [],
-    });
-    expect((await workerRow(store, worker))?.last_heartbeat_at).toEqual(new Date(later));
+    const idle = { known: true, release: [], deployed: [] };
+    const unknown = { known: false, release: [], deployed: [] };
+    expect(await store.heartbeat(makeHeartbeat(worker, 0))).toEqual(idle);
+    const row = await workerRow(store, worker);
+    expect(row).toMatchObject({ heartbeat_sequence: 0, last_heartbeat_at: expect.any(Date) });
     const stranger = { ...worker, incarnation: newIncarnation() };
-    expect(await store.heartbeat(makeHeartbeat(stranger, 1), later + 1)).toEqual({
-      known: false,
-      release: [],
-      deployed: [],
-    });
-    expect((await workerRow(store, worker))?.last_heartbeat_at).toEqual(new Date(later));
-    expect(await store.heartbeat(makeHeartbeat(makeRegisterRequest(), 0), later)).toEqual({
-      known: false,
-      release: [],
-      deployed: [],
-    });
+    expect(await store.heartbeat(makeHeartbeat(stranger, 1))).toEqual(unknown);
+    expect(await workerRow(store, worker)).toEqual(row);
+    expect(await store.heartbeat(makeHeartbeat(makeRegisterRequest(), 0))).toEqual(unknown);
   });
 
   test("a heartbeat that arrives late is dropped", async () => {
     const { store } = fixture();
     const worker = await register(store);
     const placement = makePlacement();
-    await store.heartbeat(makeHeartbeat(worker, 5, { placements: [placement] }), now_ms + 5);
+    await store.heartbeat(makeHeartbeat(worker, 5, { placements: [placement] }));
     for (const sequence of [4, 5]) {
       const late = makeHeartbeat(worker, sequence, { state: "draining" });
-      expect(await store.heartbeat(late, now_ms + 9)).toEqual({ known: true, release: [], deployed: [] });
+      expect(await store.heartbeat(late)).toEqual({ known: true, release: [], deployed: [] });
     }
-    expect(await workerRow(store, worker)).toMatchObject({
-      state: "ready",
-      heartbeat_sequence: 5,
-      last_heartbeat_at: new Date(now_ms + 5),
-    });
+    expect(await workerRow(store, worker)).toMatchObject({ state: "ready", heartbeat_sequence: 5 });
     const { placements } = await store.snapshot();
     expect(placements.filter((row) => row.worker_id === worker.worker_id)).toHaveLength(1);
   });
@@ -151,10 +136,23 @@ export function workerContract(fixture: Fixture): void {
   test("a worker that registers again may count its heartbeats anew", async () => {
     const { store } = fixture();
     const worker = await register(store);
-    await store.heartbeat(makeHeartbeat(worker, 7), now_ms);
-    await store.registerWorker(worker, now_ms);
-    await store.heartbeat(makeHeartbeat(worker, 0), now_ms + 3);
-    expect((await workerRow(store, worker))?.last_heartbeat_at).toEqual(new Date(now_ms + 3));
+    await store.heartbeat(makeHeartbeat(worker, 7));
+    await store.registerWorker({ ...worker, again: true });
+    await store.heartbeat(makeHeartbeat(worker, 0));
+    expect((await workerRow(store, worker))?.heartbeat_sequence).toBe(0);
+  });
+
+  test("a process that another one has followed cannot come back, and changes nothing", async () => {
+    const { store } = fixture();
+    const { worker } = await startInstance(store);
+    const next = { ...worker, incarnation: newIncarnation(), url: "http://127.0.0.1:4009" };
+    await store.registerWorker(next);
+    const row = await workerRow(store, worker);
+    const old = { ...worker, again: true };
+    await expect(store.registerWorker(old)).rejects.toMatchObject({ code: "stale_epoch" });
+    expect(await workerRow(store, worker)).toEqual(row);
+    await store.registerWorker({ ...next, again: true });
+    expect((await workerRow(store, worker))?.incarnation).toBe(next.incarnation);
   });
 
   test("placements follow the reports", async () => {
@@ -167,14 +165,11 @@ export function workerContract(fixture: Fixture): void {
     const other = makePlacement();
     const placements = async () =>
       (await store.snapshot()).placements.filter((p) => p.worker_id === worker.worker_id);
-    await store.heartbeat(makeHeartbeat(worker, 0, { placements: [kept, other] }), now_ms);
+    await store.heartbeat(makeHeartbeat(worker, 0, { placements: [kept, other] }));
     expect(await placements()).toHaveLength(2);
-    await store.heartbeat(makeHeartbeat(worker, 1, { placements: [grown, other] }), now_ms);
+    await store.heartbeat(makeHeartbeat(worker, 1, { placements: [grown, other] }));
     const [unchanged] = (await placements()).filter((p) => p.checkpoint === other.checkpoint);
-    await store.heartbeat(
-      makeHeartbeat(worker, 2, { placements: [loaded, inMemory, inMemory, other] }),
-      now_ms,
-    );
+    await store.heartbeat(makeHeartbeat(worker, 2, { placements: [loaded, inMemory, inMemory, other] }));
     expect((await placements()).filter((p) => p.checkpoint === other.checkpoint)).toEqual(
       unchanged ? [unchanged] : [],
     );
@@ -182,7 +177,7 @@ export function workerContract(fixture: Fixture): void {
       inMemory,
       loaded,
     ]);
-    await store.heartbeat(makeHeartbeat(worker, 3), now_ms);
+    await store.heartbeat(makeHeartbeat(worker, 3));
     expect(await placements()).toEqual([]);
     expect(await history(store, "placement", `${worker.worker_id}/${kept.checkpoint}/disk`)).toEqual([
       "null -> loading (reported)",
@@ -195,19 +190,19 @@ export function workerContract(fixture: Fixture): void {
     const { store } = fixture();
     const disk = { link: "disk", queued_bytes: 4_096, queued_ms: 2.5, bandwidth_bytes_per_s: null };
     const worker = makeRegisterRequest({ links: [disk] });
-    await store.registerWorker(worker, now_ms);
+    await store.registerWorker(worker);
     expect(await workerRow(store, worker)).toMatchObject({ links: [disk], problems: [] });
     const problem = {
       checkpoint: newDigest(),
       error: { code: "permission_denied", message: "weights.bin \0 \ud800 📖" },
     } as const;
     const busy = { ...disk, link: "device:cuda:0", bandwidth_bytes_per_s: 2 ** 34 };
-    await store.heartbeat(makeHeartbeat(worker, 0, { links: [disk, busy], problems: [problem] }), now_ms);
+    await store.heartbeat(makeHeartbeat(worker, 0, { links: [disk, busy], problems: [problem] }));
     expect(await workerRow(store, worker)).toMatchObject({
       links: [disk, busy],
       problems: [{ ...problem, error: { ...problem.error, message: "weights.bin \ufffd \ufffd 📖" } }],
     });
-    await store.heartbeat(makeHeartbeat(worker, 1), now_ms);
+    await store.heartbeat(makeHeartbeat(worker, 1));
     expect(await workerRow(store, worker)).toMatchObject({ links: [], problems: [] });
   });
 
@@ -222,10 +217,10 @@ export function workerContract(fixture: Fixture): void {
     ];
     const deployed = [model.checkpoint];
     const report = makeHeartbeat(worker, 3, { placements });
-    expect(await store.heartbeat(report, now_ms)).toMatchObject({ known: true, deployed });
-    expect(await store.heartbeat(report, now_ms)).toMatchObject({ known: true, deployed });
+    expect(await store.heartbeat(report)).toMatchObject({ known: true, deployed });
+    expect(await store.heartbeat(report)).toMatchObject({ known: true, deployed });
     const elsewhere = makeHeartbeat(worker, 4, { placements: [makePlacement()] });
-    expect(await store.heartbeat(elsewhere, now_ms)).toMatchObject({ deployed: [] });
+    expect(await store.heartbeat(elsewhere)).toMatchObject({ deployed: [] });
   });
 
   test("instances that a worker reports failed or gone end here, with the reason", async () => {
@@ -239,7 +234,7 @@ export function workerContract(fixture: Fixture): void {
         makeInstanceReport(second.instance_id, { state: "gone" }),
       ],
     });
-    const answer = await store.heartbeat(report, now_ms);
+    const answer = await store.heartbeat(report);
     expect(answer.known).toBe(true);
     expect(answer.release.toSorted()).toEqual([instance.instance_id, second.instance_id].toSorted());
     expect(await reservedBytes(store, worker)).toBe(0);
@@ -251,7 +246,7 @@ export function workerContract(fixture: Fixture): void {
       "null -> loading (created)",
       "loading -> gone (reported)",
     ]);
-    await store.heartbeat({ ...report, sequence: 1 }, now_ms);
+    await store.heartbeat({ ...report, sequence: 1 });
     expect(await reservedBytes(store, worker)).toBe(0);
     expect(await history(store, "instance", instance.instance_id)).toHaveLength(2);
   });
@@ -263,7 +258,7 @@ export function workerContract(fixture: Fixture): void {
     const unknown = newInstanceId();
     const ids = [instance.instance_id, elsewhere.instance.instance_id, unknown];
     const report = makeHeartbeat(worker, 0, { instances: ids.map((id) => makeInstanceReport(id)) });
-    const { release } = await store.heartbeat(report, now_ms);
+    const { release } = await store.heartbeat(report);
     expect(release.toSorted()).toEqual([elsewhere.instance.instance_id, unknown].toSorted());
     expect(await liveInstance(store, instance.instance_id)).toBeDefined();
     expect(await liveInstance(store, elsewhere.instance.instance_id)).toBeDefined();
@@ -272,7 +267,7 @@ export function workerContract(fixture: Fixture): void {
   test("a draining worker gets no new instance and keeps those it has", async () => {
     const { store } = fixture();
     const { model, worker, instance } = await startInstance(store);
-    await store.heartbeat(makeHeartbeat(worker, 0, { state: "draining" }), now_ms);
+    await store.heartbeat(makeHeartbeat(worker, 0, { state: "draining" }));
     expect(await store.createInstance(wantedInstance(model, worker, { expected_live: 1 }))).toEqual({
       ok: false,
       reason: "worker_not_ready",
@@ -284,13 +279,13 @@ export function workerContract(fixture: Fixture): void {
   test("a worker that says goodbye takes its instances with it", async () => {
     const { store } = fixture();
     const { worker, instance } = await startInstance(store);
-    await store.heartbeat(makeHeartbeat(worker, 0, { state: "gone" }), now_ms);
+    await store.heartbeat(makeHeartbeat(worker, 0, { state: "gone" }));
     expect(await liveInstance(store, instance.instance_id)).toBeUndefined();
     expect(await reservedBytes(store, worker)).toBe(0);
     expect((await history(store, "instance", instance.instance_id)).at(-1)).toBe(
       "loading -> gone (worker_gone)",
     );
-    await store.registerWorker({ ...worker, incarnation: newIncarnation() }, now_ms);
+    await store.registerWorker({ ...worker, incarnation: newIncarnation() });
     expect((await workerRow(store, worker))?.state).toBe("ready");
   });
 }

@@ -1,0 +1,27 @@
+/** Forgets records of what ended long ago, a bounded number at a time. Only the leader does. */
+import { limits } from "../../schema/limits.ts";
+import type { Log, StateStore } from "../ports.ts";
+
+export class RetentionSweep {
+  readonly #older_than_ms: number;
+  readonly #deps: { readonly store: Pick<StateStore, "forget">; readonly log: Log };
+  #next_ms = Number.NEGATIVE_INFINITY;
+
+  /** `older_than_ms` is the age at which records go. */
+  constructor(
+    deps: { readonly store: Pick<StateStore, "forget">; readonly log: Log },
+    older_than_ms: number,
+  ) {
+    this.#deps = deps;
+    this.#older_than_ms = older_than_ms;
+  }
+
+  /** One removal if it is time for one. Throws what the store throws. */
+  async run(now_ms: number): Promise<void> {
+    if (now_ms < this.#next_ms) return;
+    this.#next_ms = now_ms + limits.retention_pause_ms;
+    const { store, log } = this.#deps;
+    const removed = await store.forget({ older_than_ms: this.#older_than_ms, limit: limits.retention_rows });
+    if (removed > 0) log.info("records_forgotten", { rows: removed });
+  }
+}
