@@ -61,6 +61,7 @@ sllm_status sllm_store_load(sllm_store *store, const sllm_load_params *params, u
         request.weights_bytes = p.weights_bytes;
         request.chunk_bytes = p.chunk_bytes;
         request.stream_chunks = p.stream_chunks;
+        request.lanes = p.lanes;
         request.chunk_digests.assign(p.chunk_digests, p.chunk_digests + p.n_chunks);
         return store->impl->load(std::move(request), load);
     });

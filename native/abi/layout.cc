@@ -10,8 +10,9 @@ static_assert(sizeof(sllm_arena_status) == 56 && offsetof(sllm_arena_status, use
               offsetof(sllm_arena_status, prefault_ms) == 40 && offsetof(sllm_arena_status, huge_bytes) == 48);
 static_assert(sizeof(sllm_volume_status) == 72 && offsetof(sllm_volume_status, queued_bytes) == 32 &&
               offsetof(sllm_volume_status, bytes_per_second) == 48 && offsetof(sllm_volume_status, probed) == 64);
-static_assert(sizeof(sllm_load_params) == 48 && offsetof(sllm_load_params, weights_path) == 8 &&
-              offsetof(sllm_load_params, chunk_digests) == 32 && offsetof(sllm_load_params, n_chunks) == 40);
+static_assert(sizeof(sllm_load_params) == 56 && offsetof(sllm_load_params, weights_path) == 8 &&
+              offsetof(sllm_load_params, chunk_digests) == 32 && offsetof(sllm_load_params, n_chunks) == 40 &&
+              offsetof(sllm_load_params, lanes) == 48);
 static_assert(sizeof(sllm_load_status) == 640 && offsetof(sllm_load_status, first_read_ms) == 552 &&
               offsetof(sllm_load_status, direct_bytes) == 608 && offsetof(sllm_load_status, retries) == 632 &&
               offsetof(sllm_load_status, bytes_done) == 16 &&

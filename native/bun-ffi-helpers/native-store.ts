@@ -90,6 +90,8 @@ export interface NativeLoadParams {
   readonly chunk_digests: BigUint64Array;
   /** Arena chunks that the weights pass through on their way to one engine with devices; absent: all stay. */
   readonly stream_chunks?: number;
+  /** Stretches of the weights that are read side by side, one for each device; absent: the order of the file. */
+  readonly lanes?: number;
 }
 
 export interface NativeLoadStatus {
@@ -123,6 +125,7 @@ export class NativeStore implements Disposable {
       weights_bytes: BigInt(params.weights_bytes),
       chunk_bytes: BigInt(params.chunk_bytes),
       stream_chunks: params.stream_chunks ?? 0,
+      lanes: params.lanes ?? 0,
       chunk_digests: memory.address(params.chunk_digests),
       n_chunks: BigInt(params.chunk_digests.length),
     });

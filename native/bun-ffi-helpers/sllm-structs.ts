@@ -90,6 +90,8 @@ export const loadParams = struct("sllm_load_params", {
   chunk_bytes: "u64",
   chunk_digests: "pointer",
   n_chunks: "u64",
+  lanes: "u32",
+  reserved: "u32",
 });
 
 export const loadStatus = struct("sllm_load_status", {

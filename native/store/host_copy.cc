@@ -42,8 +42,8 @@ Status map_file(Env &env, int fd, std::uint64_t bytes, int protection, Mapping *
 
 }  // namespace
 
-Status HostCopy::create(Env &env, std::uint64_t bytes, const Arena &arena, const std::vector<std::uint32_t> &chunks,
-                        HostCopy *out) {
+Status HostCopy::create(Env &env, std::uint64_t bytes, std::span<const std::uint64_t> lanes, const Arena &arena,
+                        const std::vector<std::uint32_t> &chunks, HostCopy *out) {
     HostCopy copy;
     copy.env_ = &env;
     const std::uint64_t file_bytes = file_bytes_of(bytes);
@@ -65,6 +65,11 @@ Status HostCopy::create(Env &env, std::uint64_t bytes, const Arena &arena, const
     copy.control_->version = host_copy_version;
     copy.control_->loader_pid = env.process_id();
     copy.control_->bytes_total = bytes;
+    copy.control_->lane_count = static_cast<std::uint32_t>(lanes.size());
+    for (std::size_t lane = 0; lane < lanes.size(); lane++) {
+        copy.control_->lanes[lane].begin = lanes[lane];
+        copy.control_->lanes[lane].ready = lanes[lane];
+    }
     copy.control_->arena_fd = arena.fd();
     copy.control_->chunk_count = static_cast<std::uint32_t>(parts);
     copy.control_->arena_chunk_bytes = chunk_bytes;
@@ -95,11 +100,11 @@ std::uint64_t HostCopy::acknowledged() const {
     if (!ack_page_.valid()) return 0;
     const auto *page = reinterpret_cast<const HostCopyAck *>(ack_page_.data());
     return std::min(page->bytes.load(std::memory_order_acquire),
-                    control_->bytes_ready.load(std::memory_order_relaxed));
+                    control_->lanes[0].ready.load(std::memory_order_relaxed));
 }
 
-void HostCopy::set_ready(std::uint64_t bytes) {
-    control_->bytes_ready.store(bytes, std::memory_order_release);
+void HostCopy::set_ready(std::uint32_t lane, std::uint64_t end) {
+    control_->lanes[lane].ready.store(end, std::memory_order_release);
     control_->changes.fetch_add(1, std::memory_order_release);
     env_->futex_wake_all(&control_->changes);
 }
@@ -137,7 +142,8 @@ Status HostCopyView::open(Env &env, const std::string &path, std::uint64_t bytes
     view.control_ = reinterpret_cast<const HostCopyControl *>(view.file_.data());
     const HostCopyControl &control = *view.control_;
     if (control.magic != host_copy_magic || control.version != host_copy_version || control.bytes_total != bytes ||
-        control.arena_chunk_bytes != chunk_bytes || control.chunk_count != chunks_of(bytes)) {
+        control.arena_chunk_bytes != chunk_bytes || control.chunk_count != chunks_of(bytes) ||
+        control.lane_count == 0 || control.lane_count > limits::devices) {
         return {Code::corrupt, path + " is no host copy of " + std::to_string(bytes) + " bytes, version " +
                                    std::to_string(host_copy_version)};
     }
@@ -189,16 +195,18 @@ void HostCopyView::acknowledge(std::uint64_t bytes) const {
     if (ack_ != nullptr) ack_->bytes.store(bytes, std::memory_order_release);
 }
 
-Status HostCopyView::wait_ready(const std::function<void(std::uint64_t bytes_ready)> &on_progress) const {
-    std::uint64_t known = 0;
+Status HostCopyView::wait_ready(const std::function<void(std::uint64_t begin, std::uint64_t end)> &on_range) const {
+    const std::span lanes(control_->lanes, control_->lane_count);
+    std::vector<std::uint64_t> known;
+    for (const auto &lane : lanes) known.push_back(std::min(lane.begin, bytes_));
     for (;;) {
         const std::uint32_t changes = control_->changes.load(std::memory_order_acquire);
         const std::int32_t state = control_->state.load(std::memory_order_acquire);
-        // A control page that lies about its size must not lead anybody beyond the mapping.
-        const std::uint64_t ready = std::min(control_->bytes_ready.load(std::memory_order_acquire), bytes_);
-        if (ready > known) {
-            known = ready;
-            on_progress(ready);
+        for (std::size_t i = 0; i < lanes.size(); i++) {
+            // A control page that lies about its size must not lead anybody beyond the mapping.
+            const std::uint64_t ready = std::min(lanes[i].ready.load(std::memory_order_acquire), bytes_);
+            if (ready > known[i]) on_range(known[i], ready);
+            known[i] = std::max(known[i], ready);
         }
         if (state == static_cast<std::int32_t>(LoadState::ready)) return {};
         if (state < 0) {

@@ -15,17 +15,20 @@
 // no byte is copied. After a release the chunks belong to other weights: release only when no engine maps them any
 // more, which is when its process has ended or its sllm_engine was destroyed or parked without keeping the copy.
 //
-// The loader stores bytes, then bytes_ready (release), then raises `changes` and wakes its waiters. A reader that sees
-// bytes_ready (acquire) may read all bytes before it. `state` changes once, from loading to ready or to a negative
-// status; `message` is complete before a failed state is stored.
+// The weights are filled in lanes, consecutive stretches each of which grows from its beginning; one lane is the usual
+// case. The loader stores bytes, then the lane's `ready` (release), then raises `changes` and wakes its waiters. A
+// reader that sees `ready` (acquire) may read all bytes of the lane before it. `state` changes once, from loading to
+// ready or to a negative status; `message` is complete before a failed state is stored.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "core/limits.h"
 #include "core/status.h"
 #include "io/owned.h"
 #include "store/arena.h"
@@ -33,7 +36,7 @@
 namespace sllm {
 
 inline constexpr std::uint64_t host_copy_magic = 0x79706f436d6c6c73;  // "sllmCopy" in memory
-inline constexpr std::uint32_t host_copy_version = 4;
+inline constexpr std::uint32_t host_copy_version = 5;
 inline constexpr std::uint64_t host_copy_control_bytes = 4096;
 
 enum class LoadState : std::int32_t { loading = 0, ready = 1 };  // negative: a failed load's Code
@@ -43,7 +46,8 @@ struct HostCopyControl {
     std::uint32_t version;
     std::int32_t loader_pid;  // a loader that died leaves `loading` behind for ever: waiters look whether it lives
     std::uint64_t bytes_total;
-    std::atomic<std::uint64_t> bytes_ready;  // every byte before this offset is there and verified
+    std::uint32_t lane_count;
+    std::uint32_t reserved;
     std::atomic<std::int32_t> state;
     std::atomic<std::uint32_t> changes;  // futex word
     std::int32_t arena_fd;
@@ -53,6 +57,10 @@ struct HostCopyControl {
     std::int32_t ack_fd;         // -1: not streamed
     std::uint32_t ring_chunks;   // of a streamed copy
     char message[512];  // NUL-terminated
+    struct Lane {
+        std::uint64_t begin;               // offset in the weights; a lane ends where the next begins
+        std::atomic<std::uint64_t> ready;  // every byte from begin to this offset is there and verified
+    } lanes[limits::devices];
 };
 
 // The page of a streamed copy that its engine writes.
@@ -66,15 +74,16 @@ static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std
 // The loader's side. Not thread-safe: the store serialises all calls.
 class HostCopy {
 public:
-    // Creates control page and chunk table. bytes is a multiple of 4096; chunks of the arena cover it, or are the ring
-    // of a streamed copy. After this nobody else can write the file.
-    static Status create(Env &env, std::uint64_t bytes, const Arena &arena, const std::vector<std::uint32_t> &chunks,
-                         HostCopy *out);
+    // Creates control page and chunk table. bytes is a multiple of 4096; lanes begin at the given offsets, the first at
+    // 0; chunks of the arena cover the weights, or are the ring of a streamed copy, which has one lane. After this
+    // nobody else can write the file.
+    static Status create(Env &env, std::uint64_t bytes, std::span<const std::uint64_t> lanes, const Arena &arena,
+                         const std::vector<std::uint32_t> &chunks, HostCopy *out);
 
     int fd() const { return fd_.get(); }
 
-    // Tells waiters that every byte before `bytes` is valid. Never goes back.
-    void set_ready(std::uint64_t bytes);
+    // Tells waiters that every byte of a lane before the offset `end` is valid. Never goes back.
+    void set_ready(std::uint32_t lane, std::uint64_t end);
 
     // What the engine of a streamed copy needs no more; never beyond what was told to be ready.
     std::uint64_t acknowledged() const;
@@ -111,9 +120,9 @@ public:
     // Of a streamed copy: everything before `bytes` may be overwritten. Does nothing to another.
     void acknowledge(std::uint64_t bytes) const;
 
-    // Waits until all bytes are there; a failed load fails this with its status and text. on_progress is told whenever
-    // more bytes have become valid, from offset 0. [blocks]
-    Status wait_ready(const std::function<void(std::uint64_t bytes_ready)> &on_progress) const;
+    // Waits until all bytes are there; a failed load fails this with its status and text. on_range is told of every
+    // range that has become valid, each byte once; within a lane in order, and a copy that streams has one. [blocks]
+    Status wait_ready(const std::function<void(std::uint64_t begin, std::uint64_t end)> &on_range) const;
 
     // Maps [0, bytes) read-only at exactly `address`, replacing what is mapped there; bytes is a multiple of 4096.
     Status map_at(void *address, std::uint64_t bytes) const;

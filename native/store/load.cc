@@ -28,6 +28,10 @@ Status check(const LoadRequest &request) {
         request.stream_chunks * limits::arena_chunk_bytes < request.chunk_bytes + limits::arena_chunk_bytes) {
         return {Code::invalid_argument, "stream_chunks must hold a chunk of the checkpoint and one more"};
     }
+    if (request.lanes > limits::devices || (request.lanes > 1 && request.stream_chunks > 0)) {
+        return {Code::invalid_argument, "lanes must be at most " + std::to_string(limits::devices) +
+                                            ", and one where the weights stream"};
+    }
     const std::uint64_t chunks = (request.weights_bytes - 1) / request.chunk_bytes + 1;
     if (request.chunk_digests.size() != chunks) {
         return {Code::invalid_argument, "n_chunks is " + std::to_string(request.chunk_digests.size()) + ", " +
@@ -55,14 +59,13 @@ Status Load::open(Env &env, Arena &arena, LoadRequest request, Load *out) {
     const std::uint64_t ring_bytes = request.stream_chunks * limits::arena_chunk_bytes;
     const std::uint64_t bytes = ring_bytes > 0 ? std::min(ring_bytes, request.weights_bytes) : request.weights_bytes;
     if (Status s = arena.take(bytes, &load.chunks_); !s.ok()) return s;
-    if (Status s = HostCopy::create(env, request.weights_bytes, arena, load.chunks_.numbers(), &load.copy_); !s.ok()) {
-        return s;
-    }
     for (const std::uint32_t chunk : load.chunks_.numbers()) {
         load.memory_.push_back(arena.has_memory(chunk) ? Memory::ready : Memory::cold);
     }
     load.request_ = std::move(request);
     load.done_.resize(load.n_chunks());
+    if (Status s = load.open_lanes(); !s.ok()) return s;
+    load.plan_faults();
     *out = std::move(load);
     const auto size = static_cast<std::uint64_t>(out->file_.size());
     if (size != out->request_.weights_bytes) {
@@ -76,12 +79,38 @@ std::uint64_t Load::chunk_size(std::uint64_t chunk) const {
     return std::min(request_.chunk_bytes, request_.weights_bytes - chunk * request_.chunk_bytes);
 }
 
+Status Load::open_lanes() {
+    lanes_ = Lanes(n_chunks(), request_.lanes);
+    std::vector<std::uint64_t> begins;
+    for (std::uint32_t lane = 0; lane < lanes_.count(); lane++) {
+        ready_chunks_.push_back(lanes_.begin(lane));
+        begins.push_back(lanes_.begin(lane) * request_.chunk_bytes);
+    }
+    return HostCopy::create(*env_, request_.weights_bytes, begins, *arena_, chunks_.numbers(), &copy_);
+}
+
+// Memory is needed in the order of the reads; a chunk of the checkpoint may lie across several of the arena's, or
+// several in one.
+void Load::plan_faults() {
+    std::vector<bool> planned(chunks_.numbers().size());
+    for (std::uint64_t n = 0; n < n_chunks() && fault_order_.size() < planned.size(); n++) {
+        const std::uint64_t offset = lanes_.nth(n) * request_.chunk_bytes;
+        const std::uint64_t last = offset + chunk_size(lanes_.nth(n)) - 1;
+        constexpr std::uint64_t part_bytes = limits::arena_chunk_bytes;
+        for (std::uint64_t part = offset / part_bytes; part <= last / part_bytes; part++) {
+            const std::size_t place = part % planned.size();
+            if (!planned[place]) fault_order_.push_back(place);
+            planned[place] = true;
+        }
+    }
+}
+
 bool Load::has_blocks() const { return has_next() && place_is_free(); }
 
 bool Load::awaits_engine() const { return has_next() && !place_is_free(); }
 
 std::uint64_t Load::next_offset() const {
-    if (open_chunks_.empty()) return next_chunk_ * request_.chunk_bytes;
+    if (open_chunks_.empty()) return lanes_.nth(begun_chunks_) * request_.chunk_bytes;
     const ChunkRead &chunk = *open_chunks_.front();
     return chunk.block(chunk.next()).offset;
 }
@@ -116,7 +145,7 @@ std::shared_ptr<ChunkRead> Load::begin_chunk(std::uint64_t chunk, std::uint32_t 
 
 bool Load::next_block(std::uint32_t block_bytes, BlockRead *out) {
     if (!has_blocks()) return false;
-    if (open_chunks_.empty()) open_chunks_.push_back(begin_chunk(next_chunk_++, block_bytes));
+    if (open_chunks_.empty()) open_chunks_.push_back(begin_chunk(lanes_.nth(begun_chunks_++), block_bytes));
     const std::shared_ptr<ChunkRead> &chunk = open_chunks_.front();
     const std::size_t index = place_of(chunk->block(chunk->next()).offset);
     if (memory_[index] != Memory::ready) {
@@ -160,10 +189,10 @@ bool Load::needs_memory() const {
 
 bool Load::next_fault(std::size_t *index) {
     if (!loading()) return false;
-    while (next_fault_ < memory_.size() && memory_[next_fault_] != Memory::cold) next_fault_++;
-    if (next_fault_ == memory_.size()) return false;
-    *index = next_fault_;
-    memory_[next_fault_] = Memory::faulting;
+    while (next_fault_ < fault_order_.size() && memory_[fault_order_[next_fault_]] != Memory::cold) next_fault_++;
+    if (next_fault_ == fault_order_.size()) return false;
+    *index = fault_order_[next_fault_];
+    memory_[*index] = Memory::faulting;
     busy_++;
     return true;
 }
@@ -204,12 +233,12 @@ void Load::chunk_verified(const ChunkRead &chunk) {
     if (bytes_done_ == 0) trace_.first_verified_ms = since_submitted();
     done_[chunk.number()] = true;
     bytes_done_ += chunk.bytes();
-    const std::uint64_t before = ready_chunks_;
-    while (ready_chunks_ < n_chunks() && done_[ready_chunks_]) ready_chunks_++;
-    if (ready_chunks_ != before) {
-        copy_.set_ready(std::min(ready_chunks_ * request_.chunk_bytes, request_.weights_bytes));
-    }
-    if (ready_chunks_ == n_chunks()) {
+    const std::uint32_t lane = lanes_.lane_of(chunk.number());
+    std::uint64_t &ready = ready_chunks_[lane];
+    const std::uint64_t before = ready;
+    while (ready < lanes_.begin(lane + 1) && done_[ready]) ready++;
+    if (ready != before) copy_.set_ready(lane, std::min(ready * request_.chunk_bytes, request_.weights_bytes));
+    if (++done_chunks_ == n_chunks()) {
         end(static_cast<std::int32_t>(LoadState::ready));
         copy_.finish();
     }

@@ -11,6 +11,7 @@
 #include "store/arena.h"
 #include "store/chunk_read.h"
 #include "store/host_copy.h"
+#include "store/lanes.h"
 #include "store/weights_file.h"
 
 namespace sllm {
@@ -21,6 +22,7 @@ struct LoadRequest {
     std::uint64_t chunk_bytes = 0;
     std::vector<std::uint64_t> chunk_digests;
     std::uint32_t stream_chunks = 0;  // of the arena, through which the weights pass; 0: all stay
+    std::uint32_t lanes = 1;          // stretches of the weights that are read side by side
 };
 
 // When a load's stages were reached, in milliseconds since it was submitted, and what they cost. 0: not reached.
@@ -110,11 +112,13 @@ private:
 
     std::uint64_t n_chunks() const { return request_.chunk_digests.size(); }
     std::uint64_t chunk_size(std::uint64_t chunk) const;
-    bool has_next() const { return loading() && (!open_chunks_.empty() || next_chunk_ < n_chunks()); }
+    bool has_next() const { return loading() && (!open_chunks_.empty() || begun_chunks_ < n_chunks()); }
     std::uint64_t next_offset() const;
     bool place_is_free() const;
     // Where in chunks_ an offset of the weights lies.
     std::size_t place_of(std::uint64_t offset) const;
+    Status open_lanes();
+    void plan_faults();
     std::shared_ptr<ChunkRead> begin_chunk(std::uint64_t chunk, std::uint32_t block_bytes);
     void chunk_digested(const std::shared_ptr<ChunkRead> &chunk);
     void chunk_verified(const ChunkRead &chunk);
@@ -128,16 +132,19 @@ private:
     WeightsFile file_;
     ArenaChunks chunks_;
     std::vector<Memory> memory_;  // of each chunk in chunks_
-    std::size_t next_fault_ = 0;
+    std::vector<std::size_t> fault_order_;  // of chunks_, as they are read
+    std::size_t next_fault_ = 0;            // in fault_order_
     PrefaultPause pause_;
     HostCopy copy_;
 
     bool released_ = false;
     std::int32_t state_ = in_progress;
     std::string message_;
-    std::uint64_t next_chunk_ = 0;
+    Lanes lanes_;
+    std::uint64_t begun_chunks_ = 0;
     std::deque<std::shared_ptr<ChunkRead>> open_chunks_;  // with blocks that were not handed out, in reading order
-    std::uint64_t ready_chunks_ = 0;  // all chunks before this one are done
+    std::vector<std::uint64_t> ready_chunks_;  // of each lane: all its chunks before this one are done
+    std::uint64_t done_chunks_ = 0;
     std::vector<bool> done_;
     std::uint64_t bytes_arrived_ = 0;
     std::uint64_t bytes_done_ = 0;

@@ -340,7 +340,7 @@ TEST("store: releasing a load in progress stops it, and readers in flight do no 
         gate.wait_for_arrival();
         CHECK_OK(store.release(load));
         CHECK_EQ(store.status(load, &status).code(), Code::not_found);
-        CHECK_EQ(view.wait_ready([](std::uint64_t) {}).code(), Code::closed);
+        CHECK_EQ(view.wait_ready([](std::uint64_t, std::uint64_t) {}).code(), Code::closed);
         gate.release();
         // Most of the ten chunks are never asked for.
         CHECK(reads.load() <= 4);
@@ -370,7 +370,7 @@ TEST("store: destroying it fails loads in progress as CLOSED for those who wait"
             gate.release();
         }
         // Either it was stopped or its last chunk was already in.
-        const Code code = view.wait_ready([](std::uint64_t) {}).code();
+        const Code code = view.wait_ready([](std::uint64_t, std::uint64_t) {}).code();
         CHECK(code == Code::closed || code == Code::ok);
     }
 }
@@ -389,8 +389,8 @@ TEST("store: bytes become ready in order, and only when they are verified") {
     sllm::Mapping mapping;
     CHECK_OK(view.map(&mapping));
     std::uint64_t before = 0;
-    CHECK_OK(view.wait_ready([&](std::uint64_t ready) {
-        CHECK(ready > before && ready % (4 * page) == 0);
+    CHECK_OK(view.wait_ready([&](std::uint64_t begin, std::uint64_t ready) {
+        CHECK(begin == before && ready > before && ready % (4 * page) == 0);
         CHECK_EQ(std::memcmp(mapping.data() + before, weights.bytes.data() + before, ready - before), 0);
         before = ready;
     }));
@@ -433,7 +433,7 @@ TEST("store: another process follows a load through /proc and sees every byte") 
         sllm::Mapping mapping;
         sllm::Env &real = sllm::Env::posix();
         const bool good = sllm::HostCopyView::open(real, path, weights.bytes.size(), &view).ok() &&
-                          view.wait_ready([](std::uint64_t) {}).ok() && view.map(&mapping).ok() &&
+                          view.wait_ready([](std::uint64_t, std::uint64_t) {}).ok() && view.map(&mapping).ok() &&
                           std::memcmp(mapping.data(), weights.bytes.data(), weights.bytes.size()) == 0;
         ::_exit(good ? 0 : 1);
     }
@@ -453,7 +453,7 @@ TEST("store: a waiter learns that the loading process died") {
         sllm::ArenaChunks chunks;
         sllm::HostCopy copy;
         if (!sllm::Arena::create(env, test::small_arena, &arena).ok() || !arena->take(bytes, &chunks).ok()) ::_exit(1);
-        if (!sllm::HostCopy::create(env, bytes, *arena, chunks.numbers(), &copy).ok()) ::_exit(1);
+        if (!sllm::HostCopy::create(env, bytes, {{0}}, *arena, chunks.numbers(), &copy).ok()) ::_exit(1);
         const int fd = copy.fd();
         if (::write(ends[1], &fd, sizeof fd) != sizeof fd) ::_exit(1);
         ::pause();
@@ -465,7 +465,7 @@ TEST("store: a waiter learns that the loading process died") {
     CHECK_OK(sllm::HostCopyView::open(sllm::Env::posix(), path, bytes, &view));
     CHECK_EQ(::kill(loader, SIGKILL), 0);
     CHECK_EQ(::waitpid(loader, nullptr, 0), loader);
-    const sllm::Status status = view.wait_ready([](std::uint64_t) {});
+    const sllm::Status status = view.wait_ready([](std::uint64_t, std::uint64_t) {});
     CHECK_EQ(status.code(), Code::io);
     CHECK(mentions(status.message(), "ended before the last byte"));
     ::close(ends[0]);

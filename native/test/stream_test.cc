@@ -53,10 +53,11 @@ Status follow(const HostCopyView &view, const Weights &weights) {
     sllm::Mapping mapped;
     CHECK_OK(view.map(&mapped));
     std::uint64_t known = 0;
-    return view.wait_ready([&](std::uint64_t ready) {
-        CHECK(std::equal(mapped.data() + known, mapped.data() + ready, weights.bytes.data() + known));
-        CHECK(ready - known <= 2 * chunk_bytes);
-        known = ready;
+    return view.wait_ready([&](std::uint64_t begin, std::uint64_t end) {
+        CHECK_EQ(begin, known);
+        CHECK(std::equal(mapped.data() + begin, mapped.data() + end, weights.bytes.data() + begin));
+        CHECK(end - begin <= 2 * chunk_bytes);
+        known = end;
         view.acknowledge(known);
     });
 }
@@ -99,7 +100,7 @@ TEST("stream: without an acknowledgement no chunk is overwritten, and a release 
     CHECK_EQ(status.state, 0);
     CHECK(std::equal(mapped.data(), mapped.data() + 2 * chunk_bytes, weights.bytes.data()));
     CHECK_OK(store->release(load));
-    CHECK_EQ(view.wait_ready([](std::uint64_t) {}).code(), Code::closed);
+    CHECK_EQ(view.wait_ready([](std::uint64_t, std::uint64_t) {}).code(), Code::closed);
     CHECK_EQ(store->arena_status().used_bytes, 0u);
 }
 
@@ -112,7 +113,7 @@ TEST("stream: an acknowledgement of bytes that have not come yet frees nothing")
     const HostCopyView view = view_of(*store, load, weights.bytes.size());
     view.acknowledge(UINT64_MAX);
     // Nothing is compared: all the same every chunk was whole when its digest was taken.
-    CHECK_OK(view.wait_ready([](std::uint64_t) {}));
+    CHECK_OK(view.wait_ready([](std::uint64_t, std::uint64_t) {}));
 }
 
 TEST("stream: a chunk with a wrong digest fails it with path and offset") {
@@ -140,7 +141,7 @@ TEST("stream: two streams and a whole copy read beside each other") {
     CHECK_OK(follow(view_of(*store, streamed, weights.bytes.size()), weights));
     const HostCopyView view = view_of(*store, copied, weights.bytes.size());
     CHECK(!view.streamed());
-    CHECK_OK(view.wait_ready([](std::uint64_t) {}));
+    CHECK_OK(view.wait_ready([](std::uint64_t, std::uint64_t) {}));
 }
 
 TEST("stream: too few chunks for one of the checkpoint's and the next are refused") {

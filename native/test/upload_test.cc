@@ -1,11 +1,14 @@
 // The way of weights to discrete devices: every byte where it belongs, whatever the layout and whatever fails.
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <random>
+#include <thread>
 
 #include "core/digest.h"
 #include "core/limits.h"
 #include "test/device_fixture.h"
+#include "test/faulty_env.h"
 #include "test/harness.h"
 #include "test/open_store.h"
 #include "test/temp_folder.h"
@@ -88,6 +91,28 @@ TEST("device: weights that stream through two chunks of the arena reach the devi
     ggml_backend_buffer_free(buffer);
     CHECK(std::equal(found.begin(), found.begin() + chunk_bytes, weights.begin() + 4096));
     CHECK(std::equal(found.begin() + chunk_bytes + 4096, found.begin() + bytes, weights.begin() + chunk_bytes + 4096));
+}
+
+TEST("device: two devices are filled side by side from lanes that are still being read") {
+    test::need_devices(test::two_devices());
+    const test::TempFolder folder;
+    const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    test::FaultyEnv env;
+    env.on_read = [](int, void *, std::size_t bytes, std::uint64_t, const auto &real) -> ssize_t {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        return real(bytes);
+    };
+    const auto store = test::open_store(1, env);
+    sllm::LoadRequest request{checkpoint.weights_path, checkpoint.weights_bytes, checkpoint.chunk_bytes,
+                              checkpoint.digests};
+    request.lanes = 2;
+    std::uint64_t load = 0;
+    CHECK_OK(store->load(request, &load));
+    sllm::LoadStatus status;
+    CHECK_OK(store->status(load, &status));
+    const auto skeleton = test::build_skeleton(checkpoint, test::two_devices());
+    test::attach(*skeleton, checkpoint, "/proc/self/fd/" + std::to_string(status.fd));
+    test::check_bytes(*skeleton, checkpoint);
 }
 
 TEST("device: two devices get a run of layers each, of about the bytes that their shares ask for") {

@@ -13,7 +13,7 @@ export interface CopyStore {
   arena(): NativeArenaStatus;
 }
 
-/** The read of all weights of a checkpoint, every chunk with its digest. */
+/** The read of all weights of a checkpoint, every chunk with its digest, in the order of the file. */
 export function loadParams({ manifest, weights_path }: StoredCheckpoint): NativeLoadParams {
   const { bytes, chunk_bytes, chunks } = manifest.weights;
   const chunk_digests = BigUint64Array.from(chunks, (chunk) => BigInt(`0x${chunk.xxh3}`));

@@ -23,6 +23,8 @@ export interface AcquireOptions extends WaitOptions {
   readonly recorder?: Pick<LoadRecorder, "begin" | "end"> | undefined;
   /** The engine needs the weights only until it is ready: what finds no room may stream by. */
   readonly mayStream?: boolean | undefined;
+  /** Devices that take a part of the weights each: their parts are read side by side. One if left out. */
+  readonly devices?: number | undefined;
 }
 
 /** Makes an engine let a copy go; resolves when it does not map it any more. Never rejects. */

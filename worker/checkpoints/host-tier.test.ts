@@ -115,6 +115,12 @@ test("fifty users of one checkpoint cause one read and share its descriptor", as
   expect(new Set(leases.map((lease) => lease.weights_path))).toEqual(new Set(["/proc/77/fd/11"]));
 });
 
+test("weights for several devices are read in as many lanes, those for one in the order of the file", async () => {
+  await tier.acquire(checkpoint(1));
+  await tier.acquire(checkpoint(2), { devices: 4 });
+  expect(store.loads.map((load) => load.lanes)).toEqual([1, 4]);
+});
+
 test("who comes while the copy is read was not served from memory, who comes later was", async () => {
   const first = await tier.acquire(checkpoint(1));
   expect(first.was_present).toBe(false);

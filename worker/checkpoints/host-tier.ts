@@ -97,7 +97,7 @@ export class HostTier {
     const was_begun = !this.#pending.has(checkpoint.digest);
     const fits = arenaBytesOf(checkpoint.manifest.weights.bytes) <= this.#roomBytes();
     if (was_begun && options.mayStream && !fits) return await this.#stream(checkpoint, options);
-    if (was_begun) this.#queue(checkpoint, options.recorder);
+    if (was_begun) this.#queue(checkpoint, options);
     try {
       const begun = await this.#pending.wait(checkpoint.digest, options);
       return this.#lend(begun, { was_present: false, was_begun });
@@ -250,7 +250,7 @@ export class HostTier {
     return gone;
   }
 
-  #queue(checkpoint: StoredCheckpoint, recorder: AcquireOptions["recorder"]): void {
+  #queue(checkpoint: StoredCheckpoint, { recorder, devices = 1 }: AcquireOptions): void {
     const { digest, manifest } = checkpoint;
     const version = this.#options.fileVersion(checkpoint.weights_path);
     recorder?.begin("link_wait", "lookup");
@@ -259,7 +259,7 @@ export class HostTier {
       recorder?.begin("reserve", "link_wait");
       const begun = this.#oneAtATime(async () => {
         await this.#makeRoom(manifest.weights.bytes);
-        const copy = this.#read(checkpoint, version, turn);
+        const copy = this.#read(checkpoint, version, { turn, lanes: devices });
         copy.references = waiters();
         recorder?.end("reserve");
         recorder?.begin("read", "reserve");
@@ -271,9 +271,13 @@ export class HostTier {
   }
 
   /** The turn ends with the read. */
-  #read(checkpoint: StoredCheckpoint, version: string | null, turn: LinkTurn): HostCopy {
+  #read(
+    checkpoint: StoredCheckpoint,
+    version: string | null,
+    { turn, lanes }: { turn: LinkTurn; lanes: number },
+  ): HostCopy {
     const { store } = this.#options;
-    const load = store.load(loadParams(checkpoint));
+    const load = store.load({ ...loadParams(checkpoint), lanes });
     const status = store.status(load);
     const counted = { references: 0, keepers: new Set<LetGo>(), used: 0 };
     const copy: HostCopy = { checkpoint, load, version, turn, status, ...counted };

@@ -16,6 +16,8 @@ export interface DeviceFacts extends DeviceReport {
 export interface DevicePlacement {
   /** As the load command of an engine names it; empty for the processors. */
   readonly engine_devices: string;
+  /** How many take a part of the weights each. */
+  readonly devices: number;
   /** Whether its weights are the pages of the host copy: else it needs the copy only until it is ready. */
   readonly computesOnHostCopy: boolean;
   /** Books memory, all of it or nothing. Errors: `insufficient_memory`. */
@@ -96,6 +98,7 @@ function placement(devices: readonly Device[]): DevicePlacement {
         return devices.length === 1 ? [engine_name] : [`${engine_name}=${memory_bytes}`];
       })
       .join(","),
+    devices: devices.length,
     computesOnHostCopy: devices.every((device) => device.engine_name === null),
     book(instance_id, bytes) {
       onAll(

@@ -193,7 +193,7 @@ export class Supervisor {
       onLoadEnded,
       acquire: async (options) => {
         const mayStream = !placement.computesOnHostCopy;
-        const lease = await host.acquire(checkpoint, { ...options, mayStream });
+        const lease = await host.acquire(checkpoint, { ...options, mayStream, devices: placement.devices });
         // What is booked leaves less for copies that nobody uses.
         host.trim();
         return lease;

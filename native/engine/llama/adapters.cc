@@ -25,7 +25,7 @@ Status Adapters::add(llama_model *model, const AdapterFiles &files) {
     if (copy.streamed()) return {Code::wrong_state, "the host copy of an adapter must be whole"};
     Mapping weights;
     if (Status s = copy.map(&weights); !s.ok()) return s;
-    if (Status s = copy.wait_ready([](std::uint64_t) {}); !s.ok()) return s;
+    if (Status s = copy.wait_ready([](std::uint64_t, std::uint64_t) {}); !s.ok()) return s;
 
     const MemoryFile stream({file.data(), header.data_offset}, {weights.data(), weights.bytes()});
     if (stream.file() == nullptr) return {Code::out_of_memory, "a stream over the adapter cannot be made"};

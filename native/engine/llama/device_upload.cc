@@ -155,12 +155,10 @@ private:
         Registration registration(weights_.streamed() ? nullptr : part_.device);
         const double started = env.now_ms();
         double idle_since = started;
-        std::uint64_t sent = 0;
-        Status status = weights_.wait_ready([&](std::uint64_t ready) {
+        Status status = weights_.wait_ready([&](std::uint64_t begin, std::uint64_t end) {
             facts_.wait_ms += env.now_ms() - idle_since;
-            send_range(sent, ready, registration);
-            sent = ready;
-            progress_.done(number_, sent);
+            send_range(begin, end, registration);
+            progress_.done(number_, end);
             idle_since = env.now_ms();
         });
         // Also after a failure: the device may still be reading from memory that goes away.

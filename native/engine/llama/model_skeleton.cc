@@ -230,14 +230,11 @@ Status ModelSkeleton::bring_to_cpu(const HostCopyView &weights, SharedProgress &
 Status ModelSkeleton::map_in_place(const HostCopyView &weights) {
     const auto &[region, bytes] = regions_.front();
     if (Status s = weights.map_at(region.data(), bytes); !s.ok()) return s;
-    std::uint64_t populated = 0;
-    return weights.wait_ready([&](std::uint64_t ready) {
+    return weights.wait_ready([&](std::uint64_t begin, std::uint64_t ready) {
         // Page tables are filled while the rest is still being read; the first token would pay for it otherwise.
         // Kernels without this advice fill them at the first touch, so the answer does not matter.
         const std::uint64_t end = (std::min<std::uint64_t>(ready, bytes) + page_bytes - 1) / page_bytes * page_bytes;
-        if (end <= populated) return;
-        Env::posix().advise(region.data() + populated, end - populated, MADV_POPULATE_READ);
-        populated = end;
+        if (end > begin) Env::posix().advise(region.data() + begin, end - begin, MADV_POPULATE_READ);
     });
 }
 
@@ -251,18 +248,16 @@ Status ModelSkeleton::copy_tensors(const HostCopyView &weights, SharedProgress &
         const int error = env.map(region.data(), region.bytes(), PROT_READ | PROT_WRITE, flags, -1, 0, &memory);
         if (error < 0) return system_status("allocate " + std::to_string(region.bytes()) + " bytes", -error);
     }
-    std::uint64_t copied = 0;
-    return weights.wait_ready([&](std::uint64_t ready) {
+    return weights.wait_ready([&](std::uint64_t begin, std::uint64_t end) {
         for (const SkeletonTensor &t : tensors_) {
             const std::uint64_t from = header_.tensor_offsets.at(t.name);
-            const std::uint64_t first = std::max(copied, from);
-            const std::uint64_t last = std::min<std::uint64_t>(ready, from + ggml_nbytes(t.tensor));
+            const std::uint64_t first = std::max(begin, from);
+            const std::uint64_t last = std::min<std::uint64_t>(end, from + ggml_nbytes(t.tensor));
             if (first >= last) continue;
             auto *to = static_cast<std::uint8_t *>(t.tensor->data) + (first - from);
             std::memcpy(to, source.data() + first, last - first);
         }
-        copied = ready;
-        progress.done(parts_.size(), copied);
+        progress.done(parts_.size(), end);
     });
 }
 

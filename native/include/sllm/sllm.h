@@ -155,6 +155,10 @@ typedef struct sllm_load_params {
     uint64_t chunk_bytes;          /* a multiple of 4096 */
     const uint64_t *chunk_digests; /* XXH3 of every chunk, n_chunks of them */
     uint64_t n_chunks;
+    uint32_t lanes;                /* stretches of the weights of equal length that are read side by side, one for each
+                                      device that a part of them goes to; 0 or 1: in the order of the file, as all that
+                                      streams. Since 1.3 */
+    uint32_t reserved;
 } sllm_load_params;
 
 typedef struct sllm_load_status {
