@@ -99,6 +99,8 @@ export const limits = {
   leader_renewal_ms: 1_000,
   /** How often a gateway reads the whole cluster, where changes are enough: for rows that are gone without a trace. */
   whole_read_ms: 60_000,
+  /** From the last event of a worker's stream to the end of its body: they usually come together. */
+  stream_end_ms: 1_000,
   /** One HTTP call between gateway and worker that is not a stream. */
   control_call_ms: 10_000,
   /** Message of an error kept in a row: an engine's last words fit, its whole log does not. */

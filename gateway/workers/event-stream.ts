@@ -1,19 +1,29 @@
-/** Reads the data of server-sent events from a response body, with a bound on what one event may hold. */
+/** Reads server-sent events from a response body, with a bound on what one event may hold. */
 import { createParser } from "eventsource-parser";
 import { limits } from "../../schema/limits.ts";
 
+export interface EventReading<T> {
+  /** Makes an event of the data of one; what it throws ends the reading. */
+  readonly parse: (data: string) => T;
+  /** True for the event that nothing follows. */
+  readonly isLast: (event: T) => boolean;
+}
+
 /**
- * Yields the `data` of each event. The body is cancelled, and with it the connection closed, when the reader stops
- * early or the signal aborts; an abort ends the iteration without an error. An event beyond the bound throws.
+ * Yields the events up to the last one. The body is cancelled, and with it the connection closed, when the reader stops
+ * before that or the signal aborts; an abort ends the iteration without an error. After the last event the end of the
+ * body is read beside, so that the connection can serve the next request. An event beyond the bound throws.
  */
-export async function* readEventStream(
+export async function* readEventStream<T>(
   body: ReadableStream<Uint8Array>,
   signal: AbortSignal,
-): AsyncGenerator<string> {
+  { parse, isLast }: EventReading<T>,
+): AsyncGenerator<T> {
   const reader = body.getReader();
   const decoder = new TextDecoder();
   let received: string[] = [];
   let problem: Error | null = null;
+  let isComplete = false;
   const parser = createParser({
     maxBufferSize: limits.stream_buffer_bytes,
     onEvent: (event) => received.push(event.data),
@@ -31,12 +41,28 @@ export async function* readEventStream(
       received = [];
       parser.feed(decoder.decode(value, { stream: true }));
       if (problem !== null) throw problem;
-      yield* received;
+      for (const data of received) {
+        const event = parse(data);
+        isComplete = isLast(event);
+        yield event;
+        if (isComplete) return;
+      }
     }
   } finally {
     signal.removeEventListener("abort", leave);
-    leave();
+    if (isComplete && !signal.aborted) void readToEnd(reader).catch(ignoreBrokenConnection);
+    else leave();
   }
+}
+
+/** Nothing but the end is due; whoever sends more, or no end, loses the connection. */
+async function readToEnd(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
+  const late = AbortSignal.timeout(limits.stream_end_ms);
+  const leave = () => void reader.cancel().catch(ignoreBrokenConnection);
+  late.addEventListener("abort", leave, { once: true });
+  const { done } = await reader.read();
+  late.removeEventListener("abort", leave);
+  if (!done) leave();
 }
 
 /** A connection that is broken already needs no closing. */

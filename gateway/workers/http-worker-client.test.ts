@@ -136,6 +136,42 @@ describe("a stream", () => {
     expect(closed).toBe(true);
   });
 
+  test("is read to its end after the last event, so that the connection serves the next request", async () => {
+    let ends = 0;
+    let isCancelled = false;
+    const body = new ReadableStream<Uint8Array>(
+      {
+        pull(controller) {
+          if (ends++ === 0) controller.enqueue(new TextEncoder().encode(sse([done(0)])));
+          else controller.close();
+        },
+        cancel: () => {
+          isCancelled = true;
+        },
+      },
+      { highWaterMark: 0 },
+    );
+    for await (const event of answer(new Response(body)).generate(worker, request, never)) {
+      expect(event.type).toBe("done");
+    }
+    await Bun.sleep(0);
+    expect(ends).toBe(2);
+    expect(isCancelled).toBe(false);
+  });
+
+  test("that says more after its last event loses the connection", async () => {
+    const cancelled = Promise.withResolvers<void>();
+    const body = new ReadableStream<Uint8Array>(
+      {
+        pull: (controller) => controller.enqueue(new TextEncoder().encode(sse([done(0)]))),
+        cancel: () => cancelled.resolve(),
+      },
+      { highWaterMark: 0 },
+    );
+    expect(await collect(answer(new Response(body)).generate(worker, request, never))).toHaveLength(1);
+    await cancelled.promise;
+  });
+
   test("closes the connection when its reader stops", async () => {
     let closed = false;
     const body = new ReadableStream<Uint8Array>({

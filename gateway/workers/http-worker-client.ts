@@ -134,8 +134,8 @@ async function* stream<S extends z.ZodType>(
   try {
     const response = await open(signal);
     if (response.body === null) throw unavailable(worker, "sent no stream");
-    for await (const data of readEventStream(response.body, signal)) {
-      const event = schema.parse(JSON.parse(data));
+    const parse = (data: string) => schema.parse(JSON.parse(data));
+    for await (const event of readEventStream(response.body, signal, { parse, isLast })) {
       yield event;
       if (isLast(event)) return;
     }

@@ -1,20 +1,28 @@
 /**
- * What the gateway adds to the first token of a warm request: the same prompt through the gateway and straight to the
- * worker, open loop at a fixed rate, in turns of a few seconds. The echo engine answers at once, so that the differences
- * are the gateway's and not a model's.
+ * What the gateway adds to the first token of a warm request: the same prompt through the gateway, straight to the
+ * worker, and through a program that only passes bytes on, open loop at a fixed rate, in turns of a few seconds. The
+ * echo engine answers at once, so that the differences are the gateway's and not a model's.
  */
+import path from "node:path";
 
 import { clusterToken, TestCluster } from "../../support/cluster.ts";
 import { openNativeLibrary } from "../../support/native.ts";
 import { writeTinyCheckpoint } from "../../support/tiny-checkpoint.ts";
 import { quantile } from "../statistics.ts";
 
+interface Quantiles {
+  readonly p50: number;
+  readonly p99: number;
+}
+
 export interface Overhead {
   readonly requests: number;
-  readonly gateway_ms: { readonly p50: number; readonly p99: number };
-  readonly direct_ms: { readonly p50: number; readonly p99: number };
-  /** Differences of the quantiles. */
-  readonly overhead_ms: { readonly p50: number; readonly p99: number };
+  readonly gateway_ms: Quantiles;
+  readonly direct_ms: Quantiles;
+  readonly bare_hop_ms: Quantiles;
+  /** Differences of the quantiles to those of the direct way. */
+  readonly overhead_ms: Quantiles;
+  readonly bare_overhead_ms: Quantiles;
 }
 
 export interface OverheadOptions {
@@ -30,6 +38,7 @@ export async function measureOverhead(options: OverheadOptions): Promise<Overhea
   const cluster = await TestCluster.start({
     worker: { SLLM_ENGINE_KIND: "echo", SLLM_ECHO_TOKEN_US: "0" },
   });
+  let hop: BareHop | null = null;
   try {
     const library = await openNativeLibrary();
     const xxh3 = (chunk: Uint8Array) => library.digestXxh3(chunk);
@@ -41,12 +50,33 @@ export async function measureOverhead(options: OverheadOptions): Promise<Overhea
     const [worker] = await cluster.adminWorkers();
     if (instance === undefined || worker === undefined) throw new Error("no instance is running");
     const headers = { authorization: `Bearer ${clusterToken}` };
-    const direct = () =>
-      firstTokenMs(`${worker.url}/v1/generations`, headers, directBody(instance.instance_id), '"tokens"');
-    return await inTurns(viaGateway, direct, options);
+    const atWorker = (url: string) => () =>
+      firstTokenMs(`${url}/v1/generations`, headers, directBody(instance.instance_id), '"tokens"');
+    hop = await startBareHop(worker.url);
+    const ways = { gateway: viaGateway, direct: atWorker(worker.url), bare: atWorker(hop.url) };
+    return await inTurns(ways, options);
   } finally {
+    await hop?.stop();
     await cluster.close();
   }
+}
+
+interface BareHop {
+  readonly url: string;
+  stop(): Promise<void>;
+}
+
+async function startBareHop(target: string): Promise<BareHop> {
+  const script = path.join(import.meta.dir, "bare-hop.ts");
+  const child = Bun.spawn([process.execPath, script, target], { stdin: "pipe", stdout: "pipe" });
+  for await (const line of child.stdout.pipeThrough(new TextDecoderStream())) {
+    const stop = async () => {
+      await child.stdin.end();
+      await child.exited;
+    };
+    return { url: line.trim(), stop };
+  }
+  throw new Error("the program that passes requests on did not start");
 }
 
 const prompt = "to be or not ";
@@ -62,24 +92,27 @@ function directBody(instance_id: string): object {
   };
 }
 
+type Way = "gateway" | "direct" | "bare";
+
 async function inTurns(
-  viaGateway: () => Promise<number>,
-  direct: () => Promise<number>,
+  ways: Readonly<Record<Way, () => Promise<number>>>,
   options: OverheadOptions,
 ): Promise<Overhead> {
-  for (const request of [viaGateway, direct]) await atRate(request, options.per_second, 1_000);
-  const gateway: number[] = [];
-  const straight: number[] = [];
+  const found: Record<Way, number[]> = { gateway: [], direct: [], bare: [] };
+  const order: readonly Way[] = ["gateway", "direct", "bare"];
+  for (const way of order) await atRate(ways[way], options.per_second, 1_000);
   for (let turn = 0; turn < options.turns; turn++) {
-    gateway.push(...(await atRate(viaGateway, options.per_second, options.turn_ms)));
-    straight.push(...(await atRate(direct, options.per_second, options.turn_ms)));
+    for (const way of order)
+      found[way].push(...(await atRate(ways[way], options.per_second, options.turn_ms)));
   }
-  const gateway_ms = { p50: quantile(gateway, 0.5), p99: quantile(gateway, 0.99) };
-  const direct_ms = { p50: quantile(straight, 0.5), p99: quantile(straight, 0.99) };
+  const quantiles = (way: Way) => ({ p50: quantile(found[way], 0.5), p99: quantile(found[way], 0.99) });
+  const [gateway_ms, direct_ms, bare_hop_ms] = [quantiles("gateway"), quantiles("direct"), quantiles("bare")];
+  const above = ({ p50, p99 }: Quantiles) => ({ p50: p50 - direct_ms.p50, p99: p99 - direct_ms.p99 });
   return {
-    requests: gateway.length + straight.length,
-    ...{ gateway_ms, direct_ms },
-    overhead_ms: { p50: gateway_ms.p50 - direct_ms.p50, p99: gateway_ms.p99 - direct_ms.p99 },
+    requests: order.reduce((sum, way) => sum + found[way].length, 0),
+    ...{ gateway_ms, direct_ms, bare_hop_ms },
+    overhead_ms: above(gateway_ms),
+    bare_overhead_ms: above(bare_hop_ms),
   };
 }
 
