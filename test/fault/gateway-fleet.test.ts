@@ -164,16 +164,18 @@ test("a worker that was cut off is lost, lets go what it held when it comes back
   const worker = fleet.workers.find((one) => one.live().length > 0);
   if (worker === undefined) throw new Error("no worker runs anything");
   const held = worker.live();
-  const stateOf = async () =>
-    (await fleet.store.snapshot()).workers.find((row) => row.worker_id === worker.worker_id)?.state;
+  const isEverywhere = async (state: string) => {
+    const seen = await Promise.all([first, second, third].map((gateway) => fleet.stateOf(worker, gateway)));
+    return seen.every((one) => one === state);
+  };
   worker.isCutOff = true;
-  await eventually("it is lost", async () => (await stateOf()) === "lost");
+  await eventually("all gateways know that it is lost", () => isEverywhere("lost"));
   const instances = await liveInstances();
   for (const instance_id of held) expect(instances.some((text) => text.startsWith(instance_id))).toBe(false);
   const elsewhere = warm.map((model, i) => fleet.ask(model, 8, i));
   expect(await Promise.all(elsewhere)).toEqual(elsewhere.map(() => 8));
   worker.isCutOff = false;
-  await eventually("it is ready", async () => (await stateOf()) === "ready");
+  await eventually("it is ready", () => isEverywhere("ready"));
   await eventually("it has let go", () => !worker.live().some((instance_id) => held.includes(instance_id)));
   await checkBooks();
 }, 60_000);

@@ -7,6 +7,7 @@ import type { StateStore } from "../../gateway/ports.ts";
 import { type Database, openDatabase } from "../../gateway/store/database.ts";
 import { createStateStore } from "../../gateway/store/state-store.ts";
 import { systemClock } from "../../gateway/system/clock.ts";
+import { adminWorkerList } from "../../schema/api/admin.ts";
 import type { Manifest } from "../../schema/checkpoint/manifest.ts";
 import { instanceMemoryBytes } from "../../schema/memory.ts";
 import { eventually } from "./eventually.ts";
@@ -144,6 +145,13 @@ export class GatewayFleet {
     return this.gateways.findIndex(
       (gateway) => lease !== undefined && this.#ids.get(gateway) === lease.holder,
     );
+  }
+
+  /** State of a worker as a gateway sees it. */
+  async stateOf({ worker_id }: FleetWorker, gateway: number): Promise<string | undefined> {
+    const response = await fetch(`${this.urlOf(gateway)}/admin/v1/workers`);
+    const { data } = adminWorkerList.parse(await response.json());
+    return data.find((worker) => worker.worker_id === worker_id)?.state;
   }
 
   async #deploy(id: string, manifest: Manifest, gateway: number): Promise<void> {
