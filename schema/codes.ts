@@ -49,6 +49,12 @@ export const codes = {
     retryable: false,
     hint: "Send a valid key as 'Authorization: Bearer <key>'.",
   },
+  priority_not_allowed: {
+    http_status: 403,
+    type: "permission_error",
+    retryable: false,
+    hint: "Ask for a lower priority, or have the key's bound raised (SLLM_GATEWAY_API_KEYS).",
+  },
   route_not_found: {
     http_status: 404,
     type: "not_found_error",
@@ -132,6 +138,12 @@ export const codes = {
     type: "invalid_request_error",
     retryable: false,
     hint: "Gateway and worker speak different protocol versions; update the older one.",
+  },
+  too_many_waiting: {
+    http_status: 429,
+    type: "rate_limit_error",
+    retryable: true,
+    hint: "Too many requests of this API key are waiting; wait for answers before sending more.",
   },
   cancelled: {
     http_status: 499,
@@ -264,6 +276,12 @@ export const codes = {
     type: "server_error",
     retryable: false,
     hint: "Run 'sllm migrate' as a database user who may create tables, or start one gateway with SLLM_GATEWAY_MIGRATIONS=apply.",
+  },
+  deadline_unreachable: {
+    http_status: 503,
+    type: "server_error",
+    retryable: true,
+    hint: "The request would be served after its deadline; allow more time (x-sllm-deadline-ms) or send it elsewhere.",
   },
   deadline_exceeded: {
     http_status: 504,

@@ -1,14 +1,28 @@
 /**
  * Settings of gateway, worker and command line: one schema, read from flags, `SLLM_*` variables and one YAML
  * file, in this order of precedence. Names of variables follow the path: gateway.port is SLLM_GATEWAY_PORT.
+ * Longer than other files because every setting is declared and described here.
  */
 import { z } from "zod";
+import { parseApiKey } from "./api-key.ts";
 import { limits } from "./limits.ts";
 import { deviceChoices, livePolicies } from "./vocab.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 const ms = (max: number) => z.coerce.number().int().min(0).max(max);
 const secret = z.string().min(16, "use at least 16 characters");
+const apiKey = z.string().superRefine((text, context) => {
+  try {
+    parseApiKey(text);
+  } catch (error) {
+    context.addIssue({ code: "custom", message: error instanceof Error ? error.message : "is no key" });
+  }
+});
+/** In variables and flags: true or false. */
+const flag = z.preprocess(
+  (value) => (value === "true" ? true : value === "false" ? false : value),
+  z.boolean(),
+);
 /** In variables and flags a list is written with commas. */
 const list = <T extends z.ZodType>(item: T) =>
   z.preprocess(
@@ -23,7 +37,19 @@ export const gatewayConfig = z.strictObject({
     .string()
     .default("embedded")
     .describe("postgres:// URL, or 'embedded' for a database inside the gateway's data folder."),
-  api_keys: list(secret).default([]).describe("Keys of clients; without any, /v1 is open."),
+  api_keys: list(apiKey)
+    .default([])
+    .describe(
+      "Keys of clients; without any, /v1 is open. '<tenant>:<key>' names whose requests they are, '<tenant>/high:<key>' " +
+        "also the highest priority these may ask for (low, normal or high; else normal).",
+    ),
+  waiting_per_tenant: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(limits.waiting_requests)
+    .default(limits.waiting_per_tenant)
+    .describe("Requests of one API key's tenant that may wait at a gateway; more are refused."),
   admin_token: secret.optional().describe("Token of the admin API; needed when not on loopback."),
   keep_alive_ms: ms(86_400_000)
     .default(limits.keep_alive_ms)
@@ -45,7 +71,14 @@ export const gatewayConfig = z.strictObject({
       "How long a request waits for memory that other models keep busy before they make room, and how long models that " +
         "take turns stay at least.",
     ),
-  hold_ms: ms(3_600_000).default(limits.hold_ms).describe("How long a request waits for a cold model."),
+  forecast: flag
+    .default(false)
+    .describe(
+      "Whether models that were lately asked for are read into host memory ahead, where nobody needs that memory.",
+    ),
+  hold_ms: ms(3_600_000)
+    .default(limits.hold_ms)
+    .describe("How long a request waits for an instance: a cold model's, memory for one, or a slot."),
   retention_ms: z.coerce
     .number()
     .int()

@@ -60,8 +60,22 @@ export const limits = {
   waiting_requests: 4_096,
   /** Of these for one model: a flood for one leaves room for others. */
   waiting_per_model: 2_048,
+  /** Of these for one API key: a flood by one leaves room for others. */
+  waiting_per_tenant: 2_048,
+  /** Longest deadline that a request may name. */
+  deadline_ms: 3_600_000,
+  /** Characters of a tenant's name: it stands in log lines and settings. */
+  tenant_chars: 64,
   /** How long running models may keep others from a device: some answers, far from a client's patience. */
   starvation_ms: 15_000,
+  /** Expected wait for a slot above which more instances are started: another one takes memory from other models. */
+  queue_delay_ms: 5_000,
+  /** Instances of one model that settings may name; far above what a cluster has devices for. */
+  model_instances: 1_024,
+  /** Requests per instance that settings may name: all slots and the engine's queue. */
+  model_concurrency: 4_096,
+  /** Starts for one model that one turn of the scaling loop begins: what comes after sees what these have changed. */
+  scaled_at_once: 8,
   /** Bytes of text a gateway keeps for a reader that is slower than the engine before it stops reading. */
   stream_buffer_bytes: 1024 * 1024,
   /** How often a request is placed again after a worker refused or lost it before its first token. */

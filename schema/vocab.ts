@@ -57,11 +57,20 @@ export const messageRoles = ["system", "developer", "user", "assistant", "tool"]
 export type MessageRole = (typeof messageRoles)[number];
 
 /**
- * What is learned about a cluster. `bandwidth` of a link, in bytes per millisecond; `init`, what a start costs beyond the
- * travel of its bytes; `service`, how long a request holds a slot; `prefill`, pairs of tokens and milliseconds; `start`,
- * nothing but the errors of whole estimates.
+ * What is learned about a cluster. `bandwidth` of a link, for all models or for one, in bytes per millisecond; `build`,
+ * until an engine has its model, while bytes travel; `init`, what a start costs after both; `service`, how long a request
+ * holds a slot; `prefill` and `decode`, pairs of tokens and milliseconds; `start`, nothing but the errors of whole
+ * estimates.
  */
-export const estimateQuantities = ["bandwidth", "init", "service", "prefill", "start"] as const;
+export const estimateQuantities = [
+  "bandwidth",
+  "init",
+  "service",
+  "prefill",
+  "start",
+  "build",
+  "decode",
+] as const;
 export type EstimateQuantity = (typeof estimateQuantities)[number];
 
 /** What an audit event is about. */
@@ -82,6 +91,10 @@ export type EventEntity = (typeof eventEntities)[number];
 export const schedulingPolicies = ["startup-optimal", "locality", "random", "preemptive"] as const;
 export type SchedulingPolicy = (typeof schedulingPolicies)[number];
 export const livePolicies = ["startup-optimal", "locality", "random"] as const satisfies SchedulingPolicy[];
+
+/** Of requests; who waits with a higher one goes first. */
+export const priorities = ["low", "normal", "high"] as const;
+export type Priority = (typeof priorities)[number];
 
 /** Legal moves of an instance; every other update is refused by the guarded transition. */
 export const instanceMoves = {

@@ -38,6 +38,11 @@ export function toDeployedModel(
     kv_tokens: model.kv_tokens,
     deterministic: model.deterministic,
     keep_alive_ms: model.keep_alive_ms,
+    min_instances: model.min_instances,
+    max_instances: model.max_instances,
+    target_concurrency: model.target_concurrency,
+    queue_delay_ms: model.queue_delay_ms,
+    preload: model.preload,
     created_at: model.created_at.toISOString(),
     instances: instances
       .filter((i) => i.model_id === model.model_id)
@@ -106,8 +111,8 @@ export function toAdminEstimate(row: EstimateRow): AdminEstimate {
     model_id: named(model_id),
     device_kind: deviceKinds.find((kind) => kind === device_kind) ?? null,
     detail: named(detail),
-    // Prefill is kept as pairs of tokens and milliseconds: what one token took.
-    value: quantity === "prefill" ? median(perToken(values)) : median(values),
+    // Kept as pairs of tokens and milliseconds: what one token took.
+    value: quantity === "prefill" || quantity === "decode" ? median(perToken(values)) : median(values),
     observations,
     error_p50: quantile(errors, 0.5),
     error_p90: quantile(errors, 0.9),

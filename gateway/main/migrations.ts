@@ -4,6 +4,7 @@ import workerLinks from "../../schema/db/migrations/0001_worker_links.sql" with 
 import estimates from "../../schema/db/migrations/0002_estimates.sql" with { type: "text" };
 import kvSettings from "../../schema/db/migrations/0003_kv_settings.sql" with { type: "text" };
 import severalGateways from "../../schema/db/migrations/0004_several_gateways.sql" with { type: "text" };
+import scaling from "../../schema/db/migrations/0005_scaling.sql" with { type: "text" };
 
 export interface Migration {
   /** Name of the file without its ending. */
@@ -17,4 +18,5 @@ export const migrations: readonly Migration[] = [
   { name: "0002_estimates", sql: estimates },
   { name: "0003_kv_settings", sql: kvSettings },
   { name: "0004_several_gateways", sql: severalGateways },
+  { name: "0005_scaling", sql: scaling },
 ];

@@ -10,6 +10,7 @@ import {
   thisTransaction,
 } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
+import { limits } from "../../schema/limits.ts";
 import type { Db } from "./database.ts";
 import { logEvents } from "./events.ts";
 
@@ -30,6 +31,7 @@ export async function deployModel(
     kv_tokens: request.settings.kv_tokens ?? null,
     deterministic: request.settings.deterministic ?? false,
     keep_alive_ms: resolved.keep_alive_ms,
+    ...scalingOf(request.settings),
   } as const;
   return await db.transaction(async (tx) => {
     await insertCheckpoint(tx, request);
@@ -49,6 +51,17 @@ export async function deployModel(
     }
     return await replaceModel(tx, request.id, settings);
   });
+}
+
+/** As the row holds it: what is left out by its default. */
+export function scalingOf(settings: DeployRequest["settings"]) {
+  return {
+    min_instances: settings.min_instances ?? 0,
+    max_instances: settings.max_instances ?? null,
+    target_concurrency: settings.target_concurrency ?? null,
+    queue_delay_ms: settings.queue_delay_ms ?? limits.queue_delay_ms,
+    preload: settings.preload ?? false,
+  } as const;
 }
 
 async function insertCheckpoint(tx: Transaction, request: DeployRequest): Promise<void> {

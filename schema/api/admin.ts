@@ -16,9 +16,24 @@ import {
   instanceStates,
   modelStates,
   placementStates,
+  priorities,
   tiers,
   workerStates,
 } from "../vocab.ts";
+
+/** How many instances a model has. */
+const scalingSettings = {
+  /** Kept running whether anybody asks or not, and never stopped for other models; they start with the deployment. */
+  min_instances: z.number().int().min(0).max(limits.model_instances).optional(),
+  /** At most; as many as devices can run it if left out. */
+  max_instances: z.number().int().min(1).max(limits.model_instances).optional(),
+  /** Requests per instance above which more are started, on average over some seconds; by queue delay alone if left out. */
+  target_concurrency: z.number().int().min(1).max(limits.model_concurrency).optional(),
+  /** Expected wait for a slot above which more instances are started, where that is sooner. */
+  queue_delay_ms: z.number().int().min(0).max(3_600_000).optional(),
+  /** The weights are put into host memory before the first request, where memory is free. */
+  preload: z.boolean().optional(),
+};
 
 /** How a model is run. What is left out follows the model and the gateway's settings. */
 export const modelSettings = z.strictObject({
@@ -35,6 +50,7 @@ export const modelSettings = z.strictObject({
   deterministic: z.boolean().optional(),
   /** Idle time before the instance is stopped; the gateway's setting if left out. */
   keep_alive_ms: z.number().int().min(0).max(86_400_000).optional(),
+  ...scalingSettings,
 });
 export type ModelSettings = z.output<typeof modelSettings>;
 
@@ -60,6 +76,12 @@ export const deployedModel = z.object({
   kv_tokens: z.number().int().nullable(),
   deterministic: z.boolean(),
   keep_alive_ms: z.number().int(),
+  min_instances: z.number().int(),
+  /** null: as many as devices can run it. */
+  max_instances: z.number().int().nullable(),
+  target_concurrency: z.number().int().nullable(),
+  queue_delay_ms: z.number().int(),
+  preload: z.boolean(),
   created_at: z.string(),
   instances: z.array(
     z.object({ instance_id: instanceId, worker_id: workerId, state: z.enum(instanceStates) }),
@@ -138,6 +160,9 @@ export type AdminLoadList = z.infer<typeof adminLoadList>;
 export const waitingRequest = z.object({
   generation_id: generationId,
   model_id: modelId,
+  /** Whose API key it came with. */
+  tenant: z.string(),
+  priority: z.enum(priorities),
   /** `loading`: an instance is being started. `queued`: memory or a slot has to become free first. */
   state: z.enum(["queued", "loading"]),
   /** Among those that wait for the same model, 1 for the next. */
@@ -164,7 +189,10 @@ export const adminEstimate = z.object({
   worker_id: workerId.nullable(),
   model_id: modelId.nullable(),
   device_kind: z.enum(deviceKinds).nullable(),
-  /** The link of a bandwidth, `start` or `resume` of an init, the tier of a start; else null. */
+  /**
+   * The link of a bandwidth; what the engine of a build or init began with (`cold`, `warm`, `built`, `resume`, with
+   * `/busy` beside others at work); the tier of a start, or `parked`; else null.
+   */
   detail: z.string().nullable(),
   /** Median of the last values: bytes per millisecond of a bandwidth, milliseconds otherwise; null where only errors count. */
   value: z.number().nullable(),

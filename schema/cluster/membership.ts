@@ -65,6 +65,13 @@ export const instanceReport = z.strictObject({
 });
 export type InstanceReport = z.infer<typeof instanceReport>;
 
+/** Engine processes in reserve that are ready to be taken: how many for any model, and of which checkpoints. */
+export const standbyReport = z.strictObject({
+  warm: z.number().int().min(0).max(limits.standby_engines),
+  built: z.array(checkpointDigest).max(limits.standby_skeletons),
+});
+export type StandbyReport = z.infer<typeof standbyReport>;
+
 /** What a worker holds now. `incarnation`, its epoch, is drawn anew at every process start. */
 const workerReport = {
   protocol_version: z.literal(protocolVersion),
@@ -75,6 +82,8 @@ const workerReport = {
   instances: z.array(instanceReport).max(10_000),
   links: z.array(linkReport).max(65),
   problems: z.array(storeProblem).max(limits.store_problems),
+  /** Left out by a worker without a reserve. */
+  standby: standbyReport.optional(),
 };
 
 /** POST /cluster/v1/register */

@@ -17,6 +17,7 @@ export const workerPaths = {
   generations: "/v1/generations",
   embeddings: "/v1/embeddings",
   loads: "/v1/loads",
+  preloads: "/v1/preloads",
 } as const;
 
 /**

@@ -23,6 +23,7 @@ import type { ExplainedDecision, Timeline } from "../api/admin.ts";
 import type { Manifest } from "../checkpoint/manifest.ts";
 import type { LinkReport, StoreProblem } from "../cluster/membership.ts";
 import type { ErrorCode } from "../codes.ts";
+import { limits } from "../limits.ts";
 import {
   deviceKinds,
   estimateQuantities,
@@ -123,6 +124,13 @@ export const models = pgTable(
     kv_tokens: integer("kv_tokens"),
     deterministic: boolean("deterministic").notNull().default(false),
     keep_alive_ms: integer("keep_alive_ms").notNull(),
+    min_instances: integer("min_instances").notNull().default(0),
+    /** null: as many as devices can run it. */
+    max_instances: integer("max_instances"),
+    /** null: more instances follow from the queue's delay alone. */
+    target_concurrency: integer("target_concurrency"),
+    queue_delay_ms: integer("queue_delay_ms").notNull().default(limits.queue_delay_ms),
+    preload: boolean("preload").notNull().default(false),
     created_at: createdAt(),
     changed_tx: writtenIn("changed_tx"),
   },
@@ -130,6 +138,11 @@ export const models = pgTable(
     check(
       "models_settings_valid",
       sql`${t.context_tokens} > 0 and ${t.slots} > 0 and ${t.keep_alive_ms} >= 0`,
+    ),
+    check(
+      "models_scaling_valid",
+      sql`${t.min_instances} >= 0 and ${t.max_instances} >= greatest(1, ${t.min_instances})
+        and ${t.target_concurrency} > 0 and ${t.queue_delay_ms} >= 0`,
     ),
   ],
 );
@@ -235,7 +248,7 @@ export const estimates = pgTable(
     worker_id: text("worker_id").notNull(),
     model_id: text("model_id").notNull(),
     device_kind: text("device_kind").notNull(),
-    /** The link of a bandwidth, `start` or `resume` of an init, the tier of a start. */
+    /** The link of a bandwidth, the beginning of a build or init, the tier of a start; see the admin API. */
     detail: text("detail").notNull(),
     values: doublePrecision("values").array().notNull(),
     errors: doublePrecision("errors").array().notNull(),

@@ -17,6 +17,7 @@ import type {
   Retention,
   StateStore,
 } from "../../gateway/ports.ts";
+import { scalingOf } from "../../gateway/store/models.ts";
 import { assertLegal, statesBefore } from "../../gateway/store/moves.ts";
 import { storableMessage, storableProblems } from "../../gateway/store/text.ts";
 import type { DeployRequest } from "../../schema/api/admin.ts";
@@ -104,6 +105,7 @@ export class MemoryStateStore implements StateStore {
         kv_tokens,
         deterministic,
         ...resolved,
+        ...scalingOf(request.settings),
         created_at,
       } as const;
       this.#models.set(id, row);

@@ -7,6 +7,7 @@ import type { EmbedRequest } from "../../schema/cluster/embed.ts";
 import type { GenerateRequest, GenerationEvent } from "../../schema/cluster/generate.ts";
 import type { LoadEvent, LoadRequest, LoadTimings } from "../../schema/cluster/instances.ts";
 import type { LoadsQuery, LoadTrace } from "../../schema/cluster/loads.ts";
+import type { PreloadOutcome } from "../../schema/cluster/preloads.ts";
 import { SllmError } from "../../schema/error.ts";
 
 export const someLoadTimings: LoadTimings = {
@@ -34,6 +35,7 @@ export class ScriptedWorker implements WorkerClient {
   readonly generations: { readonly worker_id: string; readonly request: GenerateRequest }[] = [];
   readonly embeddings: EmbedRequest[] = [];
   readonly parks: string[] = [];
+  readonly preloads: { readonly worker_id: string; readonly checkpoint: string }[] = [];
   readonly cancels: string[] = [];
   /** Generations whose stream is open. */
   open = 0;
@@ -43,6 +45,7 @@ export class ScriptedWorker implements WorkerClient {
   onEmbed: (request: EmbedRequest) => Iterable<GenerationEvent> = () => [];
   onUnload: (instance_id: string) => Promise<void> = () => Promise.resolve();
   onPark: (instance_id: string) => Promise<void> = () => Promise.resolve();
+  onPreload: (worker_id: string, checkpoint: string) => PreloadOutcome = () => "reading";
   onCancel: (generation_id: string) => boolean = () => true;
 
   async *load(_worker: WorkerAddress, request: LoadRequest, signal: AbortSignal): AsyncGenerator<LoadEvent> {
@@ -58,6 +61,11 @@ export class ScriptedWorker implements WorkerClient {
   async park(_worker: WorkerAddress, instance_id: string): Promise<void> {
     this.parks.push(instance_id);
     await this.onPark(instance_id);
+  }
+
+  preload({ worker_id }: WorkerAddress, checkpoint: string): Promise<PreloadOutcome> {
+    this.preloads.push({ worker_id, checkpoint });
+    return Promise.resolve(this.onPreload(worker_id, checkpoint));
   }
 
   async *generate(

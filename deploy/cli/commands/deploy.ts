@@ -1,8 +1,9 @@
 /** `sllm deploy`: makes a model available under a name, converting its file first if needed. */
+import type { ModelSettings } from "../../../schema/api/admin.ts";
 import { modelId } from "../../../schema/ids.ts";
 import { limits } from "../../../schema/limits.ts";
 import { convertIntoStore, findInStore } from "../checkpoints.ts";
-import type { Command } from "../command.ts";
+import type { Arguments, Command } from "../command.ts";
 import { exitStatus, UsageError } from "../failure.ts";
 import { GatewayClient } from "../gateway/gateway-client.ts";
 import { findTarget, urlArg } from "../gateway/target.ts";
@@ -42,6 +43,27 @@ export const deploy: Command = {
       valueHint: "time",
       description: "Idle time before it is stopped, e.g. 30s or 5m",
     },
+    min: {
+      type: "string",
+      valueHint: "n",
+      description: "Instances kept running, whether anybody asks or not (0)",
+    },
+    max: {
+      type: "string",
+      valueHint: "n",
+      description: "Instances at most; as many as devices can run it if left out",
+    },
+    "target-concurrency": {
+      type: "string",
+      valueHint: "n",
+      description: "Requests per instance above which more are started",
+    },
+    "queue-delay": {
+      type: "string",
+      valueHint: "time",
+      description: "Expected wait above which more instances are started (5s)",
+    },
+    preload: { type: "boolean", description: "Put the weights into host memory before the first request" },
     replace: { type: "boolean", description: "Take the place of a model with this name" },
     json: { type: "boolean", description: "Print the deployed model as JSON" },
     ...urlArg,
@@ -63,6 +85,7 @@ export const deploy: Command = {
     const slots = args.count("slots", 1, limits.slots);
     const kv_tokens = args.count("kv-tokens", 16, limits.context_tokens * limits.slots);
     const keep_alive_ms = args.duration("keep-alive");
+    const scaling = scalingArgs(args);
     const flags = [{ flag: "--data-dir", path: ["data_dir"], value: args.text("data-dir") }] as const;
     const settings = readSettings(flags, args.text("config"), surroundingsOfProcess());
     const gateway = new GatewayClient(findTarget(args.text("url"), settings));
@@ -85,6 +108,7 @@ export const deploy: Command = {
           ...(kv_tokens === undefined ? {} : { kv_tokens }),
           ...(args.isOn("deterministic") ? { deterministic: true } : {}),
           ...(keep_alive_ms === undefined ? {} : { keep_alive_ms }),
+          ...scaling,
         },
       });
       if (args.isOn("json")) printLine(JSON.stringify(model));
@@ -101,3 +125,18 @@ export const deploy: Command = {
     }
   },
 };
+
+/** What is left out is left to the gateway. */
+function scalingArgs(args: Arguments): Partial<ModelSettings> {
+  const min_instances = args.count("min", 0, limits.model_instances);
+  const max_instances = args.count("max", 1, limits.model_instances);
+  const target_concurrency = args.count("target-concurrency", 1, limits.model_concurrency);
+  const queue_delay_ms = args.duration("queue-delay");
+  return {
+    ...(min_instances === undefined ? {} : { min_instances }),
+    ...(max_instances === undefined ? {} : { max_instances }),
+    ...(target_concurrency === undefined ? {} : { target_concurrency }),
+    ...(queue_delay_ms === undefined ? {} : { queue_delay_ms }),
+    ...(args.isOn("preload") ? { preload: true } : {}),
+  };
+}

@@ -16,6 +16,13 @@ function model(states: readonly InstanceState[], state: DeployedModel["state"] =
     kv_tokens: null,
     deterministic: false,
     keep_alive_ms: 300_000,
+    ...{
+      min_instances: 0,
+      max_instances: null,
+      target_concurrency: null,
+      queue_delay_ms: 5_000,
+      preload: false,
+    },
     created_at: "2026-01-01T00:00:00.000Z",
     instances: states.map((instance_state, i) => ({
       instance_id: `i-${String(i).padStart(16, "0")}`,

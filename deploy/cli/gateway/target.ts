@@ -1,4 +1,5 @@
 /** Which gateway a command talks to. */
+import { firstToken } from "../../../schema/api-key.ts";
 import { CommandFailure, UsageError } from "../failure.ts";
 import type { Settings } from "../settings/settings.ts";
 import { readLock } from "../system/lock.ts";
@@ -19,7 +20,7 @@ export const urlArg = {
  */
 export function findTarget(url: string | undefined, settings: Settings): GatewayTarget {
   const { gateway, data_dir } = settings.config;
-  const keys = { admin_token: gateway.admin_token, api_key: gateway.api_keys[0] };
+  const keys = { admin_token: gateway.admin_token, api_key: firstToken(gateway.api_keys) };
   if (url !== undefined) return { url: baseUrl(url), ...keys };
   if (!settings.isSet("gateway", "port") && !settings.isSet("gateway", "host")) {
     const running = readLock(data_dir);

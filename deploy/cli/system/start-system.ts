@@ -3,6 +3,7 @@
  * and `demo` differ only in what they do in between.
  */
 import { join } from "node:path";
+import { firstToken } from "../../../schema/api-key.ts";
 import { type Config, variablesFromConfig } from "../../../schema/config.ts";
 import { GatewayClient, type GatewayTarget } from "../gateway/gateway-client.ts";
 import { isSettingVariable } from "../settings/settings.ts";
@@ -101,7 +102,7 @@ async function launch(
   const gateway: GatewayTarget = {
     url: gatewayUrl,
     admin_token: settings.gateway.admin_token,
-    api_key: settings.gateway.api_keys[0],
+    api_key: firstToken(settings.gateway.api_keys),
   };
   const client = new GatewayClient(gateway);
   if (roles.worker && !options.hasOwnGateways) await untilWorkerReady(client, options.signal);

@@ -68,6 +68,13 @@ function checkKvSettings({ kv_tokens, slots, deterministic }: ModelSettings, con
   }
 }
 
+/** Throws `invalid_request` for bounds that contradict each other. */
+function checkScaling({ min_instances = 0, max_instances }: ModelSettings): void {
+  if (max_instances === undefined || min_instances <= max_instances) return;
+  const message = `min_instances (${min_instances}) must not be above max_instances (${max_instances}).`;
+  throw new SllmError("invalid_request", message, { param: "settings.min_instances" });
+}
+
 /** POST answers 201 with the model, 409 `model_exists`, 422 for a manifest that does not match its digest or a model that fits no device; DELETE answers 200 and leaves running work to its end. */
 function modelRoutes({ store, fleet, log, keep_alive_ms }: AdminDeps): Hono<AppEnv> {
   const notFound = (id: string) => new SllmError("model_not_found", `The model '${id}' is not deployed.`);
@@ -81,6 +88,7 @@ function modelRoutes({ store, fleet, log, keep_alive_ms }: AdminDeps): Hono<AppE
         settings.context_tokens ?? defaultContext_tokens,
       );
       checkKvSettings(settings, context_tokens);
+      checkScaling(settings);
       await fleet.refresh();
       checkFits(fleet.snapshot, manifest, { ...settings, context_tokens });
       const model = await store.deployModel(request, {

@@ -25,6 +25,24 @@ export function modelContract(fixture: Fixture): void {
     expect(await history(store, "checkpoint", request.manifest.digest)).toEqual(["null -> known (deployed)"]);
   });
 
+  test("how many instances it has is kept, changed by a replacement, and what is left out is its default", async () => {
+    const { store } = fixture();
+    const scaling = {
+      min_instances: 1,
+      max_instances: 3,
+      target_concurrency: 2,
+      queue_delay_ms: 0,
+      preload: true,
+    };
+    const request = makeDeployRequest({ settings: { slots: 4, ...scaling } });
+    expect(await store.deployModel(request, resolvedSettings)).toMatchObject(scaling);
+    await store.deployModel({ ...request, settings: { slots: 4 }, replace: true }, resolvedSettings);
+    expect((await store.getModel(request.id))?.model).toMatchObject({
+      ...{ min_instances: 0, max_instances: null, target_concurrency: null },
+      ...{ queue_delay_ms: 5_000, preload: false },
+    });
+  });
+
   test("an unknown model is null", async () => {
     expect(await fixture().store.getModel("nobody/deployed:this")).toBeNull();
   });
