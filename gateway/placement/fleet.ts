@@ -8,7 +8,7 @@ import type { CheckpointDigest, InstanceId, ModelId, WorkerId } from "../../sche
 import { limits } from "../../schema/limits.ts";
 import type { DeviceKind } from "../../schema/vocab.ts";
 import type { Clock, ClusterChanges, ClusterSnapshot, StateStore, WorkerAddress } from "../ports.ts";
-import { ClusterIndex } from "../scheduler/cluster-index.ts";
+import { ClusterIndex, type StandbyOf } from "../scheduler/cluster-index.ts";
 import { type Estimates, nominalEstimates } from "../scheduler/estimates.ts";
 import type { ClusterView } from "../scheduler/view.ts";
 import { ClusterMirror } from "./cluster-mirror.ts";
@@ -33,11 +33,12 @@ export class Fleet {
   readonly #store: FleetStore;
   readonly #clock: Pick<Clock, "wallMs">;
   readonly #estimates: Estimates;
+  readonly #standbyOf: StandbyOf;
   readonly #uses: InstanceUses;
   readonly #instances = new InstanceTable();
   readonly #storedUses = new Map<InstanceId, number>();
   readonly #facts = new Map<CheckpointDigest, CheckpointFacts>();
-  readonly #listeners = new Set<() => void>();
+  readonly #listeners: ((model_id?: ModelId) => void)[] = [];
   readonly #mirror = new ClusterMirror();
   #index: ClusterIndex;
   #wasRead = false;
@@ -46,9 +47,15 @@ export class Fleet {
   #queued: Promise<void> | null = null;
 
   /** The clock must not jump: by it, instances become idle and loads are expected to end. */
-  constructor(store: FleetStore, clock: Pick<Clock, "wallMs">, estimates: Estimates = nominalEstimates) {
+  constructor(
+    store: FleetStore,
+    clock: Pick<Clock, "wallMs">,
+    estimates: Estimates = nominalEstimates,
+    standbyOf: StandbyOf = () => null,
+  ) {
     this.#store = store;
     this.#clock = clock;
+    this.#standbyOf = standbyOf;
     this.#estimates = estimates;
     this.#uses = new InstanceUses(clock);
     this.#index = this.#buildIndex();
@@ -118,7 +125,13 @@ export class Fleet {
     const instances = this.instances;
     const usage = new Map(instances.map(({ instance_id }) => [instance_id, this.#uses.of(instance_id)]));
     const weights = new Map([...this.#facts].map(([digest, facts]) => [digest, facts.weights_bytes]));
-    return new ClusterIndex(toClusterFacts(this.snapshot, instances, usage), this.#estimates, weights);
+    const minimums = new Map(
+      this.snapshot.models
+        .filter((m) => m.state === "active" && m.min_instances > 0)
+        .map((m) => [m.model_id, m.min_instances]),
+    );
+    const facts = toClusterFacts(this.snapshot, instances, usage);
+    return new ClusterIndex(facts, this.#estimates, weights, minimums, this.#standbyOf);
   }
 
   /** Reads the manifests of checkpoints that are new here. */
@@ -146,8 +159,8 @@ export class Fleet {
     this.#notify();
   }
 
-  #notify(): void {
-    for (const listener of [...this.#listeners]) listener();
+  #notify(model_id?: ModelId): void {
+    for (const listener of this.#listeners) listener(model_id);
   }
 
   /** The scheduler's view; it goes on following the fleet, so a decision must not wait in between. */
@@ -231,16 +244,18 @@ export class Fleet {
     this.#changed();
   }
 
-  /** Notes when the load of an instance is expected to end. */
-  expectReady(instance_id: InstanceId, at_ms: number): void {
-    this.#uses.expectReady(instance_id, at_ms);
+  /** Notes when the load of an instance is expected to end, and to have its bytes from the disk. */
+  expectReady(instance_id: InstanceId, ready_at_ms: number, arrives_at_ms: number | null): void {
+    this.#uses.expectReady(instance_id, ready_at_ms, arrives_at_ms);
   }
 
   /** Takes an instance into use, loading ones too. `onLost` is called if it ends before the release. */
   acquire(instance_id: InstanceId, onLost: () => void): InstanceUse {
     const use = this.#uses.acquire(instance_id, onLost, (isIdle) => {
       this.#index.refresh(instance_id);
+      // A free slot is for its own model, an idle instance may make room for others.
       if (isIdle) this.#notify();
+      else this.#notify(this.instance(instance_id)?.model_id);
     });
     this.#index.refresh(instance_id);
     return use;
@@ -266,21 +281,9 @@ export class Fleet {
       this.#uses.markUsed(instance_id, this.#clock.wallMs());
   }
 
-  /** Resolves when anything changed that a decision could depend on, or when the signal aborts. */
-  changed(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const finish = () => {
-        this.#listeners.delete(finish);
-        signal.removeEventListener("abort", finish);
-        resolve();
-      };
-      if (signal.aborted) {
-        resolve();
-        return;
-      }
-      this.#listeners.add(finish);
-      signal.addEventListener("abort", finish, { once: true });
-    });
+  /** Told whenever anything changed that a decision could depend on; the model, where it concerns only one. */
+  onChanged(listener: (model_id?: ModelId) => void): void {
+    this.#listeners.push(listener);
   }
 }
 

@@ -1,17 +1,21 @@
 /** Who uses which instance at this gateway: counts, last uses, and whom to tell when an instance is lost. */
 import type { InstanceId } from "../../schema/ids.ts";
 import type { Clock } from "../ports.ts";
-import { type InstanceUsage, unused } from "../scheduler/view.ts";
+import { type InstanceUsage, unused, type WorkView } from "../scheduler/view.ts";
 
 /** Held from the decision for an instance until the generation ended there. */
 export interface InstanceUse {
-  /** Prompt or output tokens that the generation now has more at the instance. */
+  /** The generation runs with so many prompt tokens; it will have at most so many of output. */
+  begun(prompt_tokens: number, most_tokens: number): void;
+  /** Output tokens that it now has more. */
   count(tokens: number): void;
   /** Gives it back; the second and later calls do nothing. */
   release(): void;
 }
 
-type Usage = { -readonly [K in keyof InstanceUsage]: InstanceUsage[K] };
+type Usage = { -readonly [K in keyof Omit<InstanceUsage, "works">]: InstanceUsage[K] } & {
+  readonly works: Set<WorkView>;
+};
 
 export class InstanceUses {
   readonly #clock: Pick<Clock, "wallMs">;
@@ -33,7 +37,7 @@ export class InstanceUses {
   }
 
   #of(instance_id: InstanceId): Usage {
-    const known = this.#usages.get(instance_id) ?? { ...unused };
+    const known = this.#usages.get(instance_id) ?? { ...unused, works: new Set<WorkView>() };
     this.#usages.set(instance_id, known);
     return known;
   }
@@ -53,17 +57,29 @@ export class InstanceUses {
     listeners.add(listener);
     let counted = 0;
     let released = false;
+    const work = { output_tokens: 0, most_tokens: 0 };
+    const add = (tokens: number) => {
+      counted += tokens;
+      usage.tokens += tokens;
+    };
     return {
+      begun: (prompt_tokens, most_tokens) => {
+        if (released) return;
+        work.most_tokens = most_tokens;
+        if (most_tokens > 0) usage.works.add(work);
+        add(prompt_tokens);
+      },
       count: (tokens) => {
         if (released) return;
-        counted += tokens;
-        usage.tokens += tokens;
+        work.output_tokens += tokens;
+        add(tokens);
       },
       release: () => {
         if (released) return;
         released = true;
         listeners.delete(listener);
         usage.tokens -= counted;
+        usage.works.delete(work);
         usage.in_flight -= 1;
         usage.last_used_ms = Math.max(usage.last_used_ms, this.#clock.wallMs());
         if (usage.in_flight === 0) {
@@ -81,9 +97,11 @@ export class InstanceUses {
     usage.last_used_ms = Math.max(usage.last_used_ms, at_ms);
   }
 
-  /** Notes when a load is expected to end. */
-  expectReady(instance_id: InstanceId, at_ms: number | null): void {
-    this.#of(instance_id).ready_at_ms = at_ms;
+  /** Notes when a load is expected to end, and to have its bytes from the disk. */
+  expectReady(instance_id: InstanceId, ready_at_ms: number, arrives_at_ms: number | null): void {
+    const usage = this.#of(instance_id);
+    usage.ready_at_ms = ready_at_ms;
+    usage.arrives_at_ms = arrives_at_ms;
   }
 
   /** Forgets instances that ended and tells their users. */

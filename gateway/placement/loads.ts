@@ -37,7 +37,7 @@ interface FollowedLoad extends Load {
 }
 
 /** Uses of a loading instance that its follower holds itself. */
-const ownUses = 1;
+export const followerUses = 1;
 
 export interface LoadsDeps {
   readonly fleet: Fleet;
@@ -94,7 +94,7 @@ export class Loads {
    */
   leaveUnawaited(): void {
     for (const [instance_id, { leave }] of this.#followed) {
-      if (this.#deps.fleet.inFlight(instance_id) <= ownUses) leave.abort();
+      if (this.#deps.fleet.inFlight(instance_id) <= followerUses) leave.abort();
     }
   }
 

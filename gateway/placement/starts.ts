@@ -9,7 +9,7 @@ import { instanceMemoryBytes } from "../../schema/memory.ts";
 import type { Clock, CreateInstanceResult, Log, Random, StateStore } from "../ports.ts";
 import type { StartTarget } from "../scheduler/decision.ts";
 import type { LearnedEstimates } from "./estimates/learned-estimates.ts";
-import { observeStart } from "./estimates/observe.ts";
+import { observeStart, startHowOf } from "./estimates/observe.ts";
 import type { Fleet, FleetModel } from "./fleet.ts";
 import type { Load, Loads } from "./loads.ts";
 import type { Stops } from "./stops.ts";
@@ -78,7 +78,9 @@ export class Starts {
     const event = parked === null ? "start" : "resume";
     log.info(event, { model_id, instance_id: result.instance.instance_id, worker_id, device_id, tier });
     fleet.put(result.instance);
-    fleet.expectReady(result.instance.instance_id, clock.wallMs() + target.estimate_ms);
+    const now_ms = clock.wallMs();
+    const arrives_at_ms = target.arrival_ms > 0 ? now_ms + target.arrival_ms : null;
+    fleet.expectReady(result.instance.instance_id, now_ms + target.estimate_ms, arrives_at_ms);
     const load = loads.follow(result.instance);
     void load.outcome.then((outcome) => {
       if (outcome.ok && outcome.timings !== null) this.#learn(model_id, target, outcome.timings);
@@ -88,11 +90,13 @@ export class Starts {
 
   #learn(model_id: ModelId, target: StartTarget, timings: LoadTimings): void {
     const { fleet, estimates, log } = this.#deps;
-    const { worker_id, tier, estimate_ms } = target;
+    const { worker_id, tier, estimate_ms, queued_ms, is_beside } = target;
     const kind = fleet.deviceKind(target);
     if (kind === null) return;
     observeStart(estimates, model_id, target, kind, timings);
-    log.info("start_estimated", { model_id, worker_id, tier, estimate_ms, actual_ms: timings.total_ms });
+    const expected = { tier, estimate_ms, queued_ms, is_beside };
+    const how = startHowOf(target.parked, timings);
+    log.info("start_estimated", { model_id, worker_id, how, ...expected, actual_ms: timings.total_ms });
   }
 
   /** Takes a parked instance back into service; it has the settings it was started with. */

@@ -1,7 +1,8 @@
 /** Devices on which an instance could start or come back, by what stands in the way: nothing, idle or running ones. Pure. */
+import { isIdle } from "./cluster-index.ts";
 import type { StartTarget } from "./decision.ts";
-import { estimateTravel, type HostTravel, noBytes, readyMs, type TierBytes } from "./estimate.ts";
-import type { ModelEstimates } from "./estimates.ts";
+import { estimateTravel, type HostTravel, noBytes, readyMs, startState, type TierBytes } from "./estimate.ts";
+import type { ModelEstimates, StartState } from "./estimates.ts";
 import { compareDevices, compareText, Shortlist } from "./order.ts";
 import { isClaimed, refusal } from "./serve.ts";
 import type { ClusterView, DeviceNode, HostNode, InstanceNode, PlacementRequest } from "./view.ts";
@@ -12,6 +13,7 @@ export interface Candidate {
   /** The model's own instance there, to be brought back instead of a new start. */
   readonly parked: InstanceNode | null;
   readonly travel: HostTravel;
+  readonly start: StartState;
   /** From the start of the load until the instance is ready. */
   readonly ready_ms: number;
   /** What the policy orders candidates by, the least first. */
@@ -48,13 +50,15 @@ export function findCandidates(
 ): Candidates {
   const lists = new Lists(request);
   const parked = findParked(view, request);
-  forEachHost(view, request, (host, travel) => {
+  forEachHost(view, model, request, (host, travel) => {
     if (lists.areBetterThan(rank.atLeast(travel.arrival_ms))) return;
+    const anew = startState(host, request.checkpoint, false);
     for (const device of host.devices) {
       if (device.memory_bytes < request.memory_bytes) continue;
       const own = parked.get(device) ?? null;
-      const ready_ms = readyMs(model, device, travel, own === null ? "start" : "resume");
-      lists.offer(device, own, travel, ready_ms, rank.of(device, ready_ms));
+      const start = own === null ? anew : { ...anew, how: "resume" as const };
+      const ready_ms = readyMs(model, device, travel, start);
+      lists.offer(device, own, travel, start, ready_ms, rank.of(device, ready_ms));
     }
   });
   return lists.found();
@@ -63,7 +67,8 @@ export function findCandidates(
 /** Every host that accepts work and can get all bytes, with the time they need to it. */
 export function forEachHost(
   view: ClusterView,
-  request: Pick<PlacementRequest, "checkpoint" | "weights_bytes" | "avoid">,
+  model: ModelEstimates,
+  request: Pick<PlacementRequest, "checkpoint" | "weights_bytes" | "avoid" | "now_ms">,
   visit: (host: HostNode, travel: HostTravel) => void,
 ): void {
   const { checkpoint, weights_bytes, avoid } = request;
@@ -73,7 +78,7 @@ export function forEachHost(
   );
   const look = (host: HostNode, bytes: TierBytes) => {
     if (!host.accepting || avoid.workers.has(host.worker_id)) return;
-    const travel = estimateTravel(view, host, weights_bytes, bytes, elsewhere);
+    const travel = estimateTravel(view, model, host, request, bytes, elsewhere);
     if (travel !== null) visit(host, travel);
   };
   for (const { host, bytes } of holders) look(host, bytes);
@@ -109,13 +114,15 @@ export function idleBytesBeside({ device, parked }: Pick<Candidate, "device" | "
   return device.idle_bytes - (parked === null ? 0 : parked.view.memory_bytes);
 }
 
-export function toTarget({ device, parked, travel, ready_ms }: Candidate): StartTarget {
+export function toTarget({ device, parked, travel, start, ready_ms }: Candidate): StartTarget {
   return {
     worker_id: device.host.worker_id,
     device_id: device.device_id,
     tier: travel.tier,
     estimate_ms: ready_ms,
     queued_ms: travel.queued_ms,
+    arrival_ms: travel.arrival_ms,
+    is_beside: start.is_beside,
     parked: parked?.view.instance_id ?? null,
   };
 }
@@ -129,10 +136,8 @@ const byRank = (a: Candidate, b: Candidate) => a.rank - b.rank || compareDevices
 /** Last use of the idle instance that was used longest ago. */
 function restsSince(device: DeviceNode): number {
   let since = Number.POSITIVE_INFINITY;
-  for (const { view, usage } of device.instances) {
-    if (usage.in_flight === 0 && (view.state === "ready" || view.state === "parked")) {
-      since = Math.min(since, usage.last_used_ms);
-    }
+  for (const instance of device.instances) {
+    if (isIdle(instance)) since = Math.min(since, instance.usage.last_used_ms);
   }
   return since;
 }
@@ -158,6 +163,7 @@ class Lists {
     device: DeviceNode,
     parked: InstanceNode | null,
     travel: HostTravel,
+    start: StartState,
     ready_ms: number,
     rank: number,
   ): void {
@@ -171,7 +177,7 @@ class Lists {
     // Most are worse than what is known: they cost no object.
     if (list.bar !== null && rank > list.bar.rank) return;
     if (runsModel(device, this.#request)) return;
-    list.offer({ device, parked, travel, ready_ms, rank, needed_bytes });
+    list.offer({ device, parked, travel, start, ready_ms, rank, needed_bytes });
   }
 
   found(): Candidates {

@@ -117,6 +117,32 @@ describe("whatever the cluster and the policy", () => {
     });
   });
 
+  test("of a model's minimum none is stopped for another, whoever comes and goes", () => {
+    checkProperty(someCluster, ({ cluster, request }) => {
+      const minimums = new Map([
+        ["x", 1],
+        ["y", 2],
+      ]);
+      const view = new ClusterIndex(cluster, nominalEstimates, weights, minimums);
+      const serving = (model_id: string, gone: ReadonlySet<string>) =>
+        cluster.instances.filter(
+          (i) =>
+            i.model_id === model_id && ["ready", "loading"].includes(i.state) && !gone.has(i.instance_id),
+        ).length;
+      // An instance ends first: the index follows.
+      const [first] = cluster.instances;
+      if (first !== undefined) view.remove(first.instance_id);
+      const ended = new Set(first === undefined ? [] : [first.instance_id]);
+      const { action } = decideOn(view, request);
+      if (!starts(action)) return;
+      const gone = new Set([...ended, ...victimsOf(action)]);
+      for (const [model_id, minimum] of minimums) {
+        const before = serving(model_id, ended);
+        expect(serving(model_id, gone)).toBeGreaterThanOrEqual(Math.min(before, minimum));
+      }
+    });
+  });
+
   test("no victim is stopped without need", () => {
     checkProperty(someCluster, ({ cluster, request }) => {
       const { action } = decide(cluster, request);

@@ -21,6 +21,8 @@ const request: PlacementRequest = {
   weights_bytes: 1_000,
   memory_bytes: 2_000,
   max_instances: 8,
+  waiting_ahead: 0,
+  queue_delay_ms: 5_000,
   avoid: { workers: new Set(), instances: new Set() },
   policy: "startup-optimal",
   seed: 0,

@@ -36,7 +36,7 @@ export function decide(view: ClusterView, request: PlacementRequest): Decision {
   const candidates = findCandidates(view, request, model, policy.rank(request));
   const starts = policy.options(view, request, candidates).filter((option) => option !== null);
   const start = cheapest(starts);
-  const chosen = better(wait, start);
+  const chosen = better(wait, start, request.queue_delay_ms);
   const losers = [
     ...waits.flatMap((o) => losersByOption(view, request, o, chosen)),
     ...losersOf(candidates),
@@ -45,10 +45,11 @@ export function decide(view: ClusterView, request: PlacementRequest): Decision {
   return chosen === null ? refuse(view, request, serving, losers) : toDecision(chosen, losers);
 }
 
-/** Waiting for instances that exist wins unless a start is sooner by what it costs the others. */
-function better(wait: Option | null, start: Option | null): Option | null {
+/** Waiting for instances that exist wins unless it is too long and a start is sooner by what it costs the others. */
+function better(wait: Option | null, start: Option | null, queue_delay_ms: number): Option | null {
   if (wait === null || start === null) return wait ?? start;
-  return start.action.kind !== "hold" && start.cost_ms + scaleOut_ms < wait.cost_ms ? start : wait;
+  const isWorthIt = start.cost_ms + Math.min(scaleOut_ms, queue_delay_ms) < wait.cost_ms;
+  return start.action.kind !== "hold" && isWorthIt && wait.cost_ms > queue_delay_ms ? start : wait;
 }
 
 /** Those that cannot serve, for example on a worker that drains, stand in nobody's way. */

@@ -53,6 +53,10 @@ export interface StartTarget {
   readonly estimate_ms: number;
   /** Of that, behind the loads of others. */
   readonly queued_ms: number;
+  /** Until the last byte is in host memory; 0 where all are. */
+  readonly arrival_ms: number;
+  /** Other instances of its host load or work. */
+  readonly is_beside: boolean;
   /** The parked instance to bring back; null for a new one. */
   readonly parked: InstanceId | null;
 }

@@ -1,9 +1,11 @@
 /**
  * Estimates how long an instance takes to become ready on a device: every byte from the nearest tier that has it, all
- * links at work at once, so the slowest counts: what is queued on it, then our own bytes. Pure.
+ * links at work at once, so the slowest counts: what is queued on it, then our own bytes. The engine builds its model
+ * meanwhile; what comes after both is the init. Pure.
  */
-import type { DeviceKind, Tier } from "../../schema/vocab.ts";
-import { type ModelEstimates, nominal_bytes_per_ms, type StartHow } from "./estimates.ts";
+import type { CheckpointDigest } from "../../schema/ids.ts";
+import type { Tier } from "../../schema/vocab.ts";
+import { type ModelEstimates, nominal_bytes_per_ms, type StartHow, type StartState } from "./estimates.ts";
 import type { ClusterView, DeviceNode, HostNode, LinkView } from "./view.ts";
 
 /** What of a start is the same on all devices of one host. */
@@ -26,8 +28,9 @@ export const noBytes: TierBytes = { device: 0, host: 0, disk: 0, peer: 0, origin
 /** Whether all bytes can be had at all, and from how far; null when some are nowhere in reach. */
 export function estimateTravel(
   view: ClusterView,
+  model: ModelEstimates,
   host: HostNode,
-  weights_bytes: number,
+  { weights_bytes, now_ms }: { readonly weights_bytes: number; readonly now_ms: number },
   bytes: TierBytes,
   elsewhere: boolean,
 ): HostTravel | null {
@@ -46,14 +49,26 @@ export function estimateTravel(
     if (taken <= 0) return;
     covered += taken;
     tier = from;
-    const before_ms = link?.queued_ms ?? 0;
+    const begun_ms = from === "disk" ? begunMs(host, now_ms) : 0;
+    const before_ms = Math.max(link?.queued_ms ?? 0, begun_ms);
     queued_ms = Math.max(queued_ms, before_ms);
-    arrival_ms = Math.max(arrival_ms, before_ms + taken / bytesPerMs(from, linkName[from], link, learned));
+    const own = from === "disk" ? model.diskBytesPerMs(host.worker_id) : null;
+    const rate = own ?? bytesPerMs(from, linkName[from], link, learned);
+    arrival_ms = Math.max(arrival_ms, before_ms + taken / rate);
   };
   take("disk", bytes.disk, host.disk);
   take("peer", view.remote.peer && elsewhere ? weights_bytes : bytes.peer, host.network);
   take("origin", view.remote.origin ? weights_bytes : bytes.origin, host.network);
   return covered < weights_bytes ? null : { arrival_ms, queued_ms, tier, learned, weights_bytes };
+}
+
+/** Until the loads that were begun here have their bytes: the worker's last report may not have heard of them yet. */
+function begunMs(host: HostNode, now_ms: number): number {
+  let rest_ms = 0;
+  for (const { usage } of host.loading) {
+    if (usage.arrives_at_ms !== null) rest_ms = Math.max(rest_ms, usage.arrives_at_ms - now_ms);
+  }
+  return rest_ms;
 }
 
 const linkName = { disk: "disk", peer: "network", origin: "origin" } as const;
@@ -70,13 +85,22 @@ export function readyMs(
   model: ModelEstimates,
   device: DeviceNode,
   travel: HostTravel,
-  how: StartHow,
+  start: StartState,
 ): number {
-  return arrivalMs(device, travel) + initMs(model, device, how);
+  const { host, kind } = device;
+  const built_ms = travel.queued_ms + model.buildMs(host.worker_id, kind, start);
+  return Math.max(arrivalMs(device, travel), built_ms) + model.initMs(host.worker_id, kind, start);
 }
 
-function initMs(model: ModelEstimates, device: { host: HostNode; kind: DeviceKind }, how: StartHow): number {
-  return model.initMs(device.host.worker_id, device.kind, how);
+/** What a start of the checkpoint would begin with on the host, as far as its worker has said. */
+export function startState(host: HostNode, checkpoint: CheckpointDigest, isParked: boolean): StartState {
+  return { how: isParked ? "resume" : howOf(host, checkpoint), is_beside: host.working > 0 };
+}
+
+function howOf({ standby }: HostNode, checkpoint: CheckpointDigest): StartHow {
+  if (standby === null) return "cold";
+  if (standby.built.includes(checkpoint)) return "built";
+  return standby.warm > 0 ? "warm" : "cold";
 }
 
 /** Learned here, else as the worker says, else what such links usually do. */

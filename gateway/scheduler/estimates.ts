@@ -2,15 +2,31 @@
 import type { ModelId, WorkerId } from "../../schema/ids.ts";
 import type { DeviceKind, Tier } from "../../schema/vocab.ts";
 
-/** How an instance becomes ready: from nothing, or a parked one again. */
-export type StartHow = "start" | "resume";
+/**
+ * What an engine begins with: nothing, a process of the worker's reserve, one of these that has built the model, or the
+ * parked instance itself.
+ */
+export const startHows = ["cold", "warm", "built", "resume"] as const;
+export type StartHow = (typeof startHows)[number];
+
+export interface StartState {
+  readonly how: StartHow;
+  /** Other instances of the host load or work, and take processors from it. */
+  readonly is_beside: boolean;
+}
 
 /** Learned about the starts of one model. */
 export interface ModelEstimates {
-  /** What a start costs beyond the travel of its bytes, in milliseconds. */
-  initMs(worker_id: WorkerId, kind: DeviceKind, how: StartHow): number;
+  /** Until the engine has its model, from when it may begin; its bytes travel meanwhile. */
+  buildMs(worker_id: WorkerId, kind: DeviceKind, start: StartState): number;
+  /** What a start costs when bytes and model are there, in milliseconds. */
+  initMs(worker_id: WorkerId, kind: DeviceKind, start: StartState): number;
+  /** Bytes per millisecond at which this model's file is read there; null where it was not seen. */
+  diskBytesPerMs(worker_id: WorkerId): number | null;
   /** How long a request holds a slot, in milliseconds. */
   readonly service_ms: number;
+  /** Tokens of a usual answer, and milliseconds of one. */
+  readonly answer: { readonly tokens: number; readonly token_ms: number };
   /** Time to compute so many tokens of so many generations again at their destination, in milliseconds. */
   migrationMs(kind: DeviceKind, tokens: number, generations: number): number;
 }
@@ -34,18 +50,27 @@ export const nominal_bytes_per_ms: Readonly<Record<Tier, number>> = {
   origin: 100_000,
 };
 
-/** Process and model, as measured without a reserve; a parked instance has both. */
-export const nominal_init_ms: Readonly<Record<StartHow, number>> = { start: 300, resume: 5 };
+/** Process and model, as measured without a reserve; the others have one or both. */
+export const nominal_init_ms: Readonly<Record<StartHow, number>> = {
+  cold: 300,
+  warm: 150,
+  built: 50,
+  resume: 5,
+};
 
 /** A short answer. */
 export const nominal_service_ms = 1_000;
+export const nominal_answer = { tokens: 128, token_ms: nominal_service_ms / 128 } as const;
 
 /** Prefill of a token on a mid-size device, and one round trip. */
 export const nominal_migration = { ms_per_token: 1, base_ms: 50 } as const;
 
 const nominalModel: ModelEstimates = {
-  initMs: (_worker_id, _kind, how) => nominal_init_ms[how],
+  buildMs: () => 0,
+  initMs: (_worker_id, _kind, { how }) => nominal_init_ms[how],
+  diskBytesPerMs: () => null,
   service_ms: nominal_service_ms,
+  answer: nominal_answer,
   migrationMs: (_kind, tokens, generations) =>
     nominal_migration.ms_per_token * tokens + nominal_migration.base_ms * generations,
 };

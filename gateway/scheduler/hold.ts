@@ -1,6 +1,7 @@
 /** How long running work keeps the memory of a device. Pure. */
 import { type Candidate, freeBytes } from "./candidates.ts";
 import { isIdle } from "./cluster-index.ts";
+import { remainingWorkMs } from "./remaining.ts";
 import { remainingLoadMs } from "./serve.ts";
 import type { ClusterView, InstanceNode } from "./view.ts";
 
@@ -15,7 +16,8 @@ export function holdMs(view: ClusterView, candidate: Candidate, now_ms: number):
   for (const instance of device.instances) {
     if (instance === parked) continue;
     const bytes = instance.view.memory_bytes;
-    if (isIdle(instance.view, instance.usage)) missing -= bytes;
+    if (isIdle(instance)) missing -= bytes;
+    else if (instance.kept) continue;
     else inUse.push({ left_ms: leftMs(view, instance, now_ms), bytes });
   }
   inUse.sort((a, b) => a.left_ms - b.left_ms || b.bytes - a.bytes);
@@ -29,15 +31,17 @@ export function holdMs(view: ClusterView, candidate: Candidate, now_ms: number):
 }
 
 /**
- * Until an instance is expected to be idle. Work that has gone on for long goes on for long: what is left is at least
- * what has passed, so that nobody waits for ever for an end that was due.
+ * Until an instance is expected to be idle, by the tokens that its work has still to make. Where these are not counted,
+ * what is left is at least what has passed, so that nobody waits for ever for an end that was due.
  */
 function leftMs(view: ClusterView, instance: InstanceNode, now_ms: number): number {
   const { state, slots, model_id } = instance.view;
   if (state === "draining") return drain_ms;
   const { in_flight, busy_since_ms } = instance.usage;
+  const model = view.estimates.model(model_id);
   const rounds = Math.max(1, Math.ceil(in_flight / slots));
-  const work_ms = rounds * view.estimates.model(model_id).service_ms;
-  if (state === "loading") return remainingLoadMs(instance, now_ms) + work_ms;
-  return Math.max(work_ms, busy_since_ms === null ? 0 : now_ms - busy_since_ms);
+  if (state === "loading") return remainingLoadMs(instance, now_ms) + rounds * model.service_ms;
+  const counted_ms = remainingWorkMs(instance, model);
+  if (counted_ms !== null) return counted_ms + (rounds - 1) * model.service_ms;
+  return Math.max(rounds * model.service_ms, busy_since_ms === null ? 0 : now_ms - busy_since_ms);
 }

@@ -17,6 +17,8 @@ const request: PlacementRequest = {
   weights_bytes: 1_000,
   memory_bytes: 1_000,
   max_instances: 8,
+  waiting_ahead: 0,
+  queue_delay_ms: 5_000,
   avoid: { workers: new Set(), instances: new Set() },
   policy: "startup-optimal",
   seed: 0,
@@ -88,7 +90,7 @@ function plan(view: ClusterIndex) {
 }
 
 const moveCost = (tokens: number) =>
-  nominal_init_ms.start + nominal_migration.ms_per_token * tokens + nominal_migration.base_ms;
+  nominal_init_ms.cold + nominal_migration.ms_per_token * tokens + nominal_migration.base_ms;
 
 describe("a plan of moves", () => {
   test("moves the cheapest set that frees enough memory", () => {

@@ -5,9 +5,10 @@
 import { limits } from "../../schema/limits.ts";
 import { type Candidate, forEachHost, freeBytes, idleBytesBeside } from "./candidates.ts";
 import type { Move } from "./decision.ts";
-import { readyMs } from "./estimate.ts";
+import { readyMs, startState } from "./estimate.ts";
 import { compareDevices, compareText, Shortlist } from "./order.ts";
 import { chooseVictims, stopMs } from "./reclaim.ts";
+import { remainingWorkMs } from "./remaining.ts";
 import { isClaimed } from "./serve.ts";
 import type { ClusterView, DeviceNode, InstanceNode, PlacementRequest } from "./view.ts";
 
@@ -94,10 +95,14 @@ function findPlaces(
   view: ClusterView,
   request: PlacementRequest,
   source: DeviceNode,
-  { view: row, usage }: InstanceNode,
+  victim: InstanceNode,
 ): readonly FoundPlace[] {
+  const { view: row, usage } = victim;
   const model = view.estimates.model(row.model_id);
-  const moveMs = (device: DeviceNode) => model.migrationMs(device.kind, usage.tokens, usage.in_flight);
+  // Work that ends before its move would is gone by then.
+  const ends_ms = remainingWorkMs(victim, model) ?? Number.POSITIVE_INFINITY;
+  const moveMs = (device: DeviceNode) =>
+    Math.min(ends_ms, model.migrationMs(device.kind, usage.tokens, usage.in_flight));
   const found = new Shortlist<FoundPlace>(
     placesPerVictim,
     (a, b) => a.cost_ms - b.cost_ms || compareDevices(a.device, b.device),
@@ -114,12 +119,14 @@ function findPlaces(
   }
   const weights_bytes = view.weightsOf(row.checkpoint);
   if (weights_bytes === null) return found.items;
-  const wanted = { checkpoint: row.checkpoint, weights_bytes, avoid: request.avoid };
-  forEachHost(view, wanted, (host, travel) => {
+  const { avoid, now_ms } = request;
+  const wanted = { checkpoint: row.checkpoint, weights_bytes, avoid, now_ms };
+  forEachHost(view, model, wanted, (host, travel) => {
+    const start = startState(host, row.checkpoint, false);
     for (const device of host.devices) {
       if (runsAlready.has(device) || isClaimed(request, device) || freeBytes(device) < row.memory_bytes)
         continue;
-      const cost_ms = readyMs(model, device, travel, "start") + moveMs(device);
+      const cost_ms = readyMs(model, device, travel, start) + moveMs(device);
       if (found.bar === null || cost_ms <= found.bar.cost_ms) found.offer({ device, into: null, cost_ms });
     }
   });

@@ -14,6 +14,8 @@ function request(policy: SchedulingPolicy, fields: Partial<PlacementRequest> = {
   return {
     ...{ model_id: "m", checkpoint, weights_bytes, memory_bytes: 1_000, policy },
     max_instances: 8,
+    waiting_ahead: 0,
+    queue_delay_ms: 5_000,
     avoid: { workers: new Set(), instances: new Set() },
     seed: 0,
     claims: new Map(),

@@ -19,7 +19,7 @@ const stop_ms = { ready: 500, parked: 100 } as const;
 export function chooseVictims(candidate: Candidate, freed_bytes = 0): readonly InstanceNode[] | null {
   const { device, parked } = candidate;
   const idle = device.instances
-    .filter((i) => i !== parked && isIdle(i.view, i.usage))
+    .filter((i) => i !== parked && isIdle(i))
     .sort(
       (a, b) =>
         runs(a) - runs(b) ||
@@ -46,7 +46,7 @@ export function choosePreempted(
   const { device, parked } = candidate;
   const stoppable = device.instances
     .filter((i) => i !== parked && (i.view.state === "ready" || i.view.state === "parked"))
-    .filter((i) => i.view.model_id !== model_id || i.usage.in_flight === 0)
+    .filter((i) => !i.kept && (i.view.model_id !== model_id || i.usage.in_flight === 0))
     .sort(
       (a, b) =>
         a.usage.in_flight - b.usage.in_flight ||

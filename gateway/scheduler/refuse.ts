@@ -54,6 +54,7 @@ export function refuse(
 
 function countDevices(view: ClusterView, request: PlacementRequest): Counts {
   const { checkpoint, weights_bytes, memory_bytes } = request;
+  const model = view.estimates.model(request.model_id);
   const bytes = new Map(view.holdersOf(checkpoint).map((h) => [h.host, h.bytes] as const));
   const anyComplete = [...bytes].some(
     ([host, of]) => host.accepting && Math.max(of.disk, of.host) >= weights_bytes,
@@ -74,7 +75,7 @@ function countDevices(view: ClusterView, request: PlacementRequest): Counts {
       continue;
     }
     accepting += host.devices.length;
-    const travel = estimateTravel(view, host, weights_bytes, bytes.get(host) ?? noBytes, anyComplete);
+    const travel = estimateTravel(view, model, host, request, bytes.get(host) ?? noBytes, anyComplete);
     if (travel === null) {
       withoutCheckpoint += host.devices.length;
       for (const { device_id } of host.devices) lose(device_id, "its worker does not have the checkpoint");

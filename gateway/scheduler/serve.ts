@@ -14,8 +14,9 @@ export interface Serving {
   /** The least loaded ones, loading ones apart; as many as a decision names. */
   readonly ready: readonly InstanceNode[];
   readonly loading: readonly InstanceNode[];
-  /** How many there are in all. */
+  /** How many there are in all, and how many requests they work on at once. */
   readonly count: number;
+  readonly slots: number;
   readonly losers: readonly Loser[];
 }
 
@@ -25,17 +26,19 @@ export function findServing(view: ClusterView, request: PlacementRequest): Servi
   const loading = new Shortlist<InstanceNode>(limits.explained_candidates + 1, byLoad);
   const refused = new Shortlist<InstanceNode>(limits.explained_candidates, byId);
   let count = 0;
+  let slots = 0;
   for (const instance of view.instancesOf(request.model_id)) {
     if (refusal(request, instance) !== null) {
       refused.offer(instance);
       continue;
     }
     count += 1;
+    slots += instance.view.slots;
     if (instance.view.state === "ready") ready.offer(instance);
     else loading.offer(instance);
   }
   const losers = refused.items.map((i) => toLoser(i, null, null, refusal(request, i) ?? ""));
-  return { ready: ready.items, loading: loading.items, count, losers };
+  return { ready: ready.items, loading: loading.items, count, slots, losers };
 }
 
 const byId = (a: InstanceNode, b: InstanceNode) => compareText(a.view.instance_id, b.view.instance_id);
@@ -60,10 +63,12 @@ export function waitForOthers(
   serving: Serving,
 ): readonly Option[] {
   const options: Option[] = [];
+  // Those that go before it are served by all instances together.
+  const ahead_ms = serving.slots === 0 ? 0 : (request.waiting_ahead / serving.slots) * model.service_ms;
   const [coming] = serving.loading;
   if (coming !== undefined && takesOneMore(coming)) {
     const { instance_id } = coming.view;
-    const cost_ms = remainingLoadMs(coming, request.now_ms) + queueMs(coming, model);
+    const cost_ms = remainingLoadMs(coming, request.now_ms) + queueMs(coming, model) + ahead_ms;
     options.push({
       action: { kind: "wait", instance_id },
       cost_ms,
@@ -77,7 +82,7 @@ export function waitForOthers(
     const reason = "its queue is expected to be shorter than a start";
     options.push({
       action: { kind: "queue", instance_id },
-      cost_ms: queueMs(best, model),
+      cost_ms: queueMs(best, model) + ahead_ms,
       reason,
       losers: [],
     });

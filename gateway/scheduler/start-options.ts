@@ -69,7 +69,7 @@ export function waitForMemory(view: ClusterView, request: PlacementRequest, cand
     cost_ms: wait_ms + candidate.ready_ms,
     reason: claimed
       ? "another model has waited longer for the device and is next"
-      : `${request.memory_bytes} bytes are needed; the memory is held by instances that are in use`,
+      : `${request.memory_bytes} bytes are needed; the memory is held by instances that are in use or always kept`,
     losers: [],
   };
 }

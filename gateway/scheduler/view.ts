@@ -3,6 +3,7 @@
  * that a decision looks only at what can matter to it (cluster-index.ts makes one and keeps it up to date). Decisions
  * read it and change nothing.
  */
+import type { StandbyReport } from "../../schema/cluster/membership.ts";
 import type { ErrorCode } from "../../schema/codes.ts";
 import type { CheckpointDigest, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
 import type { DeviceKind, InstanceState, SchedulingPolicy, Tier } from "../../schema/vocab.ts";
@@ -71,6 +72,17 @@ export interface InstanceUsage {
   readonly busy_since_ms: number | null;
   /** Wall time at which a load is expected to end; null for unknown. */
   readonly ready_at_ms: number | null;
+  /** Wall time at which a load is expected to have its bytes from the disk; null for unknown or none. */
+  readonly arrives_at_ms: number | null;
+  /** The generations there, as far as this gateway counts them. */
+  readonly works: ReadonlySet<WorkView>;
+}
+
+/** One generation at work. */
+export interface WorkView {
+  readonly output_tokens: number;
+  /** It ends by then. */
+  readonly most_tokens: number;
 }
 
 export const unused: InstanceUsage = {
@@ -79,6 +91,8 @@ export const unused: InstanceUsage = {
   last_used_ms: 0,
   busy_since_ms: null,
   ready_at_ms: null,
+  arrives_at_ms: null,
+  works: new Set(),
 };
 
 /** From where bytes may come that no tier of a worker holds. Off until such transfers can be carried out. */
@@ -102,6 +116,11 @@ export interface ClusterFacts {
 export interface HostNode {
   readonly worker_id: WorkerId;
   readonly accepting: boolean;
+  /** Engine processes in reserve, by the worker's last report; null where it is not known. */
+  readonly standby: StandbyReport | null;
+  /** Instances that load or are in use. */
+  readonly working: number;
+  readonly loading: ReadonlySet<InstanceNode>;
   readonly devices: readonly DeviceNode[];
   readonly disk: LinkView | null;
   readonly network: LinkView | null;
@@ -113,7 +132,7 @@ export interface DeviceNode {
   readonly kind: DeviceKind;
   readonly memory_bytes: number;
   readonly reserved_bytes: number;
-  /** Of the reserved bytes those of ready or parked instances without a user. */
+  /** Of the reserved bytes those of ready or parked instances without a user that need not be kept. */
   readonly idle_bytes: number;
   /** Name of the link from host memory to it. */
   readonly bus_name: string;
@@ -126,6 +145,8 @@ export interface InstanceNode {
   /** null: the worker does not report such a device any more. */
   readonly device: DeviceNode | null;
   readonly usage: InstanceUsage;
+  /** One of those that its model always has: it is not stopped for others, however idle. */
+  readonly kept: boolean;
 }
 
 /** A host with bytes of a checkpoint, by the tier they lie in. */
@@ -155,6 +176,10 @@ export interface PlacementRequest {
   readonly memory_bytes: number;
   /** Instances of the model that may exist at once. */
   readonly max_instances: number;
+  /** Requests for the model that go before this one and have no instance yet. */
+  readonly waiting_ahead: number;
+  /** Expected wait for a slot above which another instance may be started. */
+  readonly queue_delay_ms: number;
   /** Workers and instances that failed this request before. */
   readonly avoid: { readonly workers: ReadonlySet<WorkerId>; readonly instances: ReadonlySet<InstanceId> };
   readonly policy: SchedulingPolicy;

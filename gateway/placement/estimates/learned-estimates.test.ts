@@ -1,10 +1,11 @@
 /** Learning: what counts when, and what wild values do. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import type { LoadTimings } from "../../../schema/cluster/instances.ts";
 import { limits } from "../../../schema/limits.ts";
 import { checkProperty } from "../../../test/support/property.ts";
 import { someLoadTimings } from "../../../test/support/scripted-worker.ts";
-import { nominal_init_ms, nominal_service_ms } from "../../scheduler/estimates.ts";
+import { nominal_init_ms, nominal_service_ms, type StartHow } from "../../scheduler/estimates.ts";
 import { keyOf, LearnedEstimates } from "./learned-estimates.ts";
 import { observeGeneration, observeStart } from "./observe.ts";
 import { quantile, robustLine } from "./robust.ts";
@@ -13,15 +14,15 @@ const MiB = 1024 * 1024;
 
 const target = {
   ...({ worker_id: "w1", device_id: "cpu0", tier: "disk", parked: null } as const),
-  estimate_ms: 500,
-  queued_ms: 0,
+  ...{ estimate_ms: 500, queued_ms: 0, arrival_ms: 0, is_beside: false },
 };
+const cold = { how: "cold", is_beside: false } as const;
 
 describe("learned estimates", () => {
   test("before anything was seen the nominal numbers count", () => {
     const estimates = new LearnedEstimates();
     expect(estimates.links("w1")).toBeNull();
-    expect(estimates.model("m").initMs("w1", "cpu", "start")).toBe(nominal_init_ms.start);
+    expect(estimates.model("m").initMs("w1", "cpu", cold)).toBe(nominal_init_ms.cold);
     expect(estimates.model("m").service_ms).toBe(nominal_service_ms);
   });
 
@@ -35,14 +36,14 @@ describe("learned estimates", () => {
       ["m", "w2"],
       ["other", "w2"],
     ] as const) {
-      expect(estimates.model(model_id).initMs(worker_id, "cpu", "start")).toBe(50);
+      expect(estimates.model(model_id).initMs(worker_id, "cpu", cold)).toBe(50);
     }
-    expect(estimates.model("m").initMs("w1", "cuda", "start")).toBe(nominal_init_ms.start);
-    expect(estimates.model("m").initMs("w1", "cpu", "resume")).toBe(nominal_init_ms.resume);
+    expect(estimates.model("m").initMs("w1", "cuda", cold)).toBe(nominal_init_ms.cold);
+    expect(estimates.model("m").initMs("w1", "cpu", { ...cold, how: "resume" })).toBe(nominal_init_ms.resume);
     // Another model's own starts count more for it than those of others.
     observeStart(estimates, "other", target, "cpu", { ...timings, total_ms: 600 });
-    expect(estimates.model("other").initMs("w1", "cpu", "start")).toBe(200);
-    expect(estimates.model("m").initMs("w1", "cpu", "start")).toBe(50);
+    expect(estimates.model("other").initMs("w1", "cpu", cold)).toBe(200);
+    expect(estimates.model("m").initMs("w1", "cpu", cold)).toBe(50);
   });
 
   test("a few bytes teach nothing about a disk", () => {
@@ -80,7 +81,7 @@ describe("learned estimates", () => {
     const estimates = new LearnedEstimates();
     for (const tokens of [100, 200, 400, 800, 1_600, 300, 500]) {
       const prefill_ms = tokens === 400 ? 1e6 : 20 + tokens / 2;
-      observeGeneration(estimates, "m", "cpu", tokens, { queue_ms: 0, prefill_ms, decode_ms: 0 });
+      observeGeneration(estimates, "m", "cpu", tokens, 0, { queue_ms: 0, prefill_ms, decode_ms: 0 });
     }
     expect(estimates.model("m").migrationMs("cpu", 1_000, 1)).toBeCloseTo(520, 0);
     expect(estimates.model("m").migrationMs("cpu", 2_000, 2)).toBeCloseTo(1_040, 0);
@@ -113,5 +114,59 @@ describe("robust statistics", () => {
         [2, 5],
       ]),
     ).toEqual({ slope: 0, base: 7 });
+  });
+});
+
+describe("starts of different beginnings", () => {
+  const seen = (fields: Partial<LoadTimings>): LoadTimings => ({
+    ...someLoadTimings,
+    disk_read_bytes: 0,
+    ...fields,
+  });
+  const host = { ...target, tier: "host" } as const;
+
+  test("are learned apart: by what the engine began with, and beside others at work", () => {
+    const estimates = new LearnedEstimates();
+    const observe = (timings: LoadTimings, at = host) => observeStart(estimates, "m", at, "cpu", timings);
+    const none = { disk_read_ms: 0 };
+    observe(seen({ ...none, process_start_ms: 200, model_build_ms: 100, total_ms: 320 }));
+    observe(seen({ ...none, process_start_ms: 1, model_build_ms: 99, total_ms: 115 }));
+    observe(seen({ ...none, process_start_ms: 1, model_build_ms: 0, total_ms: 40 }));
+    const crowded = seen({ ...none, process_start_ms: 1, model_build_ms: 199, total_ms: 250 });
+    observe(crowded, { ...host, is_beside: true });
+    const model = estimates.model("m");
+    const of = (how: StartHow, is_beside = false) => [
+      model.buildMs("w1", "cpu", { how, is_beside }),
+      model.initMs("w1", "cpu", { how, is_beside }),
+    ];
+    expect(of("cold")).toEqual([300, 20]);
+    expect(of("warm")).toEqual([100, 15]);
+    expect(of("built")).toEqual([1, 39]);
+    expect(of("warm", true)).toEqual([200, 50]);
+    // Not seen beside others: quiet ones say more than nothing.
+    expect(of("cold", true)).toEqual([300, 20]);
+  });
+
+  test("a model's own file teaches its own rate, and one that waited for others teaches no rate", () => {
+    const estimates = new LearnedEstimates();
+    const timings = seen({ disk_read_bytes: 400 * MiB, disk_read_ms: 400, total_ms: 450 });
+    observeStart(estimates, "m", target, "cpu", timings);
+    const slow = { ...timings, disk_read_ms: 4_000, total_ms: 4_050 };
+    observeStart(estimates, "other", { ...target, queued_ms: 500 }, "cpu", slow);
+    expect(estimates.model("m").diskBytesPerMs("w1")).toBe(MiB);
+    expect(estimates.model("other").diskBytesPerMs("w1")).toBeNull();
+    expect(estimates.links("w1")?.get("disk")).toBe(MiB);
+  });
+
+  test("answers teach their usual length and the time of a token", () => {
+    const estimates = new LearnedEstimates();
+    for (const [tokens, decode_ms] of [
+      [100, 1_000],
+      [200, 2_000],
+      [4_000, 40_000],
+    ] as const) {
+      observeGeneration(estimates, "m", "cpu", 0, tokens, { queue_ms: 0, prefill_ms: 0, decode_ms });
+    }
+    expect(estimates.model("m").answer).toEqual({ tokens: 200, token_ms: 10 });
   });
 });

@@ -11,12 +11,15 @@ import type { EstimateKey, ObservedEstimate } from "../../ports.ts";
 import {
   type Estimates,
   type ModelEstimates,
+  nominal_answer,
   nominal_init_ms,
   nominal_migration,
   nominal_service_ms,
   type StartHow,
+  type StartState,
 } from "../../scheduler/estimates.ts";
 import { type Line, median, robustLine } from "./robust.ts";
+import { startDetail } from "./start-detail.ts";
 
 /** What was seen of one quantity, the oldest first. */
 interface Window {
@@ -104,7 +107,7 @@ export class LearnedEstimates implements Estimates {
   }
 
   #changed(key: EstimateKey): void {
-    if (key.quantity === "bandwidth") {
+    if (key.quantity === "bandwidth" && key.model_id === "") {
       const rate = this.#median("bandwidth", key);
       const links = this.#links.get(key.worker_id) ?? new Map<string, number>();
       if (rate !== null && rate > 0) this.#links.set(key.worker_id, links.set(key.detail, rate));
@@ -121,17 +124,32 @@ export class LearnedEstimates implements Estimates {
   }
 
   #modelFrom(model_id: ModelId): ModelEstimates {
-    const inits = new Map<string, number>();
+    const known = new Map<string, number>();
     const lines = new Map<DeviceKind, Line>();
-    const initMs = (worker_id: WorkerId, device_kind: DeviceKind, how: StartHow): number => {
-      const id = `${worker_id}\n${device_kind}\n${how}`;
-      const known = inits.get(id) ?? this.#initMs(worker_id, model_id, device_kind, how);
-      inits.set(id, known);
-      return known;
-    };
+    /** Asked for every device of every decision: found once. */
+    const startMs =
+      (quantity: "build" | "init", nominal: (how: StartHow) => number) =>
+      (worker_id: WorkerId, device_kind: DeviceKind, start: StartState): number => {
+        const id = `${quantity}\n${worker_id}\n${device_kind}\n${startDetail(start)}`;
+        const seen = known.get(id);
+        if (seen !== undefined) return seen;
+        const value = this.#startMs(quantity, worker_id, model_id, device_kind, start) ?? nominal(start.how);
+        known.set(id, value);
+        return value;
+      };
+    const rates = new Map<WorkerId, number | null>();
     return {
-      initMs,
+      buildMs: startMs("build", () => 0),
+      initMs: startMs("init", (how) => nominal_init_ms[how]),
+      diskBytesPerMs: (worker_id) => {
+        const seen = rates.get(worker_id);
+        if (seen !== undefined) return seen;
+        const rate = this.#median("bandwidth", { worker_id, model_id, detail: "disk" });
+        rates.set(worker_id, rate);
+        return rate;
+      },
       service_ms: this.#median("service", { model_id }) ?? nominal_service_ms,
+      answer: this.#answer(model_id),
       migrationMs: (device_kind, tokens, generations) => {
         const { slope, base } = lines.get(device_kind) ?? this.#prefillLine(model_id, device_kind);
         lines.set(device_kind, { slope, base });
@@ -140,22 +158,42 @@ export class LearnedEstimates implements Estimates {
     };
   }
 
-  /** Of this worker and model, of the model anywhere, of any model on such a device. */
-  #initMs(worker_id: WorkerId, model_id: ModelId, device_kind: DeviceKind, detail: StartHow): number {
-    return (
-      this.#median("init", { worker_id, model_id, device_kind, detail }) ??
-      this.#median("init", { model_id, device_kind, detail }) ??
-      this.#median("init", { device_kind, detail }) ??
-      nominal_init_ms[detail]
-    );
+  /** Of this worker and model, of the model anywhere, of any model on such a device; of each busy hosts or quiet ones. */
+  #startMs(
+    quantity: "build" | "init",
+    worker_id: WorkerId,
+    model_id: ModelId,
+    device_kind: DeviceKind,
+    start: StartState,
+  ): number | null {
+    const details = [start, { ...start, is_beside: !start.is_beside }].map(startDetail);
+    for (const about of [{ worker_id, model_id }, { model_id }, {}]) {
+      for (const detail of details) {
+        const value = this.#median(quantity, { ...about, device_kind, detail });
+        if (value !== null) return value;
+      }
+    }
+    return null;
+  }
+
+  #answer(model_id: ModelId): ModelEstimates["answer"] {
+    const pairs = pairsOf(this.#values("decode", { model_id }));
+    const tokens = median(pairs.map(([count]) => count));
+    const token_ms = median(pairs.map(([count, ms]) => ms / count));
+    return tokens === null || token_ms === null ? nominal_answer : { tokens, token_ms };
   }
 
   #prefillLine(model_id: ModelId, device_kind: DeviceKind): Line {
-    const values = this.#values("prefill", { model_id, device_kind });
-    const points: [number, number][] = [];
-    for (let i = 0; i + 1 < values.length; i += 2) points.push([values[i] ?? 0, values[i + 1] ?? 0]);
+    const points = pairsOf(this.#values("prefill", { model_id, device_kind }));
     return robustLine(points) ?? { slope: nominal_migration.ms_per_token, base: nominal_migration.base_ms };
   }
+}
+
+/** Values that were observed two by two. */
+function pairsOf(values: readonly number[]): readonly (readonly [number, number])[] {
+  const pairs: [number, number][] = [];
+  for (let i = 0; i + 1 < values.length; i += 2) pairs.push([values[i] ?? 0, values[i + 1] ?? 0]);
+  return pairs;
 }
 
 export function keyOf(quantity: EstimateKey["quantity"], fields: KeyFields): EstimateKey {

@@ -1,15 +1,30 @@
 /** What a finished start or request teaches about the cluster. */
 import type { GenerationTimings } from "../../../schema/cluster/generate.ts";
 import type { LoadTimings } from "../../../schema/cluster/instances.ts";
-import type { ModelId, WorkerId } from "../../../schema/ids.ts";
+import type { InstanceId, ModelId, WorkerId } from "../../../schema/ids.ts";
 import type { DeviceKind } from "../../../schema/vocab.ts";
 import type { StartTarget } from "../../scheduler/decision.ts";
+import type { StartHow } from "../../scheduler/estimates.ts";
 import { keyOf, type LearnedEstimates } from "./learned-estimates.ts";
+import { startDetail } from "./start-detail.ts";
 
 /** Transfers of less say more about latency than about a link. */
 const leastBytes = 16 * 1024 * 1024;
 
-/** A start that ended well: what links did, what came on top of the bytes' travel, and how wrong the estimate was. */
+/** An engine that says hello sooner was there before the load. */
+const warmProcess_ms = 20;
+
+/** What the engine of a load began with, by what the load spent its time on. */
+export function startHowOf(parked: InstanceId | null, timings: LoadTimings): StartHow {
+  if (parked !== null) return "resume";
+  if (timings.model_build_ms === 0) return "built";
+  return timings.process_start_ms < warmProcess_ms ? "warm" : "cold";
+}
+
+/**
+ * A start that ended well: what links did, what came on top of the bytes' travel, and how wrong the estimate was. Where
+ * bytes had to wait for those of other loads, their time says nothing about a link.
+ */
 export function observeStart(
   estimates: Pick<LearnedEstimates, "observe">,
   model_id: ModelId,
@@ -17,30 +32,38 @@ export function observeStart(
   device_kind: DeviceKind,
   timings: LoadTimings,
 ): void {
-  const { worker_id, device_id, tier, estimate_ms, queued_ms } = target;
+  const { worker_id, device_id, tier, parked, estimate_ms, queued_ms, is_beside } = target;
   const { disk_read_ms, disk_read_bytes, upload_ms = 0, upload_bytes = 0, total_ms } = timings;
-  observeLink(estimates, worker_id, "disk", disk_read_bytes, disk_read_ms);
-  observeLink(estimates, worker_id, `device:${device_id}`, upload_bytes, upload_ms);
-  const travel_ms = Math.max(disk_read_ms, upload_ms) + queued_ms;
-  const value = Math.max(0, total_ms - travel_ms);
-  const detail = target.parked === null ? "start" : "resume";
-  for (const about of [{ worker_id, model_id }, { model_id }, {}]) {
-    estimates.observe(keyOf("init", { ...about, device_kind, detail }), { value });
+  const how = startHowOf(parked, timings);
+  const built_ms = how === "resume" ? 0 : timings.process_start_ms + timings.model_build_ms;
+  const learn = (quantity: "build" | "init", value: number) => {
+    const detail = startDetail({ how, is_beside });
+    for (const about of [{ worker_id, model_id }, { model_id }, {}]) {
+      estimates.observe(keyOf(quantity, { ...about, device_kind, detail }), { value });
+    }
+  };
+  learn("build", built_ms);
+  if (queued_ms === 0) {
+    for (const about of [{}, { model_id }]) {
+      observeLink(estimates, { worker_id, ...about, detail: "disk" }, disk_read_bytes, disk_read_ms);
+    }
+    observeLink(estimates, { worker_id, detail: `device:${device_id}` }, upload_bytes, upload_ms);
+    learn("init", Math.max(0, total_ms - Math.max(disk_read_ms, upload_ms, built_ms)));
   }
   if (total_ms <= 0) return;
   const error = Math.abs(estimate_ms - total_ms) / total_ms;
-  estimates.observe(keyOf("start", { worker_id, device_kind, detail: tier }), { error });
+  const detail = parked === null ? tier : "parked";
+  estimates.observe(keyOf("start", { worker_id, device_kind, detail }), { error });
 }
 
 function observeLink(
   estimates: Pick<LearnedEstimates, "observe">,
-  worker_id: WorkerId,
-  detail: string,
+  link: { readonly worker_id: WorkerId; readonly model_id?: ModelId; readonly detail: string },
   bytes: number,
   ms: number,
 ): void {
   if (bytes < leastBytes || ms <= 0) return;
-  estimates.observe(keyOf("bandwidth", { worker_id, detail }), { value: bytes / ms });
+  estimates.observe(keyOf("bandwidth", link), { value: bytes / ms });
 }
 
 /** Prompts below this are computed in one step with others; their time says little about a token's. */
@@ -52,9 +75,15 @@ export function observeGeneration(
   model_id: ModelId,
   device_kind: DeviceKind,
   prompt_tokens: number,
+  completion_tokens: number,
   { prefill_ms, decode_ms }: GenerationTimings,
 ): void {
   estimates.observe(keyOf("service", { model_id }), { value: prefill_ms + decode_ms });
+  if (completion_tokens > 0) {
+    const key = keyOf("decode", { model_id });
+    estimates.observe(key, { value: completion_tokens });
+    estimates.observe(key, { value: decode_ms });
+  }
   if (prompt_tokens < leastPromptTokens) return;
   // Two values of one window: it holds an even number of them, so the pairs stay together.
   const key = keyOf("prefill", { model_id, device_kind });

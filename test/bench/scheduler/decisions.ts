@@ -62,6 +62,8 @@ function toRequest(model: FleetModel, i: number, may_migrate: boolean): Placemen
   return {
     ...model,
     max_instances: Number.POSITIVE_INFINITY,
+    waiting_ahead: 0,
+    queue_delay_ms: 5_000,
     avoid: { workers: new Set(), instances: new Set() },
     policy: "startup-optimal",
     seed: i,

@@ -1,0 +1,82 @@
+/**
+ * How far off the estimates of starts are on a live cluster of workers without GPUs, once it has learned.
+ * README.md beside this file says how to read it.
+ *
+ *   npm run bench -- estimates [--json] [--quick] [--seed <n>] [--pause-ms <n>]
+ */
+import { parseArgs } from "node:util";
+import { type EstimatedStart, observeStarts } from "./estimates/starts.ts";
+import { machine } from "./machine.ts";
+import { quantile } from "./statistics.ts";
+
+const { values } = parseArgs({
+  options: {
+    json: { type: "boolean", default: false },
+    quick: { type: "boolean", default: false },
+    raw: { type: "boolean", default: false },
+    seed: { type: "string", default: "1" },
+    "pause-ms": { type: "string", default: "1200" },
+    workers: { type: "string", default: "1" },
+  },
+});
+const say = (text: string) => (values.json ? process.stderr.write(`${text}\n`) : console.log(text));
+
+/** Part of the starts from which the cluster learns; the others are judged. */
+const learning = 0.4;
+const megabyte = 1e6;
+
+const facts = machine();
+say(JSON.stringify(facts));
+const starts = await observeStarts(
+  {
+    workers: Number(values.workers),
+    sizes_bytes: [60, 120, 240, 400].map((size) => size * megabyte),
+    requests: values.quick ? 40 : 80,
+    pause_ms: Number(values["pause-ms"]),
+    seed: Number(values.seed),
+  },
+  say,
+);
+const judged = starts.slice(Math.floor(starts.length * learning));
+if (judged.length === 0) throw new Error("nothing was started");
+
+const errorOf = ({ estimate_ms, actual_ms }: EstimatedStart) => Math.abs(estimate_ms - actual_ms) / actual_ms;
+const kindOf = ({ how, tier }: EstimatedStart) => (how === "resume" ? "parked" : `${how} from ${tier}`);
+const summaryOf = (some: readonly EstimatedStart[]) => ({
+  starts: some.length,
+  actual_p50_ms: Math.round(
+    quantile(
+      some.map((s) => s.actual_ms),
+      0.5,
+    ),
+  ),
+  error_p50: Number(quantile(some.map(errorOf), 0.5).toFixed(3)),
+  error_p90: Number(quantile(some.map(errorOf), 0.9).toFixed(3)),
+  off_p90_ms: Math.round(
+    quantile(
+      some.map((s) => Math.abs(s.estimate_ms - s.actual_ms)),
+      0.9,
+    ),
+  ),
+});
+
+const kinds = Object.fromEntries(
+  [...new Set(judged.map(kindOf))]
+    .toSorted()
+    .map((kind) => [kind, summaryOf(judged.filter((s) => kindOf(s) === kind))]),
+);
+for (const [kind, summary] of Object.entries({ ...kinds, all: summaryOf(judged) })) {
+  say(`${kind}: ${JSON.stringify(summary)}`);
+}
+if (values.raw) for (const start of starts) say(JSON.stringify(start));
+if (values.json) {
+  console.log(
+    JSON.stringify({
+      benchmark: "estimates",
+      machine: facts,
+      learned: starts.length - judged.length,
+      kinds,
+      all: summaryOf(judged),
+    }),
+  );
+}
