@@ -3,6 +3,7 @@ import { Hono } from "hono";
 import { methodNotAllowed } from "hono/method-not-allowed";
 import type { AppEnv } from "./http/context.ts";
 import { requireBearer } from "./http/middleware/bearer.ts";
+import { identifyClient } from "./http/middleware/client.ts";
 import { cors } from "./http/middleware/cors.ts";
 import { requestId } from "./http/middleware/request-id.ts";
 import * as onError from "./http/on-error.ts";
@@ -36,7 +37,7 @@ export function createApp(deps: AppDeps): App {
     methodNotAllowed({ app, onMethodNotAllowed: (c, allowed) => onError.respondNotAllowed(c, allowed, log) }),
   );
   app.use("/v1/*", cors(api_keys.length > 0));
-  if (api_keys.length > 0) app.use("/v1/*", requireBearer(api_keys, "API key"));
+  app.use("/v1/*", identifyClient(api_keys));
   if (admin_token !== undefined) app.use("/admin/*", requireBearer([admin_token], "admin token"));
   app.use("/cluster/*", requireBearer([cluster_token], "cluster token"));
 

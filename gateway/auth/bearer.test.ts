@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { createBearerCheck } from "./bearer.ts";
+import { createBearerCheck, createBearerSearch } from "./bearer.ts";
 
 test("a bearer token is accepted when it is one of the given, whole and exact", () => {
   const check = createBearerCheck(["first-token-0000", "second-token-000"]);
@@ -23,4 +23,11 @@ test("a bearer token is accepted when it is one of the given, whole and exact", 
 test("without accepted tokens nothing is accepted", () => {
   expect(createBearerCheck([])("Bearer anything")).toBe(false);
   expect(createBearerCheck([])(undefined)).toBe(false);
+});
+
+test("a search says which token it was, the later of equal ones", () => {
+  const search = createBearerSearch(["first-token-0000", "second-token-000", "second-token-000"]);
+  expect(search("Bearer first-token-0000")).toBe(0);
+  expect(search("Bearer second-token-000")).toBe(2);
+  expect(search("Bearer third-token-0000")).toBeNull();
 });

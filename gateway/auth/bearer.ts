@@ -8,12 +8,20 @@ const scheme = /^Bearer +(\S+) *$/i;
  * matched nor how many characters did. With no accepted tokens the check refuses everything.
  */
 export function createBearerCheck(accepted: readonly string[]): (header: string | undefined) => boolean {
+  const find = createBearerSearch(accepted);
+  return (header) => find(header) !== null;
+}
+
+/** As the check, and says which of the tokens it is; null for none. */
+export function createBearerSearch(
+  accepted: readonly string[],
+): (header: string | undefined) => number | null {
   const tokens = accepted.map((token) => encoder.encode(token));
   return (header) => {
     const given = encoder.encode(scheme.exec(header ?? "")?.[1] ?? "");
-    let matches = 0;
-    for (const token of tokens) matches |= equalBytes(given, token);
-    return matches === 1;
+    let place = 0;
+    for (const [i, token] of tokens.entries()) place += equalBytes(given, token) * (i + 1 - place);
+    return place === 0 ? null : place - 1;
   };
 }
 

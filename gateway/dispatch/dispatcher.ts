@@ -1,7 +1,7 @@
 /** The door to generations: admits a request, runs its life, keeps its record. */
 import { taskOf } from "../../schema/checkpoint/manifest.ts";
 import { SllmError } from "../../schema/error.ts";
-import { toHex } from "../../schema/ids.ts";
+import { type ModelId, toHex } from "../../schema/ids.ts";
 import type { WaitQueue } from "../admission/wait-queue.ts";
 import type { LearnedEstimates } from "../placement/estimates/learned-estimates.ts";
 import { observeGeneration } from "../placement/estimates/observe.ts";
@@ -11,13 +11,21 @@ import { type DriverDeps, GenerationDriver } from "./driver.ts";
 import { toEndMove } from "./end-record.ts";
 import { type Generation, newGeneration } from "./generation.ts";
 import type { GenerationRecords } from "./records.ts";
-import { type GenerationRun, type GenerationUpdate, taskOfRequest, type WorkRequest } from "./updates.ts";
+import {
+  type GenerationRun,
+  type GenerationUpdate,
+  type RequestEntry,
+  taskOfRequest,
+  type WorkRequest,
+} from "./updates.ts";
 
 export interface DispatcherDeps extends DriverDeps {
   readonly records: GenerationRecords;
   readonly queue: WaitQueue;
   readonly estimates: Pick<LearnedEstimates, "observe">;
   readonly random: Random;
+  /** Told of every request for a deployed model. */
+  readonly onArrived: (model_id: ModelId) => void;
   /** How long a request may wait for an instance, in milliseconds. */
   readonly hold_ms: number;
 }
@@ -31,24 +39,28 @@ export class Dispatcher {
 
   /**
    * Begins a generation; it proceeds as its updates are read. Reading throws SllmErrors: `model_not_found`,
-   * `task_unsupported`, `overloaded`, `model_loading`, what a load failed with, or the worker's own. Aborting the signal cancels.
+   * `task_unsupported`, `overloaded`, `too_many_waiting`, `model_loading`, `deadline_unreachable`, `deadline_exceeded`, what a
+   * load failed with, or the worker's own. Aborting the signal cancels.
    */
-  start(request: WorkRequest, signal: AbortSignal): GenerationRun {
+  start(request: WorkRequest, entry: RequestEntry, signal: AbortSignal): GenerationRun {
     const generation_id = toHex(this.#deps.random.bytes(16));
-    return { generation_id, updates: this.#run(generation_id, request, signal) };
+    return { generation_id, updates: this.#run(generation_id, request, entry, signal) };
   }
 
   async *#run(
     generation_id: string,
     request: WorkRequest,
+    { tenant, priority, deadline_ms: within_ms }: RequestEntry,
     signal: AbortSignal,
   ): AsyncGenerator<GenerationUpdate, void> {
     const { clock, placer, records, queue, hold_ms, log } = this.#deps;
     const { model_id } = request;
     const arrived_ms = clock.monotonicMs();
     refuseOtherTasks(await placer.findModel(model_id), request);
-    const deadline_ms = arrived_ms + hold_ms;
-    const ticket = queue.enter({ generation_id, model_id, arrived_ms, deadline_ms });
+    this.#deps.onArrived(model_id);
+    const deadline_ms = arrived_ms + Math.min(hold_ms, within_ms ?? hold_ms);
+    const waiting = { generation_id, model_id, tenant, priority, arrived_ms, deadline_ms };
+    const ticket = queue.enter(waiting);
     const leave = () => ticket.leave(clock.monotonicMs());
     const created_at_ms = clock.wallMs();
     let isRecorded = false;
@@ -60,7 +72,7 @@ export class Dispatcher {
     const hooks = { ticket, onPlaced: leave, onUnhurried: record };
     const driver = new GenerationDriver(this.#deps, state, request, signal, hooks);
     try {
-      yield* driver.run(deadline_ms);
+      yield* driver.run({ deadline_ms, is_own: within_ms !== null });
     } finally {
       leave();
       record();
@@ -68,7 +80,7 @@ export class Dispatcher {
       records.end(move);
       this.#learn(driver.state);
       const { worker_id, cold_start, completion_tokens } = move;
-      const fields = { generation_id, model_id, worker_id, cold_start, completion_tokens };
+      const fields = { generation_id, model_id, tenant, worker_id, cold_start, completion_tokens };
       log.info("generation", {
         ...fields,
         state: move.to,
@@ -79,13 +91,14 @@ export class Dispatcher {
   }
 
   /** Only whole answers tell how long one takes. */
-  #learn({ phase, model_id, prompt_tokens, instance_id, marks }: Generation): void {
+  #learn({ phase, model_id, prompt_tokens, completion_tokens, instance_id, marks }: Generation): void {
     if (phase !== "finished" || marks.worker === null || instance_id === null) return;
     const { fleet, estimates } = this.#deps;
     const instance = fleet.instance(instance_id);
     const kind = instance === null ? null : fleet.deviceKind(instance);
     if (kind === null) return;
-    observeGeneration(estimates, model_id, kind, prompt_tokens ?? 0, marks.worker);
+    const tokens = [prompt_tokens ?? 0, completion_tokens ?? 0] as const;
+    observeGeneration(estimates, model_id, kind, ...tokens, marks.worker);
   }
 }
 

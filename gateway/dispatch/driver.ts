@@ -8,8 +8,9 @@ import type { InstanceId, WorkerId } from "../../schema/ids.ts";
 import type { Ticket } from "../admission/wait-queue.ts";
 import { type FailInstanceDeps, failInstance } from "../placement/fail-instance.ts";
 import type { Clock, WorkerAddress, WorkerClient } from "../ports.ts";
+import { type Deadline, type Placement, throwIfCancelled } from "./ask.ts";
 import { advance, type Generation, type GenerationInput, hasEnded, mayPlaceAgain } from "./generation.ts";
-import { type Placement, type Placer, throwIfCancelled } from "./placer.ts";
+import type { Placer } from "./placer.ts";
 import type { AnswerPiece, GenerationUpdate, WorkRequest } from "./updates.ts";
 
 export interface DriverDeps extends FailInstanceDeps {
@@ -63,9 +64,9 @@ export class GenerationDriver {
   }
 
   /** The whole life. After it ended, however, the state is an end. */
-  async *run(deadline_ms: number): Updates {
+  async *run(deadline: Deadline): Updates {
     try {
-      while (!hasEnded(this.#state)) yield* this.#attempt(deadline_ms);
+      while (!hasEnded(this.#state)) yield* this.#attempt(deadline);
     } catch (thrown) {
       const error = toSllmError(thrown);
       if (!hasEnded(this.#state)) {
@@ -83,7 +84,7 @@ export class GenerationDriver {
   }
 
   /** One placement and its stream; returns also after a failure that another attempt may mend. */
-  async *#attempt(deadline_ms: number): Updates {
+  async *#attempt(deadline: Deadline): Updates {
     const { placer, clock } = this.#deps;
     let placement: Placement | null = null;
     try {
@@ -91,7 +92,7 @@ export class GenerationDriver {
         model_id: this.#request.model_id,
         signal: this.#signal,
         arrived_ms: this.#state.marks.arrived_ms,
-        deadline_ms,
+        deadline,
         ticket: this.#hooks.ticket,
         failed_attempts: this.#state.failed_attempts,
         avoid: this.#avoid,
@@ -145,7 +146,8 @@ export class GenerationDriver {
     let open = true;
     try {
       for await (const event of this.#open(worker, instance_id, lost.signal)) {
-        if (event.type === "started") placement.use.count(event.prompt_tokens);
+        if (event.type === "started")
+          placement.use.begun(event.prompt_tokens, this.#mostTokens(placement, event));
         else if (event.type === "tokens") placement.use.count(event.tokens.length);
         yield* this.#take(event);
       }
@@ -160,6 +162,13 @@ export class GenerationDriver {
       this.#signal.removeEventListener("abort", leave);
       if (open && !hasEnded(this.#state)) void this.#cancelAt(worker);
     }
+  }
+
+  /** The request's own bound, at most what is left of the context; embeddings have no output. */
+  #mostTokens({ instance }: Placement, { prompt_tokens }: { readonly prompt_tokens: number }): number {
+    if ("inputs" in this.#request) return 0;
+    const left = Math.max(0, instance.context_tokens - prompt_tokens);
+    return Math.min(this.#request.max_tokens ?? left, left);
   }
 
   *#take(event: GenerationEvent): Generator<GenerationUpdate> {

@@ -1,54 +1,29 @@
 /** Finds an instance for one request: asks the scheduler, applies what it says, waits as long as that helps. */
-import type { LoadTimings } from "../../schema/cluster/instances.ts";
 import type { InstanceRow } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
-import type { InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
+import type { InstanceId, ModelId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { livePolicies } from "../../schema/vocab.ts";
-import type { DeviceAt, Ticket, WaitQueue } from "../admission/wait-queue.ts";
+import type { DeviceAt } from "../admission/device-claims.ts";
+import type { Ticket, WaitQueue } from "../admission/wait-queue.ts";
 import type { Fleet, FleetModel } from "../placement/fleet.ts";
-import type { InstanceUse } from "../placement/instance-uses.ts";
-import type { Load, Loads } from "../placement/loads.ts";
+import { followerUses, type Load, type Loads } from "../placement/loads.ts";
+import { placementRequest, seedFor } from "../placement/placement-request.ts";
 import type { StartHistory } from "../placement/start-history.ts";
-import { bookedBytes, type StartOutcome, type Starts } from "../placement/starts.ts";
+import type { StartOutcome, Starts } from "../placement/starts.ts";
 import type { Clock, Random } from "../ports.ts";
 import { decide } from "../scheduler/decide.ts";
 import type { Action, Decision } from "../scheduler/decision.ts";
+import { type Ask, isRefusal, type Placement, throwIfCancelled } from "./ask.ts";
 import type { Explanations } from "./explanations.ts";
 import { isDatabaseAway, mayStillBeReported, pauseBeforeAttempt } from "./patience.ts";
 import { settlesWithin } from "./settles-within.ts";
 import type { WaitingUpdate } from "./updates.ts";
-import { heldTooLong, waiting, waitingFor } from "./waiting.ts";
+import { heldTooLong, refuseLate, waiting, waitingFor } from "./waiting.ts";
 
 /** How often a waiting reader hears how far things are; a load's first report comes soon after its begin. */
 const report_ms = 1_000;
 const firstReport_ms = 100;
-
-export interface Ask {
-  readonly model_id: ModelId;
-  /** Aborts when the client has left. */
-  readonly signal: AbortSignal;
-  /** On the monotonic clock: when the request came, and when waiting is given up. */
-  readonly arrived_ms: number;
-  readonly deadline_ms: number;
-  readonly ticket: Ticket;
-  /** Attempts at hosts that failed before this one. */
-  readonly failed_attempts: number;
-  /** Hosts that failed this request; taken again, after a pause, only when there is no other. */
-  readonly avoid: { readonly workers: ReadonlySet<WorkerId>; readonly instances: ReadonlySet<InstanceId> };
-  /** Told whenever the request begins to wait for the load of an instance. */
-  readonly onLoadAwaited: (instance: InstanceRow) => void;
-}
-
-/** An instance taken into use for the request. Whoever gets it releases the use. */
-export interface Placement {
-  readonly instance: InstanceRow;
-  readonly use: InstanceUse;
-  /** Aborted when the instance ends before the use is released. */
-  readonly lost: AbortController;
-  readonly cold_start: boolean;
-  readonly load: LoadTimings | null;
-}
 
 export interface PlacerDeps {
   readonly fleet: Fleet;
@@ -91,7 +66,7 @@ export class Placer {
     for (;;) {
       throwIfCancelled(ask.signal);
       const model = await this.findModel(ask.model_id);
-      const decision = this.#decide(model, avoid);
+      const decision = this.#decide(model, ask.ticket, avoid);
       const { action, reason } = decision;
       explanations.note(ask.ticket.request.generation_id, clock.wallMs(), decision);
       if (isRefusal(action) && avoid !== avoidNothing && ask.failed_attempts > 0) {
@@ -99,14 +74,19 @@ export class Placer {
         avoid = avoidNothing;
         continue;
       }
-      if (action.kind === "use" || action.kind === "queue") {
-        return { ...this.#take(this.#live(action.instance_id)), cold_start: false, load: null };
+      if (action.kind === "use" && this.#isNext(ask)) {
+        return { ...this.#take(this.#live(action.instance_id), ask.ticket), cold_start: false, load: null };
       }
       this.#note(ask, decision);
+      refuseLate(decision, ask, clock.monotonicMs());
       switch (action.kind) {
+        case "use":
+        case "queue":
+          yield* this.#holdForTurn(ask);
+          break;
         case "wait": {
           const instance = this.#live(action.instance_id);
-          const placement = yield* this.#awaitLoad(instance, loads.follow(instance), ask);
+          const placement = yield* this.#joinLoad(instance, loads.follow(instance), ask);
           if (placement !== null) return placement;
           break;
         }
@@ -114,7 +94,7 @@ export class Placer {
         case "reclaim": {
           const outcome = yield* this.#start(model, action, ask);
           if (outcome.created) {
-            const placement = yield* this.#awaitLoad(outcome.instance, outcome.load, ask);
+            const placement = yield* this.#joinLoad(outcome.instance, outcome.load, ask);
             if (placement !== null) return placement;
             break;
           }
@@ -126,18 +106,14 @@ export class Placer {
         case "hold":
           yield* this.#holdForDevice(action, ask);
           break;
-        case "cannot_now":
-          throw new SllmError(action.code, reason, { retry_after_ms: report_ms });
         case "cannot_ever":
           if (!mayStillBeReported(action.code, clock.monotonicMs() - ask.arrived_ms)) {
             throw new SllmError(action.code, reason);
           }
           yield* this.#pause(limits.reconcile_ms, ask);
           break;
-        case "migrate":
-        case "preempt":
-          // No live policy may choose them, and moves are not asked for.
-          throw new Error(`the scheduler chose to ${action.kind}`);
+        default:
+          throw cannotBeDone(action, reason);
       }
     }
   }
@@ -154,7 +130,7 @@ export class Placer {
     try {
       return yield* this.#hold(starting, () => waiting("loading", ask.ticket, clock.monotonicMs()), ask);
     } catch (error) {
-      const left_ms = ask.deadline_ms - clock.monotonicMs();
+      const left_ms = ask.deadline.deadline_ms - clock.monotonicMs();
       if (!isDatabaseAway(error) || left_ms <= limits.reconcile_ms) throw error;
       ask.ticket.note({ state: "queued", reason: "waits for the database", due_ms: null });
       yield* this.#pause(limits.reconcile_ms, ask);
@@ -162,24 +138,48 @@ export class Placer {
     }
   }
 
-  #decide(model: FleetModel, avoid: Ask["avoid"]): Decision {
-    const { model_id, checkpoint } = model.row;
-    const { weights_bytes } = model.facts;
+  #decide(model: FleetModel, ticket: Ticket, avoid: Ask["avoid"]): Decision {
     const { fleet, queue, policy, random, clock } = this.#deps;
-    return decide(fleet.view(), {
-      ...{ model_id, checkpoint, weights_bytes, memory_bytes: bookedBytes(model), avoid, policy },
-      max_instances: Number.POSITIVE_INFINITY,
-      claims: queue.claims,
-      seed: policy === "random" ? seedFrom(random) : 0,
-      may_migrate: false,
+    const request = placementRequest(model, {
+      ...{ avoid, policy, seed: seedFor(policy, random) },
+      claims: queue.claims.all,
+      waiting_ahead: queue.aheadOf(ticket),
       now_ms: clock.wallMs(),
     });
+    return decide(fleet.view(), request);
+  }
+
+  /** Nobody of the model's line goes before it. */
+  #isNext({ ticket }: Ask): boolean {
+    return this.#deps.queue.aheadOf(ticket) === 0;
+  }
+
+  /** Waits with a slot of the loading instance taken; null when all are, or others are before it: it waited its turn. */
+  async *#joinLoad(loading: InstanceRow, load: Load, ask: Ask): Waiting<Placement | null> {
+    if (this.#hasRoom(loading) && this.#isNext(ask)) return yield* this.#awaitLoad(loading, load, ask);
+    const { state } = ask.ticket;
+    if (state !== null) ask.ticket.note({ ...state, state: "queued" });
+    yield* this.#holdForTurn(ask);
+    return null;
+  }
+
+  /** What waits for a slot waits here, where priorities and tenants count, and not in the engine. */
+  #hasRoom({ instance_id, state, slots }: InstanceRow): boolean {
+    const followers = state === "loading" ? followerUses : 0;
+    return this.#deps.fleet.inFlight(instance_id) - followers < slots;
   }
 
   #note({ ticket }: Ask, { action, reason, estimate_ms }: Decision): void {
-    const state = isRefusal(action) ? "queued" : "loading";
+    const begins = action.kind === "wait" || "target" in action;
+    const state = begins ? "loading" : "queued";
     const due_ms = estimate_ms === null ? null : this.#deps.clock.monotonicMs() + estimate_ms;
     ticket.note({ state, reason, due_ms });
+  }
+
+  /** Stands in line until something changed and it is the first there. */
+  async *#holdForTurn(ask: Ask): Waiting<void> {
+    const { queue, clock } = this.#deps;
+    yield* this.#hold(queue.turn(ask.ticket), () => waiting("queued", ask.ticket, clock.monotonicMs()), ask);
   }
 
   /**
@@ -187,14 +187,14 @@ export class Placer {
    * it is stopped, but nothing new of other models begins there.
    */
   async *#holdForDevice(device: DeviceAt, ask: Ask): Waiting<void> {
-    const { fleet, queue, clock } = this.#deps;
+    const { queue, clock } = this.#deps;
     const claim_ms = queue.mayClaimFrom(ask.ticket, device) - clock.monotonicMs();
     if (claim_ms <= 0) queue.claim(ask.ticket, device);
     const again = new AbortController();
     const leave = () => again.abort();
     ask.signal.addEventListener("abort", leave, { once: true });
     if (ask.signal.aborted) leave();
-    const news = [fleet.changed(again.signal)];
+    const news = [queue.turn(ask.ticket)];
     if (claim_ms > 0) news.push(clock.sleep(claim_ms, again.signal));
     try {
       yield* this.#hold(Promise.race(news), () => waiting("queued", ask.ticket, clock.monotonicMs()), ask);
@@ -216,9 +216,11 @@ export class Placer {
     return instance;
   }
 
-  #take(instance: InstanceRow): Pick<Placement, "instance" | "use" | "lost"> {
+  /** The next in line looks for an instance from now on. */
+  #take(instance: InstanceRow, ticket: Ticket): Pick<Placement, "instance" | "use" | "lost"> {
     const lost = new AbortController();
     const use = this.#deps.fleet.acquire(instance.instance_id, () => lost.abort());
+    ticket.stepOut();
     return { instance, use, lost };
   }
 
@@ -228,7 +230,7 @@ export class Placer {
    */
   async *#awaitLoad(loading: InstanceRow, load: Load, ask: Ask): Waiting<Placement | null> {
     const { clock } = this.#deps;
-    const taken = this.#take(loading);
+    const taken = this.#take(loading, ask.ticket);
     ask.onLoadAwaited(loading);
     let placed = false;
     try {
@@ -256,8 +258,8 @@ export class Placer {
     for (;;) {
       const update = report();
       yield update;
-      const left_ms = ask.deadline_ms - clock.monotonicMs();
-      if (left_ms <= 0) throw heldTooLong(ask.model_id, update);
+      const left_ms = ask.deadline.deadline_ms - clock.monotonicMs();
+      if (left_ms <= 0) throw heldTooLong(ask, update);
       if (await settlesWithin(done, clock, Math.min(left_ms, pause_ms), ask.signal)) return done;
       throwIfCancelled(ask.signal);
       pause_ms = report_ms;
@@ -271,16 +273,13 @@ export class Placer {
   }
 }
 
-function seedFrom(random: Random): number {
-  return random.bytes(4).reduce((seed, byte) => seed * 256 + byte, 0);
-}
-
-function isRefusal(action: Action): boolean {
-  return action.kind === "hold" || action.kind === "cannot_now" || action.kind === "cannot_ever";
-}
-
-export function throwIfCancelled(signal: AbortSignal): void {
-  if (signal.aborted) throw new SllmError("cancelled", "The client closed the request.");
+/** Moves are not asked for, and no live policy preempts: these two would be defects. */
+function cannotBeDone(
+  action: Extract<Action, { kind: "cannot_now" | "migrate" | "preempt" }>,
+  reason: string,
+): Error {
+  if (action.kind !== "cannot_now") return new Error(`the scheduler chose to ${action.kind}`);
+  return new SllmError(action.code, reason, { retry_after_ms: report_ms });
 }
 
 function heardElsewhere(): void {}

@@ -49,7 +49,34 @@ function endless(of: GatewayScene): { open(): void }[] {
   return gates;
 }
 
-test("a model that is never idle does not starve another: it makes room after the bound, and nothing of it is cut", async () => {
+test("busy model evicted: no request for another model stops what works, however long it waits", async () => {
+  const { scene: s, ids, running, pass } = await scene(2, 1.5);
+  const [a = "", b = ""] = ids;
+  const gates = endless(s);
+  const working = s.chat(a);
+  await eventually("a runs", () => gates.length === 1);
+  const other = s.chat(b);
+  await pass(5 * starvation_ms);
+  expect(await running()).toEqual([a]);
+  expect(s.workers.unloads).toEqual([]);
+  expect(s.workers.cancels).toEqual([]);
+  gates[0]?.open();
+  expect((await working).status).toBe(200);
+  await eventually("b runs", () => gates.length === 2);
+  gates[1]?.open();
+  expect((await other).status).toBe(200);
+});
+
+test("duplicate loads: a crowd for one cold model is one load, also while another model leaves", async () => {
+  const { scene: s, ids } = await scene(2, 1.5);
+  const [a = "", b = ""] = ids;
+  expect((await s.chat(a)).status).toBe(200);
+  const answers = await Promise.all(Array.from({ length: 30 }, () => s.chat(b)));
+  for (const answer of answers) expect(answer.status).toBe(200);
+  expect(s.workers.loads.map((l) => l.model_id)).toEqual([a, b]);
+});
+
+test("starvation: a model that is never idle makes room for another after the bound, and nothing of it is cut", async () => {
   const { clock, scene: s, ids, running, pass } = await scene(2, 1.5);
   const [a = "", b = ""] = ids;
   const gates = endless(s);
@@ -81,7 +108,7 @@ test("a model that is never idle does not starve another: it makes room after th
   for (const answer of await Promise.all([...answers, late])) expect(answer.status).toBe(200);
 });
 
-test("two busy models take turns no faster than the bound: no ping-pong", async () => {
+test("ping-pong: two busy models take turns no faster than the bound", async () => {
   const { clock, scene: s, ids, pass } = await scene(2, 1.5);
   const gates = endless(s);
   const answers: Promise<Response>[] = [];
@@ -102,7 +129,7 @@ test("two busy models take turns no faster than the bound: no ping-pong", async 
   for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
 }, 20_000);
 
-test("a model that was just loaded serves the request it was loaded for before it can go", async () => {
+test("evicted before its use: a model that was just loaded serves the request it was loaded for", async () => {
   const { scene: s, ids } = await scene(2, 1.5);
   const [a = "", b = ""] = ids;
   const loaded = gate();
@@ -121,7 +148,7 @@ test("a model that was just loaded serves the request it was loaded for before i
   );
 });
 
-test("what is loading is nobody's victim, and its bytes are not promised again", async () => {
+test("loading as victim: what is loading is stopped by nobody, and its bytes are not promised again", async () => {
   const { scene: s, ids, running, pass } = await scene(3, 2.5);
   const [a = "", b = "", c = ""] = ids;
   const loaded = gate();
@@ -139,7 +166,7 @@ test("what is loading is nobody's victim, and its bytes are not promised again",
   for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
 });
 
-test("as many models stay as their bytes admit, whatever their number", async () => {
+test("counted instead of measured: as many models stay as their bytes admit, whatever their number", async () => {
   const { scene: s, ids, running } = await scene(6, 5.5);
   for (const id of ids.slice(0, 5)) expect((await s.chat(id)).status).toBe(200);
   expect(await running()).toHaveLength(5);
@@ -149,7 +176,7 @@ test("as many models stay as their bytes admit, whatever their number", async ()
   expect(s.workers.unloads).toHaveLength(1);
 });
 
-test("requests that come as A B A A C A are served in three swaps: those of a model go together", async () => {
+test("needless swaps: requests that come as A B A A C A are served in three swaps", async () => {
   const { scene: s, ids } = await scene(3, 1.5);
   const gates = endless(s);
   const order = [0, 1, 0, 0, 2, 0].map((i) => ids[i] ?? "");

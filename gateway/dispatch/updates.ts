@@ -4,7 +4,7 @@ import type { AnswerFormat, MessageDelta, PromptInput } from "../../schema/clust
 import type { EmbedRequest } from "../../schema/cluster/embed.ts";
 import type { OutputToken, SamplingParams } from "../../schema/cluster/generate.ts";
 import type { GenerationId, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
-import type { FinishReason, ModelTask } from "../../schema/vocab.ts";
+import type { FinishReason, ModelTask, Priority } from "../../schema/vocab.ts";
 
 type EmbedFields = Readonly<Pick<EmbedRequest, "inputs" | "query" | "dimensions">>;
 
@@ -24,6 +24,14 @@ export interface GenerationRequest {
 /** Vectors of texts, or scores of documents for a query, that are to be computed. */
 export interface EmbeddingRequest extends EmbedFields {
   readonly model_id: ModelId;
+}
+
+/** How a request is queued. */
+export interface RequestEntry {
+  readonly tenant: string;
+  readonly priority: Priority;
+  /** Time it has until it must have an instance; null: as long as the gateway holds requests. */
+  readonly deadline_ms: number | null;
 }
 
 /** Whatever runs as a generation does. */

@@ -16,6 +16,7 @@ import { ChatShape } from "../chat-shape.ts";
 import type { AnswerIdentity, CompletionShape } from "../completion-shape.ts";
 import type { AppContext, AppEnv } from "../context.ts";
 import { readBody } from "../read-json.ts";
+import { requestEntry } from "../request-entry.ts";
 import { respondJson } from "../respond-json.ts";
 import { respondStream } from "../respond-stream.ts";
 import { TextShape } from "../text-shape.ts";
@@ -56,7 +57,8 @@ function answer(
   client.addEventListener("abort", () => cancel.abort(), { once: true });
 
   const choices = body.n ?? 1;
-  const start: StartGeneration = (one, signal) => deps.dispatcher.start(one, signal);
+  const entry = requestEntry(c);
+  const start: StartGeneration = (one, signal) => deps.dispatcher.start(one, entry, signal);
   const run = startChoices(start, request, choices, cancel.signal);
   const { generation_id } = run;
   const created = Math.floor(deps.clock.wallMs() / 1000);

@@ -14,17 +14,17 @@ export function queueRoutes({ queue, clock }: QueueRouteDeps): Hono<AppEnv> {
   return new Hono<AppEnv>().get("/queue", (c) => {
     const now_ms = clock.monotonicMs();
     const data = queue.waiting().flatMap((ticket) => toWaiting(ticket, now_ms));
-    const claims = [...queue.claims].map(([device, model_id]) => ({ device, model_id }));
+    const claims = [...queue.claims.all].map(([device, model_id]) => ({ device, model_id }));
     return c.json({ data, claims } satisfies QueueView);
   });
 }
 
 function toWaiting({ request, state, position }: Ticket, now_ms: number): WaitingRequest[] {
   if (state === null) return [];
-  const { generation_id, model_id, arrived_ms, deadline_ms } = request;
+  const { generation_id, model_id, tenant, priority, arrived_ms, deadline_ms } = request;
   return [
     {
-      ...{ generation_id, model_id, position },
+      ...{ generation_id, model_id, tenant, priority, position },
       state: state.state,
       waited_ms: Math.round(now_ms - arrived_ms),
       eta_ms: state.due_ms === null ? null : Math.round(Math.max(0, state.due_ms - now_ms)),

@@ -8,6 +8,7 @@ import type { EmbeddingRequest, GenerationUpdate } from "../../dispatch/updates.
 import { answerHeaders } from "../answer-headers.ts";
 import type { AppContext, AppEnv } from "../context.ts";
 import { readBody } from "../read-json.ts";
+import { requestEntry } from "../request-entry.ts";
 import { decodeVector } from "../vector-values.ts";
 
 export interface VectorsDeps {
@@ -59,7 +60,7 @@ function rank(body: RerankRequest, vectors: readonly string[]): RerankResponse["
 
 /** Computes for as long as the client stays. Throws what the dispatcher throws. */
 async function compute(c: AppContext, dispatcher: VectorsDeps["dispatcher"], request: EmbeddingRequest) {
-  const run = dispatcher.start(request, c.req.raw.signal);
+  const run = dispatcher.start(request, requestEntry(c), c.req.raw.signal);
   let placed: GenerationUpdate[] = [];
   let tokens = 0;
   const vectors: string[] = [];
