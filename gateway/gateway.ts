@@ -1,11 +1,13 @@
 /** Composes a gateway from ports: the app, and what runs beside it. Binds nothing; gateway/main does. */
 import type { GatewayConfig } from "../schema/config.ts";
-import { toHex } from "../schema/ids.ts";
+import { type ModelId, toHex, type WorkerId } from "../schema/ids.ts";
 import { limits } from "../schema/limits.ts";
 import { WaitQueue } from "./admission/wait-queue.ts";
 import { type App, createApp } from "./app.ts";
+import { Autoscaler } from "./control/autoscaler.ts";
 import { EstimateSync } from "./control/estimate-sync.ts";
 import { Leadership } from "./control/leadership.ts";
+import { Preloader } from "./control/preloader.ts";
 import { ReconcileLoop } from "./control/reconcile.ts";
 import { RetentionSweep } from "./control/retention.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
@@ -55,23 +57,31 @@ export function createGateway(deps: GatewayDeps): Gateway {
   const lasting = { ...world, clock: steadyClock(clock) };
   const estimates = new LearnedEstimates();
   const estimateSync = new EstimateSync(estimates, store);
-  const fleet = new Fleet(store, lasting.clock, estimates);
   const history = new StartHistory();
   const reports = new WorkerReports();
+  const standbyOf = (worker_id: WorkerId) => reports.standbyOf(worker_id);
+  const fleet = new Fleet(store, lasting.clock, estimates, standbyOf);
   const loads = new Loads({ ...lasting, fleet, history });
   const stops = new Stops({ ...lasting, fleet });
   const starts = new Starts({ ...lasting, fleet, loads, stops, estimates });
-  const queue = newQueue(config);
+  const queue = newQueue(config, clock);
+  fleet.onChanged((model_id) => queue.changed(model_id));
   const explanations = new Explanations();
   const { policy, hold_ms, keep_alive_ms, park_ms, api_keys, admin_token } = config;
-  const placer = new Placer({ ...lasting, fleet, starts, loads, history, queue, explanations, policy });
-  const records = new GenerationRecords({ store, clock, log, explanations });
-  const dispatcher = new Dispatcher({ ...world, fleet, placer, records, estimates, queue, hold_ms });
   const gateway_id = `g-${toHex(random.bytes(8))}`;
   const leadership = new Leadership({ store, clock, log, gateway_id });
+  const isLeader = () => leadership.isLeader;
+  const autoscaler = new Autoscaler({ ...lasting, fleet, starts, queue, history, reports, policy, isLeader });
+  const preloader = new Preloader({ ...lasting, fleet, forecast: config.forecast, isLeader });
+  const placer = new Placer({ ...lasting, fleet, starts, loads, history, queue, explanations, policy });
+  const records = new GenerationRecords({ store, clock, log, explanations });
+  const onArrived = (model_id: ModelId) => preloader.arrived(model_id);
+  const requests = { fleet, placer, records, estimates, queue, onArrived, hold_ms };
+  const dispatcher = new Dispatcher({ ...world, ...requests });
   const retention = new RetentionSweep({ store, log }, config.retention_ms);
+  const ahead = { autoscaler, preloader };
   const kept = { fleet, loads, stops, history, reports, estimates: estimateSync, leadership, retention };
-  const loop = new ReconcileLoop({ ...lasting, ...kept, park_ms });
+  const loop = new ReconcileLoop({ ...lasting, ...kept, ...ahead, park_ms });
 
   let stopping = false;
   const app = createApp({
@@ -86,6 +96,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
     stop: async () => {
       stopping = true;
       await loop.stop();
+      await autoscaler.idle();
       loads.leaveUnawaited();
       await stops.close();
       await records.close();
@@ -94,10 +105,12 @@ export function createGateway(deps: GatewayDeps): Gateway {
   };
 }
 
-function newQueue({ starvation_ms }: GatewayConfig): WaitQueue {
+function newQueue({ starvation_ms, waiting_per_tenant }: GatewayConfig, clock: Clock): WaitQueue {
   return new WaitQueue({
     capacity: limits.waiting_requests,
     per_model: limits.waiting_per_model,
+    per_tenant: waiting_per_tenant,
     starvation_ms,
+    clock,
   });
 }

@@ -8,6 +8,7 @@ import type { GenerateRequest, GenerationEvent } from "../schema/cluster/generat
 import type { LoadEvent, LoadRequest } from "../schema/cluster/instances.ts";
 import type { LoadsQuery, LoadTrace } from "../schema/cluster/loads.ts";
 import type { HeartbeatRequest, HeartbeatResponse, RegisterRequest } from "../schema/cluster/membership.ts";
+import type { PreloadOutcome } from "../schema/cluster/preloads.ts";
 import type {
   CheckpointRow,
   DeviceRow,
@@ -67,6 +68,8 @@ export interface WorkerClient {
   ): Promise<void>;
   /** Parks an idle instance; a load brings it back. Resolves when its memory is free. */
   park(worker: WorkerAddress, instance_id: InstanceId): Promise<void>;
+  /** Reads a checkpoint into host memory that nobody needs; resolves when the read has begun or was refused. */
+  preload(worker: WorkerAddress, checkpoint: CheckpointDigest): Promise<PreloadOutcome>;
   generate(
     worker: WorkerAddress,
     request: GenerateRequest,

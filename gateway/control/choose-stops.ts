@@ -1,6 +1,9 @@
-/** Which instances should park or end: idle beyond their keep-alive, not wanted any more, or half stopped. Pure. */
+/**
+ * Which instances should park or end: idle beyond their keep-alive, more than allowed, not wanted any more, or half
+ * stopped. Of the instances of one model the least useful go first, and as many stay as it always has. Pure.
+ */
 import type { InstanceRow, ModelRow } from "../../schema/db/tables.ts";
-import type { InstanceId } from "../../schema/ids.ts";
+import type { InstanceId, ModelId } from "../../schema/ids.ts";
 
 export interface UsageView {
   readonly now_ms: number;
@@ -30,17 +33,48 @@ export function chooseStops(
   models: readonly ModelRow[],
   usage: UsageView,
 ): readonly Stop[] {
-  const stops: Stop[] = [];
+  const byId = new Map(models.map((m) => [m.model_id, m] as const));
+  const serving = new Map<ModelId, number>();
   for (const instance of instances) {
-    const wanted = whatToDo(instance, models, usage);
-    if (wanted !== null) stops.push({ instance, ...wanted });
+    const model = byId.get(instance.model_id);
+    if (model === undefined || !serves(instance, model)) continue;
+    serving.set(instance.model_id, (serving.get(instance.model_id) ?? 0) + 1);
+  }
+  const stops: Stop[] = [];
+  for (const instance of leastUsefulFirst(instances, usage)) {
+    const model = byId.get(instance.model_id);
+    const count = serving.get(instance.model_id) ?? 0;
+    const wanted = whatToDo(instance, model, count, usage);
+    if (wanted === null) continue;
+    stops.push({ instance, ...wanted });
+    if (model !== undefined && serves(instance, model)) serving.set(instance.model_id, count - 1);
   }
   return stops;
 }
 
+/** The one that was used longest ago is needed least: requests go to the first that has a free slot. */
+function leastUsefulFirst(instances: readonly InstanceRow[], usage: UsageView): readonly InstanceRow[] {
+  return instances.toSorted(
+    (a, b) =>
+      usage.lastUsedMs(a.instance_id) - usage.lastUsedMs(b.instance_id) ||
+      (a.instance_id < b.instance_id ? 1 : -1),
+  );
+}
+
+/** Counts towards the instances that a model always has. */
+function serves(instance: InstanceRow, model: ModelRow): boolean {
+  const runs = instance.state === "ready" || instance.state === "loading";
+  return runs && instance.checkpoint === model.checkpoint && !hasOlderSettings(instance, model);
+}
+
+function hasOlderSettings(instance: InstanceRow, model: ModelRow): boolean {
+  return settings.some((name) => model[name] !== instance[name]);
+}
+
 function whatToDo(
   instance: InstanceRow,
-  models: readonly ModelRow[],
+  model: ModelRow | undefined,
+  serving: number,
   usage: UsageView,
 ): Omit<Stop, "instance"> | null {
   const stop = (reason: string) => ({ how: "stop", reason }) as const;
@@ -48,16 +82,19 @@ function whatToDo(
   const isParked = instance.state === "parked";
   if ((!isParked && instance.state !== "ready") || usage.inFlight(instance.instance_id) > 0) return null;
   const idle_ms = usage.now_ms - usage.lastUsedMs(instance.instance_id);
-  const model = models.find((m) => m.model_id === instance.model_id);
   if (model?.state !== "active" || model.checkpoint !== instance.checkpoint) {
     if (idle_ms < unwantedIdle_ms) return null;
     return stop(model?.state === "active" ? "runs an older checkpoint" : "the model was deleted");
   }
-  if (!isParked) {
-    if (idle_ms < model.keep_alive_ms) return null;
-    return usage.park_ms > 0 && usage.canPark(instance) ? { how: "park", reason: "idle" } : stop("idle");
-  }
+  const isOlder = hasOlderSettings(instance, model);
   // It would come back with the settings it was started with.
-  if (settings.some((name) => model[name] !== instance[name])) return stop("has older settings");
-  return idle_ms >= model.keep_alive_ms + usage.park_ms ? stop("parked long enough") : null;
+  if (isParked && isOlder) return stop("has older settings");
+  if (isParked) return idle_ms >= model.keep_alive_ms + usage.park_ms ? stop("parked long enough") : null;
+  // One that is always there would never idle long enough to make place for one with the new settings.
+  if (isOlder && model.min_instances > 0 && idle_ms >= unwantedIdle_ms) return stop("has older settings");
+  if (serves(instance, model) && serving <= model.min_instances) return null;
+  const isTooMany = model.max_instances !== null && serving > model.max_instances;
+  if (isTooMany && idle_ms >= unwantedIdle_ms) return stop("more than allowed");
+  if (idle_ms < model.keep_alive_ms) return null;
+  return usage.park_ms > 0 && usage.canPark(instance) ? { how: "park", reason: "idle" } : stop("idle");
 }

@@ -11,10 +11,12 @@ import type { StartHistory } from "../placement/start-history.ts";
 import type { Stops } from "../placement/stops.ts";
 import type { WorkerReports } from "../placement/worker-reports.ts";
 import type { Clock, Log, StateStore } from "../ports.ts";
+import type { Autoscaler } from "./autoscaler.ts";
 import { chooseStops } from "./choose-stops.ts";
 import type { EstimateSync } from "./estimate-sync.ts";
 import { LastUses } from "./last-uses.ts";
 import { type Leadership, leaderLease } from "./leadership.ts";
+import type { Preloader } from "./preloader.ts";
 import type { RetentionSweep } from "./retention.ts";
 import { SilenceWatch } from "./silence-watch.ts";
 
@@ -28,6 +30,8 @@ export interface ReconcileDeps {
   readonly stops: Stops;
   readonly history: StartHistory;
   readonly reports: WorkerReports;
+  readonly autoscaler: Pick<Autoscaler, "turn">;
+  readonly preloader: Pick<Preloader, "turn">;
   /** How long an idle instance stays parked before it is stopped; 0 parks none. */
   readonly park_ms: number;
   readonly clock: Clock;
@@ -101,6 +105,9 @@ export class ReconcileLoop {
     this.#silence.look(fleet.snapshot.workers, clock.monotonicMs());
     await leadership.keep(fleet.lease(leaderLease));
     if (leadership.isLeader) await this.#lead();
+    // Each gateway for its own line; of what is the whole cluster's only the leader takes care.
+    this.#deps.autoscaler.turn();
+    this.#deps.preloader.turn();
     await this.#lastUses.write(fleet, store, clock.wallMs());
     await estimates.sync(clock.monotonicMs());
     const { models, workers } = fleet.snapshot;

@@ -1,10 +1,8 @@
 /** What a request asks the placer for, what it gets, and the rules about both that need no state. */
 import type { LoadTimings } from "../../schema/cluster/instances.ts";
-import type { ErrorCode } from "../../schema/codes.ts";
 import type { InstanceRow } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
-import { limits } from "../../schema/limits.ts";
 import type { Ticket } from "../admission/wait-queue.ts";
 import type { InstanceUse } from "../placement/instance-uses.ts";
 import type { Action } from "../scheduler/decision.ts";

@@ -3,8 +3,10 @@ import type { z } from "zod";
 import { cancelResponse, generationEvent } from "../../schema/cluster/generate.ts";
 import { loadEvent, parkResponse, unloadResponse } from "../../schema/cluster/instances.ts";
 import { type LoadsQuery, loadTraceList } from "../../schema/cluster/loads.ts";
-import { incarnationHeader, workerPaths } from "../../schema/cluster/protocol.ts";
+import { type PreloadRequest, preloadResponse } from "../../schema/cluster/preloads.ts";
+import { incarnationHeader, protocolVersion, workerPaths } from "../../schema/cluster/protocol.ts";
 import { SllmError } from "../../schema/error.ts";
+import type { CheckpointDigest } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { WorkerAddress, WorkerClient } from "../ports.ts";
 import { readEventStream } from "./event-stream.ts";
@@ -28,8 +30,9 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
     method: "DELETE" | "GET" | "POST",
     path: string,
     schema: S,
+    body?: unknown,
   ) => {
-    const response = await call(worker, method, path, AbortSignal.timeout(limits.control_call_ms));
+    const response = await call(worker, method, path, AbortSignal.timeout(limits.control_call_ms), body);
     const parsed = schema.safeParse(await response.json().catch(() => null));
     if (!parsed.success) throw unavailable(worker, "answered with something else", parsed.error);
     return parsed.data;
@@ -65,6 +68,9 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
     park: async (worker, instance_id) =>
       void (await control(worker, "POST", `${workerPaths.instances}/${instance_id}/park`, parkResponse)),
 
+    preload: async (worker, checkpoint) =>
+      (await control(worker, "POST", workerPaths.preloads, preloadResponse, toPreload(checkpoint))).outcome,
+
     loadTraces: async (worker, query) => (await control(worker, "GET", loadsPath(query), loadTraceList)).data,
 
     cancel: async (worker, generation_id) => {
@@ -73,6 +79,10 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
       return answer?.cancelled ?? false;
     },
   };
+}
+
+function toPreload(checkpoint: CheckpointDigest): PreloadRequest {
+  return { protocol_version: protocolVersion, checkpoint };
 }
 
 /** null when the worker does not know what the call is about (any more). */

@@ -389,3 +389,30 @@ test("memory that a released load still reads into is waited for, not refused", 
   await clock.advance(50);
   expect((await waiting).was_begun).toBe(true);
 });
+
+test("a checkpoint is read ahead into memory that nobody needs, and whoever wants it finds it there", async () => {
+  const { outcome, done } = tier.preload(checkpoint(1));
+  expect(outcome).toBe("reading");
+  expect(tier.preload(checkpoint(1)).outcome).toBe("reading");
+  await settle();
+  store.finish(1n);
+  await clock.advance(50);
+  await done;
+  expect(tier.preload(checkpoint(1)).outcome).toBe("present");
+  expect((await tier.acquire(checkpoint(1))).was_present).toBe(true);
+  expect(store.loads).toHaveLength(1);
+});
+
+test("nothing is evicted for what is read ahead, and no load waits for it", async () => {
+  await useOnce(checkpoint(1));
+  await useOnce(checkpoint(2));
+  expect(tier.preload(checkpoint(3)).outcome).toBe("no_room");
+  cacheBytes = 8 * copyBytes;
+  store.arenaChunks = 2;
+  expect(tier.preload(checkpoint(3)).outcome).toBe("no_room");
+  store.arenaChunks = 100;
+  const loading = await tier.acquire(checkpoint(4));
+  expect(tier.preload(checkpoint(3)).outcome).toBe("busy");
+  expect(store.released).toEqual([]);
+  loading.release();
+});

@@ -8,6 +8,7 @@
  * because sharing, reading and evicting change one set of copies.
  */
 import type { PlacementReport } from "../../schema/cluster/membership.ts";
+import type { PreloadOutcome } from "../../schema/cluster/preloads.ts";
 import type { CheckpointDigest } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import { Changes } from "../changes.ts";
@@ -106,6 +107,39 @@ export class HostTier {
       if (options.mayStream && foundNoRoom(error)) return await this.#stream(checkpoint, options);
       throw error;
     }
+  }
+
+  /**
+   * Begins to read a checkpoint into memory and disk that nobody needs; it is kept like a copy that was used. Its read
+   * goes on after this has answered; `done` resolves when it is there, failed or was not begun.
+   */
+  preload(checkpoint: StoredCheckpoint): { readonly outcome: PreloadOutcome; readonly done: Promise<void> } {
+    const { cacheBytes, link } = this.#options;
+    const { digest, manifest } = checkpoint;
+    const already = this.#copies.get(digest);
+    const nothing = Promise.resolve();
+    if (already !== undefined || this.#pending.has(digest)) {
+      return { outcome: already?.status.state === "ready" ? "present" : "reading", done: nothing };
+    }
+    const { arena_bytes, used_bytes } = this.#arena();
+    const cached = this.#idle().reduce((sum, copy) => sum + bytesOf(copy), 0);
+    const fitsArena = used_bytes + arenaBytesOf(manifest.weights.bytes) <= arena_bytes;
+    if (!fitsArena || cached + manifest.weights.bytes > cacheBytes())
+      return { outcome: "no_room", done: nothing };
+    if (link.report().queued_bytes > 0) return { outcome: "busy", done: nothing };
+    return { outcome: "reading", done: this.#readAhead(checkpoint) };
+  }
+
+  /** Whoever wants the checkpoint meanwhile shares the read. Failures are told to who wants it next. */
+  async #readAhead(checkpoint: StoredCheckpoint): Promise<void> {
+    let lease: HostLease;
+    try {
+      lease = await this.acquire(checkpoint);
+    } catch {
+      return;
+    }
+    while (lease.status().state === "loading") await lease.changed();
+    lease.release();
   }
 
   /** null when there is no copy; one that a look finds failed is not shared any more. */

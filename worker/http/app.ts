@@ -6,6 +6,7 @@ import { embedRequest } from "../../schema/cluster/embed.ts";
 import { type CancelResponse, generateRequest } from "../../schema/cluster/generate.ts";
 import { loadRequest, type ParkResponse, type UnloadResponse } from "../../schema/cluster/instances.ts";
 import { type LoadsQuery, type LoadTrace, loadsQuery } from "../../schema/cluster/loads.ts";
+import { type PreloadResponse, preloadRequest } from "../../schema/cluster/preloads.ts";
 import { protocolVersion, workerPaths } from "../../schema/cluster/protocol.ts";
 import type { WorkerStatus } from "../../schema/cluster/status.ts";
 import { parseOrThrow, SllmError, toErrorBody, toSllmError } from "../../schema/error.ts";
@@ -61,6 +62,11 @@ export function createWorkerApp(options: WorkerAppOptions): Hono {
     const instance_id = parseOrThrow(instanceId, c.req.param("id"), "id");
     await supervisor.park(instance_id);
     return c.json({ instance_id, state: "parked" } satisfies ParkResponse);
+  });
+  app.post(workerPaths.preloads, async (c) => {
+    const { checkpoint } = await readBody(c, preloadRequest);
+    const outcome = await supervisor.preload(checkpoint);
+    return c.json({ checkpoint, outcome } satisfies PreloadResponse);
   });
   app.delete(`${workerPaths.instances}/:id`, async (c) => {
     const instance_id = parseOrThrow(instanceId, c.req.param("id"), "id");

@@ -52,6 +52,13 @@ export class StandbyPool {
     return this.#standbys.filter((standby) => standby.isReady && standby.skeleton !== null).length;
   }
 
+  /** What they have built. */
+  get skeletons(): readonly Skeleton[] {
+    return this.#standbys.flatMap(({ isReady, skeleton }) =>
+      isReady && skeleton !== null ? [skeleton] : [],
+    );
+  }
+
   /** Begins to fill the reserve and keeps it full. */
   start(): void {
     this.#filling = this.#keepFull();

@@ -3,6 +3,7 @@ import type { engineKinds } from "../../schema/cluster/engine.ts";
 import type { LoadRequest } from "../../schema/cluster/instances.ts";
 import type { LoadTrace } from "../../schema/cluster/loads.ts";
 import type { InstanceReport } from "../../schema/cluster/membership.ts";
+import type { PreloadOutcome } from "../../schema/cluster/preloads.ts";
 import type { WorkerStatus } from "../../schema/cluster/status.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { CheckpointDigest, InstanceId } from "../../schema/ids.ts";
@@ -86,6 +87,21 @@ export class Supervisor {
     // What is booked leaves less for copies that nobody uses.
     this.#options.host.trim();
     return instance;
+  }
+
+  /** Reads a checkpoint ahead. Errors: `checkpoint_unavailable`, `checkpoint_invalid`, `state_conflict`. */
+  async preload(digest: CheckpointDigest): Promise<PreloadOutcome> {
+    this.#admit();
+    const { useCheckpoint, disk, host } = this.#options;
+    const letGo = await useCheckpoint(digest);
+    try {
+      const { outcome, done } = host.preload(await disk.find(digest));
+      void done.then(letGo);
+      return outcome;
+    } catch (error) {
+      letGo();
+      throw error;
+    }
   }
 
   /** Parks an idle instance. Errors: `not_found`, `instance_busy`, `state_conflict`, `engine_failed`. */

@@ -4,7 +4,7 @@ import type { Hono } from "hono";
 import { SllmNativeError } from "../../native/bun-ffi-helpers/errors.ts";
 import type { NativeStore } from "../../native/bun-ffi-helpers/native.ts";
 import type { engineKinds } from "../../schema/cluster/engine.ts";
-import type { PlacementReport } from "../../schema/cluster/membership.ts";
+import type { PlacementReport, StandbyReport } from "../../schema/cluster/membership.ts";
 import { protocolVersion } from "../../schema/cluster/protocol.ts";
 import type { WorkerStatus } from "../../schema/cluster/status.ts";
 import type { Config } from "../../schema/config.ts";
@@ -191,7 +191,14 @@ export class Worker {
       instances: this.#supervisor.reports(),
       links: [this.#diskLink.report()],
       problems: this.#disk.problems(),
+      standby: this.#standby(),
     };
+  }
+
+  /** Loads that come may take them: gateways estimate by it how long these take. */
+  #standby(): StandbyReport {
+    const built = this.#standbys.skeletons.map(({ header_path }) => path.basename(path.dirname(header_path)));
+    return { warm: this.#standbys.warm, built };
   }
 
   async #status(): Promise<WorkerStatus> {
