@@ -76,10 +76,11 @@ export class Preloader {
     const { fleet, workers, log } = this.#deps;
     const { worker_id, checkpoint, model_id } = preload;
     this.#asked.set(keyOf(preload), now_ms);
-    const worker = fleet.address(worker_id);
+    const worker = fleet.worker(worker_id);
     if (worker === null) return;
+    const { url, incarnation } = worker;
     try {
-      const outcome = await workers.preload(worker, checkpoint);
+      const outcome = await workers.preload({ worker_id, url, incarnation }, checkpoint);
       log.info("preload", { model_id, worker_id, outcome });
     } catch (error) {
       log.warn("preload_failed", {

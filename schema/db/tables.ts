@@ -1,6 +1,7 @@
 /**
  * The shared state of a cluster. Workers never see it; gateways write it, every change of a state by a guarded
  * update with an `events` row in the same transaction. Byte counts are bigint columns read as numbers (< 2^53).
+ * Longer than other files because it is one schema, from which one migration after the other is made.
  */
 import { sql } from "drizzle-orm";
 import {
@@ -248,7 +249,7 @@ export const estimates = pgTable(
     worker_id: text("worker_id").notNull(),
     model_id: text("model_id").notNull(),
     device_kind: text("device_kind").notNull(),
-    /** The link of a bandwidth, the beginning of a build or init, the tier of a start; see the admin API. */
+    /** What of it; the admin API says which. */
     detail: text("detail").notNull(),
     values: doublePrecision("values").array().notNull(),
     errors: doublePrecision("errors").array().notNull(),
