@@ -52,7 +52,7 @@ export function findCandidates(
   const parked = findParked(view, request);
   forEachHost(view, model, request, (host, travel) => {
     if (lists.areBetterThan(rank.atLeast(travel.arrival_ms))) return;
-    const anew = startState(host, request.checkpoint, false);
+    const anew = startState(host, request.checkpoint, travel, false);
     for (const device of host.devices) {
       if (device.memory_bytes < request.memory_bytes) continue;
       const own = parked.get(device) ?? null;

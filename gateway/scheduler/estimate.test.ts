@@ -56,7 +56,7 @@ function scene({ queued_ms = 0, loading = [], model = {}, standby = null, states
     return found;
   };
   const ready = (bytes: number) =>
-    readyMs(learned, device, travel(bytes), startState(host, checkpoint, false));
+    readyMs(learned, device, travel(bytes), startState(host, checkpoint, travel(bytes), false));
   return { view, host, device, travel, ready };
 }
 
@@ -89,7 +89,7 @@ describe("the engine", () => {
 
   test("begins with what its worker says it has in reserve", () => {
     const how = (standby: StandbyReport | null, isParked = false) =>
-      startState(scene({ standby }).host, checkpoint, isParked).how;
+      startState(scene({ standby }).host, checkpoint, { tier: "disk" }, isParked).how;
     expect(how(null)).toBe("cold");
     expect(how({ warm: 0, built: [] })).toBe("cold");
     expect(how({ warm: 1, built: [] })).toBe("warm");
@@ -98,7 +98,8 @@ describe("the engine", () => {
   });
 
   test("is beside others while any instance of its host loads or is in use", () => {
-    const isBeside = (fields: Scene) => startState(scene(fields).host, checkpoint, false).is_beside;
+    const isBeside = (fields: Scene) =>
+      startState(scene(fields).host, checkpoint, { tier: "disk" }, false).is_beside;
     expect(isBeside({})).toBe(false);
     expect(isBeside({ states: ["ready", "parked"] })).toBe(false);
     expect(isBeside({ loading: [{ in_flight: 1 }] })).toBe(true);

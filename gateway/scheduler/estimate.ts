@@ -93,8 +93,14 @@ export function readyMs(
 }
 
 /** What a start of the checkpoint would begin with on the host, as far as its worker has said. */
-export function startState(host: HostNode, checkpoint: CheckpointDigest, isParked: boolean): StartState {
-  return { how: isParked ? "resume" : howOf(host, checkpoint), is_beside: host.working > 0 };
+export function startState(
+  host: HostNode,
+  checkpoint: CheckpointDigest,
+  { tier }: Pick<HostTravel, "tier">,
+  isParked: boolean,
+): StartState {
+  const how = isParked ? "resume" : howOf(host, checkpoint);
+  return { how, is_in_memory: tier === "host", is_beside: host.working > 0 };
 }
 
 function howOf({ standby }: HostNode, checkpoint: CheckpointDigest): StartHow {

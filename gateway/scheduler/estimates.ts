@@ -11,6 +11,8 @@ export type StartHow = (typeof startHows)[number];
 
 export interface StartState {
   readonly how: StartHow;
+  /** Its bytes lie in host memory: nothing is read beside the building, and nothing checked after it. */
+  readonly is_in_memory: boolean;
   /** Other instances of the host load or work, and take processors from it. */
   readonly is_beside: boolean;
 }

@@ -122,7 +122,7 @@ function findPlaces(
   const { avoid, now_ms } = request;
   const wanted = { checkpoint: row.checkpoint, weights_bytes, avoid, now_ms };
   forEachHost(view, model, wanted, (host, travel) => {
-    const start = startState(host, row.checkpoint, false);
+    const start = startState(host, row.checkpoint, travel, false);
     for (const device of host.devices) {
       if (runsAlready.has(device) || isClaimed(request, device) || freeBytes(device) < row.memory_bytes)
         continue;

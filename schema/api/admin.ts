@@ -191,7 +191,7 @@ export const adminEstimate = z.object({
   device_kind: z.enum(deviceKinds).nullable(),
   /**
    * The link of a bandwidth; what the engine of a build or init began with (`cold`, `warm`, `built`, `resume`, with
-   * `/busy` beside others at work); the tier of a start, or `parked`; else null.
+   * `/disk` where bytes were read and `/busy` beside others at work); the tier of a start, or `parked`; else null.
    */
   detail: z.string().nullable(),
   /** Median of the last values: bytes per millisecond of a bandwidth, milliseconds otherwise; null where only errors count. */

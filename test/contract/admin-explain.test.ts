@@ -14,7 +14,7 @@ test("GET /admin/v1/estimates shows what starts have taught, with the errors of 
   const inits = data.filter((e) => e.quantity === "init");
   expect(inits).toHaveLength(3);
   expect(inits).toContainEqual(
-    expect.objectContaining({ model_id: model.id, worker_id: null, device_kind: "cpu", detail: "cold" }),
+    expect.objectContaining({ model_id: model.id, worker_id: null, device_kind: "cpu", detail: "cold/disk" }),
   );
   const [start] = data.filter((e) => e.quantity === "start");
   expect(start).toMatchObject({ value: null, observations: 1 });

@@ -16,7 +16,7 @@ const target = {
   ...({ worker_id: "w1", device_id: "cpu0", tier: "disk", parked: null } as const),
   ...{ estimate_ms: 500, queued_ms: 0, arrival_ms: 0, is_beside: false },
 };
-const cold = { how: "cold", is_beside: false } as const;
+const cold = { how: "cold", is_in_memory: false, is_beside: false } as const;
 
 describe("learned estimates", () => {
   test("before anything was seen the nominal numbers count", () => {
@@ -136,8 +136,8 @@ describe("starts of different beginnings", () => {
     observe(crowded, { ...host, is_beside: true });
     const model = estimates.model("m");
     const of = (how: StartHow, is_beside = false) => [
-      model.buildMs("w1", "cpu", { how, is_beside }),
-      model.initMs("w1", "cpu", { how, is_beside }),
+      model.buildMs("w1", "cpu", { how, is_in_memory: true, is_beside }),
+      model.initMs("w1", "cpu", { how, is_in_memory: true, is_beside }),
     ];
     expect(of("cold")).toEqual([300, 20]);
     expect(of("warm")).toEqual([100, 15]);
@@ -145,6 +145,19 @@ describe("starts of different beginnings", () => {
     expect(of("warm", true)).toEqual([200, 50]);
     // Not seen beside others: quiet ones say more than nothing.
     expect(of("cold", true)).toEqual([300, 20]);
+  });
+
+  test("from memory and from disk are learned apart; other models say what follows, the model itself how it builds", () => {
+    const estimates = new LearnedEstimates();
+    const read = { disk_read_bytes: 64 * MiB, disk_read_ms: 100, process_start_ms: 1 };
+    observeStart(estimates, "m", target, "cpu", seen({ ...read, model_build_ms: 49, total_ms: 180 }));
+    const held = { disk_read_ms: 0, process_start_ms: 1, model_build_ms: 9, total_ms: 12 };
+    observeStart(estimates, "other", host, "cpu", seen(held));
+    const fromMemory = { how: "warm", is_in_memory: true, is_beside: false } as const;
+    const model = estimates.model("m");
+    expect(model.initMs("w1", "cpu", { ...fromMemory, is_in_memory: false })).toBe(80);
+    expect(model.initMs("w1", "cpu", fromMemory)).toBe(2);
+    expect(model.buildMs("w1", "cpu", fromMemory)).toBe(50);
   });
 
   test("a model's own file teaches its own rate, and one that waited for others teaches no rate", () => {

@@ -158,7 +158,10 @@ export class LearnedEstimates implements Estimates {
     };
   }
 
-  /** Of this worker and model, of the model anywhere, of any model on such a device; of each busy hosts or quiet ones. */
+  /**
+   * Of this worker and model, of the model anywhere, of any model on such a device; of each busy hosts or quiet ones. How
+   * long a model takes to build is rather its own matter, what comes after that a matter of where its bytes come from.
+   */
   #startMs(
     quantity: "build" | "init",
     worker_id: WorkerId,
@@ -166,9 +169,15 @@ export class LearnedEstimates implements Estimates {
     device_kind: DeviceKind,
     start: StartState,
   ): number | null {
-    const details = [start, { ...start, is_beside: !start.is_beside }].map(startDetail);
-    for (const about of [{ worker_id, model_id }, { model_id }, {}]) {
-      for (const detail of details) {
+    const scopes = [{ worker_id, model_id }, { model_id }, {}];
+    const sources = [start.is_in_memory, !start.is_in_memory];
+    const orders =
+      quantity === "build"
+        ? scopes.flatMap((about) => sources.map((is_in_memory) => ({ about, is_in_memory })))
+        : sources.flatMap((is_in_memory) => scopes.map((about) => ({ about, is_in_memory })));
+    for (const { about, is_in_memory } of orders) {
+      for (const is_beside of [start.is_beside, !start.is_beside]) {
+        const detail = startDetail({ how: start.how, is_in_memory, is_beside });
         const value = this.#median(quantity, { ...about, device_kind, detail });
         if (value !== null) return value;
       }

@@ -37,7 +37,7 @@ export function observeStart(
   const how = startHowOf(parked, timings);
   const built_ms = how === "resume" ? 0 : timings.process_start_ms + timings.model_build_ms;
   const learn = (quantity: "build" | "init", value: number) => {
-    const detail = startDetail({ how, is_beside });
+    const detail = startDetail({ how, is_in_memory: disk_read_bytes === 0, is_beside });
     for (const about of [{ worker_id, model_id }, { model_id }, {}]) {
       estimates.observe(keyOf(quantity, { ...about, device_kind, detail }), { value });
     }
