@@ -246,8 +246,9 @@ export interface StateStore {
   endedInstances(limit: number): Promise<InstanceRow[]>;
 
   /** Saying it again changes nothing. */
-  insertGeneration(generation: NewGeneration): Promise<void>;
-  moveGeneration(move: GenerationMove): Promise<boolean>;
+  insertGenerations(begun: readonly NewGeneration[]): Promise<void>;
+  /** One move at most for each generation. Returns those that moved; a guard that fails stops no other's move. */
+  moveGenerations(moves: readonly GenerationMove[]): Promise<GenerationId[]>;
   getGeneration(generation_id: GenerationId): Promise<GenerationRow | null>;
 
   /** Adds values and errors to what is known of each key; the oldest beyond the limits are forgotten. */

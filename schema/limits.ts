@@ -117,6 +117,10 @@ export const limits = {
   stream_end_ms: 1_000,
   /** One HTTP call between gateway and worker that is not a stream. */
   control_call_ms: 10_000,
+  /** How long rows of generations gather before they are written together: past the first token of a warm request. */
+  record_gather_ms: 50,
+  /** Rows of generations in one statement: a dozen parameters each, and still milliseconds. */
+  record_batch: 64,
   /** Message of an error kept in a row: an engine's last words fit, its whole log does not. */
   error_message_chars: 4_096,
   /** One call of the database. Statements take milliseconds; beyond this it counts as not answering. */

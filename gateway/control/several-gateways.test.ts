@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { limits } from "../../schema/limits.ts";
 import { clusterHeaders, GatewayScene } from "../../test/support/gateway-scene.ts";
-import { MachineClock, ManualClock, settle } from "../../test/support/manual-clock.ts";
+import { MachineClock, ManualClock } from "../../test/support/manual-clock.ts";
 import { MemoryStateStore } from "../../test/support/memory-state-store.ts";
 import { gate, ScriptedWorker, say } from "../../test/support/scripted-worker.ts";
 
@@ -160,10 +160,10 @@ test("no gateway listens to a process that another one has followed", async () =
 });
 
 test("any gateway explains a request, whichever took it", async () => {
-  const { gateways, first, model, stop } = await threeGateways();
+  const { gateways, first, model, pass, stop } = await threeGateways();
   const answer = await first.chat(model.id);
   const { id } = await answer.json();
-  await settle();
+  await pass(1);
   const request_id = String(id).replace(/^chatcmpl-/, "");
   const explained = await Promise.all(
     gateways.map(async (gateway) => await (await gateway.get(`/admin/v1/requests/${request_id}`)).json()),

@@ -265,8 +265,9 @@ describe("the record of a generation", () => {
       throw new SllmError("context_length_exceeded", "too long");
     };
     await scene.chat(model.id);
-    const [event] = await scene.store.listEvents({ entity: "generation", limit: 1 });
-    expect(event).toMatchObject({ to_state: "failed", reason: "context_length_exceeded" });
+    const latest = async () => (await scene.store.listEvents({ entity: "generation", limit: 1 }))[0] ?? null;
+    const failed = { to_state: "failed", reason: "context_length_exceeded" } as const;
+    expect(await eventually("the row is written", latest)).toMatchObject(failed);
   });
 });
 

@@ -1,6 +1,7 @@
 /**
- * Writes the rows of generations beside their streams: never waited for by a client, never fatal to one. While the
- * database is away they wait for it, in a bounded number.
+ * Writes the rows of generations beside their streams: never waited for by a client, never fatal to one. What comes
+ * within a moment is written together, after it, so that the database works neither for each request alone nor while
+ * its first token is due. While the database is away rows wait for it, in a bounded number.
  */
 import type { ExplainedDecision } from "../../schema/api/admin.ts";
 import type { GenerationId } from "../../schema/ids.ts";
@@ -10,7 +11,7 @@ import type { Clock, GenerationMove, Log, NewGeneration, StateStore } from "../p
 import { type Explanations, toExplainedDecision } from "./explanations.ts";
 
 export interface RecordsDeps {
-  readonly store: Pick<StateStore, "insertGeneration" | "moveGeneration">;
+  readonly store: Pick<StateStore, "insertGenerations" | "moveGenerations">;
   readonly explanations: Pick<Explanations, "of">;
   readonly clock: Pick<Clock, "sleep">;
   readonly log: Log;
@@ -19,8 +20,10 @@ export interface RecordsDeps {
 export class GenerationRecords {
   readonly #deps: RecordsDeps;
   readonly #closing = new AbortController();
-  /** The last write of each generation that is still under way; its next write waits for it. */
-  readonly #underWay = new Map<GenerationId, Promise<void>>();
+  /** What nobody has begun to write, in the order it came. */
+  readonly #begun = new Map<GenerationId, NewGeneration>();
+  readonly #ended = new Map<GenerationId, GenerationMove>();
+  #writing: Promise<void> | null = null;
 
   constructor(deps: RecordsDeps) {
     this.#deps = deps;
@@ -31,32 +34,26 @@ export class GenerationRecords {
    * for nothing: its decision comes with its end.
    */
   begin(generation: NewGeneration): void {
-    const { store, explanations } = this.#deps;
     const { generation_id } = generation;
+    if (!this.#hasRoom(generation_id)) return;
+    const { explanations } = this.#deps;
     const hasWaited = explanations.of(generation_id)?.some(({ action }) => action.kind !== "use") === true;
     const row = hasWaited ? { ...generation, ...this.#decisionsFor(generation_id) } : generation;
-    this.#write(generation_id, () => store.insertGeneration(row));
+    this.#begun.set(generation_id, row);
+    this.#writing ??= this.#write();
   }
 
   end(move: GenerationMove): void {
-    const { store, log } = this.#deps;
-    const whole = { ...move, ...this.#decisionsFor(move.generation_id) };
-    let tries = 0;
-    this.#write(move.generation_id, async () => {
-      tries += 1;
-      // A try whose answer was lost may have moved the row: then there is nothing left to move.
-      if (!(await store.moveGeneration(whole)) && tries === 1) {
-        log.warn("generation_row_missing", { generation_id: move.generation_id, to: move.to });
-      }
-    });
+    const { generation_id } = move;
+    if (!this.#begun.has(generation_id) && !this.#hasRoom(generation_id)) return;
+    this.#ended.set(generation_id, { ...move, ...this.#decisionsFor(generation_id) });
+    this.#writing ??= this.#write();
   }
 
-  /**
-   * Resolves when everything begun so far is written or has failed; writes no longer wait for a database that is away.
-   */
+  /** Resolves when everything so far is written or has failed; nothing waits any more for a database that is away. */
   async close(): Promise<void> {
     this.#closing.abort();
-    await Promise.all([...this.#underWay.values()]);
+    await this.#writing;
   }
 
   #decisionsFor(generation_id: GenerationId): { decisions?: ExplainedDecision[] } {
@@ -65,21 +62,67 @@ export class GenerationRecords {
   }
 
   /** A database slower than the traffic loses records, not the gateway its memory. */
-  #write(generation_id: GenerationId, write: () => Promise<void>): void {
-    const { clock, log } = this.#deps;
-    const before = this.#underWay.get(generation_id);
-    if (before === undefined && this.#underWay.size >= limits.waiting_requests) {
-      log.warn("generation_row_dropped", { generation_id });
-      return;
-    }
-    const run = (before ?? Promise.resolve())
-      .then(() => writeWhenPossible(clock, this.#closing.signal, write))
-      .catch((error: unknown) => {
-        log.error("generation_row_failed", { generation_id }, error);
-      });
-    const done = run.then(() => {
-      if (this.#underWay.get(generation_id) === done) this.#underWay.delete(generation_id);
-    });
-    this.#underWay.set(generation_id, done);
+  #hasRoom(generation_id: GenerationId): boolean {
+    if (this.#begun.size + this.#ended.size < limits.waiting_requests) return true;
+    this.#deps.log.warn("generation_row_dropped", { generation_id });
+    return false;
   }
+
+  async #write(): Promise<void> {
+    const { clock } = this.#deps;
+    while (this.#begun.size + this.#ended.size > 0) {
+      await clock.sleep(limits.record_gather_ms, this.#closing.signal);
+      // Ends are taken first: their beginnings are then written already, or in the same round.
+      const moves = take(this.#ended);
+      await this.#each(take(this.#begun), (rows) => this.#insert(rows));
+      await this.#each(moves, (some) => this.#move(some));
+    }
+    this.#writing = null;
+  }
+
+  /** A part at a time. When one fails, each of its rows is tried alone: a bad one takes no others with it. */
+  async #each<T extends { generation_id: GenerationId }>(
+    all: readonly T[],
+    write: (part: readonly T[]) => Promise<void>,
+  ): Promise<void> {
+    const { clock, log } = this.#deps;
+    const whenPossible = (part: readonly T[]) =>
+      writeWhenPossible(clock, this.#closing.signal, () => write(part));
+    for (let first = 0; first < all.length; first += limits.record_batch) {
+      const part = all.slice(first, first + limits.record_batch);
+      try {
+        await whenPossible(part);
+      } catch (failure) {
+        for (const row of part) {
+          const error = part.length === 1 ? failure : await failureOf(whenPossible([row]));
+          if (error !== null) log.error("generation_row_failed", { generation_id: row.generation_id }, error);
+        }
+      }
+    }
+  }
+
+  async #insert(rows: readonly NewGeneration[]): Promise<void> {
+    await this.#deps.store.insertGenerations(rows);
+  }
+
+  /** A row that does not move was dropped, or a try whose answer was lost has moved it. */
+  async #move(moves: readonly GenerationMove[]): Promise<void> {
+    const moved = new Set(await this.#deps.store.moveGenerations(moves));
+    for (const { generation_id, to } of moves) {
+      if (!moved.has(generation_id)) this.#deps.log.warn("generation_row_missing", { generation_id, to });
+    }
+  }
+}
+
+function take<T>(waiting: Map<GenerationId, T>): T[] {
+  const all = [...waiting.values()];
+  waiting.clear();
+  return all;
+}
+
+async function failureOf(write: Promise<void>): Promise<unknown> {
+  return await write.then(
+    () => null,
+    (error: unknown) => error,
+  );
 }

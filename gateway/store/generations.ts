@@ -1,67 +1,85 @@
-/** Rows of generations. One statement each: the row and its event are written together or not at all. */
+/**
+ * Rows of generations, written many at a time: at hundreds of requests a second a statement for each would be the
+ * database's whole work. Rows and their events are written together or not at all.
+ */
 import { eq, type SQL, sql } from "drizzle-orm";
 import { type GenerationRow, generations } from "../../schema/db/tables.ts";
-import { type GenerationState, generationMoves } from "../../schema/vocab.ts";
+import { generationMoves } from "../../schema/vocab.ts";
 import type { GenerationMove, NewGeneration } from "../ports.ts";
 import type { Db } from "./database.ts";
 import { logEvents } from "./events.ts";
 import { assertLegal } from "./moves.ts";
-import { listOf } from "./rows.ts";
 import { storableMessage } from "./text.ts";
 
-const finished: ReadonlySet<GenerationState> = new Set(["finished", "cancelled", "failed"]);
-
-/** Queues a generation; one that is there already stays as it is. */
-export async function insertGeneration(db: Db, generation: NewGeneration): Promise<void> {
-  const created_at = new Date(generation.created_at_ms).toISOString();
-  const decisions = generation.decisions === undefined ? null : JSON.stringify(generation.decisions);
+/** Queues generations; one that is there already stays as it is. */
+export async function insertGenerations(db: Db, begun: readonly NewGeneration[]): Promise<void> {
+  if (begun.length === 0) return;
+  const rows = begun.map(({ generation_id, model_id, created_at_ms, decisions }) => {
+    const created_at = new Date(created_at_ms).toISOString();
+    return sql`(${generation_id}::text, ${model_id}::text, 'queued'::generation_state,
+      ${created_at}::timestamptz, ${json(decisions)}::json)`;
+  });
   await db.execute(sql`
     with created as (
       insert into generations (generation_id, model_id, state, created_at, decisions)
-      values (${generation.generation_id}, ${generation.model_id}, 'queued', ${created_at}, ${decisions}::json)
+      values ${sql.join(rows, sql`, `)}
       on conflict do nothing
       returning generation_id as entity_id, null as from_state, state as to_state, 'arrived' as reason
     )
     ${logEvents("generation", sql`created`)}`);
 }
 
-/** Moves a generation if it is in one of the states `from`; what the move carries is written with it. */
-export async function moveGeneration(db: Db, move: GenerationMove): Promise<boolean> {
-  assertLegal("generation", generationMoves, move.from, move.to);
-  const rows = await db.execute(sql`
-    with before as (
-      select generation_id, state from generations
-      where generation_id = ${move.generation_id} and state in (${listOf(move.from)})
-      for update
+/**
+ * Moves each generation that is in one of the states its move starts `from`, with what the move carries; a generation
+ * has one move at most. Returns the ids of those that moved.
+ */
+export async function moveGenerations(db: Db, moves: readonly GenerationMove[]): Promise<string[]> {
+  if (moves.length === 0) return [];
+  for (const { from, to } of moves) assertLegal("generation", generationMoves, from, to);
+  const rows = await db.execute<{ entity_id: string }>(sql`
+    with asked (generation_id, from_states, to_state, reason, worker_id, instance_id, cold_start, prompt_tokens,
+      completion_tokens, finish_reason, error_code, error_message, timeline_ms, decisions) as (
+      values ${sql.join(moves.map(asked), sql`, `)}
+    ), before as (
+      select g.generation_id, g.state from generations g join asked a using (generation_id)
+      where g.state = any(a.from_states)
+      order by g.generation_id
+      for update of g
     ), moved as (
-      update generations g set ${assignments(move)}
-      from before b where g.generation_id = b.generation_id
-      returning g.generation_id as entity_id, b.state as from_state, g.state as to_state, ${move.reason}::text as reason
+      update generations g set
+        state = a.to_state,
+        worker_id = coalesce(a.worker_id, g.worker_id),
+        instance_id = coalesce(a.instance_id, g.instance_id),
+        cold_start = coalesce(a.cold_start, g.cold_start),
+        prompt_tokens = coalesce(a.prompt_tokens, g.prompt_tokens),
+        completion_tokens = coalesce(a.completion_tokens, g.completion_tokens),
+        finish_reason = coalesce(a.finish_reason, g.finish_reason),
+        error_code = coalesce(a.error_code, g.error_code),
+        error_message = coalesce(a.error_message, g.error_message),
+        timeline_ms = coalesce(a.timeline_ms, g.timeline_ms),
+        decisions = coalesce(a.decisions, g.decisions),
+        finished_at = case when a.to_state in ('finished', 'cancelled', 'failed') then now() else g.finished_at end
+      from asked a join before b using (generation_id)
+      where g.generation_id = a.generation_id
+      returning g.generation_id as entity_id, b.state as from_state, g.state as to_state, a.reason
     ), logged as (${logEvents("generation", sql`moved`)})
     select entity_id from moved`);
-  return rows.length > 0;
+  return rows.map((row) => row.entity_id);
 }
 
-function assignments(move: GenerationMove): SQL {
-  const values: Record<string, string | number | boolean | undefined> = {
-    state: move.to,
-    worker_id: move.worker_id,
-    instance_id: move.instance_id,
-    cold_start: move.cold_start,
-    prompt_tokens: move.prompt_tokens,
-    completion_tokens: move.completion_tokens,
-    finish_reason: move.finish_reason,
-    error_code: move.error?.code,
-    error_message: move.error && storableMessage(move.error.message),
-    timeline_ms: move.timeline_ms && JSON.stringify(move.timeline_ms),
-    decisions: move.decisions && JSON.stringify(move.decisions),
-  };
-  const list: SQL[] = [];
-  for (const [name, value] of Object.entries(values)) {
-    if (value !== undefined) list.push(sql`${sql.identifier(name)} = ${value}`);
-  }
-  if (finished.has(move.to)) list.push(sql`finished_at = now()`);
-  return sql.join(list, sql`, `);
+/** The row of values of one move; null where it says nothing. */
+function asked(move: GenerationMove): SQL {
+  const { error } = move;
+  return sql`(${move.generation_id}::text, ${`{${move.from.join(",")}}`}::generation_state[],
+    ${move.to}::generation_state, ${move.reason}::text, ${move.worker_id ?? null}::text,
+    ${move.instance_id ?? null}::text, ${move.cold_start ?? null}::boolean, ${move.prompt_tokens ?? null}::integer,
+    ${move.completion_tokens ?? null}::integer, ${move.finish_reason ?? null}::finish_reason,
+    ${error?.code ?? null}::text, ${error === undefined ? null : storableMessage(error.message)}::text,
+    ${json(move.timeline_ms)}::jsonb, ${json(move.decisions)}::json)`;
+}
+
+function json(value: unknown): string | null {
+  return value === undefined ? null : JSON.stringify(value);
 }
 
 export async function getGeneration(db: Db, generation_id: string): Promise<GenerationRow | null> {

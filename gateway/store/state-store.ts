@@ -5,7 +5,7 @@ import type { Database, Db } from "./database.ts";
 import { listEstimates, recordEstimates } from "./estimates.ts";
 import { listEvents } from "./events.ts";
 import { callDatabase } from "./failures.ts";
-import { getGeneration, insertGeneration, moveGeneration } from "./generations.ts";
+import { getGeneration, insertGenerations, moveGenerations } from "./generations.ts";
 import { createInstance, endedInstances, moveInstance, touchInstance } from "./instances.ts";
 import { holdLease, releaseLease } from "./leases.ts";
 import { deleteModel, deployModel, getModel, listModels, purgeModel } from "./models.ts";
@@ -38,8 +38,8 @@ export function createStateStore(database: Database, clock: Clock): StateStore {
     moveInstance: (move) => run((db) => moveInstance(db, move)),
     touchInstance: (instance_id, idle_ms) => run((db) => touchInstance(db, instance_id, idle_ms)),
     endedInstances: (limit) => run((db) => endedInstances(db, limit)),
-    insertGeneration: (generation) => run((db) => insertGeneration(db, generation)),
-    moveGeneration: (move) => run((db) => moveGeneration(db, move)),
+    insertGenerations: (begun) => run((db) => insertGenerations(db, begun)),
+    moveGenerations: (moves) => run((db) => moveGenerations(db, moves)),
     getGeneration: (generation_id) => run((db) => getGeneration(db, generation_id)),
     recordEstimates: (observed) => run((db) => recordEstimates(db, observed)),
     estimates: () => run(listEstimates),

@@ -180,6 +180,7 @@ describe("a streamed chat", () => {
     finish.open();
     const comments = (await received).filter((e) => e.kind === "comment");
     expect(comments.map((c) => JSON.parse(c.data))).toEqual(Array(3).fill({ state: "running" }));
+    await clock.advance(limits.record_gather_ms);
     expect(clock.sleeping).toBe(0);
   });
 

@@ -365,47 +365,54 @@ export class MemoryStateStore implements StateStore {
     );
   }
 
-  insertGeneration(generation: NewGeneration): Promise<void> {
-    return this.#do("insertGeneration", () => {
-      const { generation_id, model_id, created_at_ms, decisions = null } = generation;
-      if (this.#generations.has(generation_id)) return;
-      this.#generations.set(generation_id, {
-        generation_id,
-        model_id,
-        state: "queued",
-        epoch: 1,
-        worker_id: null,
-        instance_id: null,
-        cold_start: false,
-        prompt_tokens: null,
-        completion_tokens: null,
-        finish_reason: null,
-        error_code: null,
-        error_message: null,
-        timeline_ms: null,
-        decisions: decisions === null ? null : [...decisions],
-        created_at: new Date(created_at_ms),
-        finished_at: null,
-      });
-      this.#log("generation", generation_id, null, "queued", "arrived");
+  insertGenerations(begun: readonly NewGeneration[]): Promise<void> {
+    return this.#do("insertGenerations", () => {
+      for (const generation of begun) this.#insertGeneration(generation);
     });
   }
 
-  moveGeneration(move: GenerationMove): Promise<boolean> {
-    return this.#do("moveGeneration", () => {
-      assertLegal("generation", generationMoves, move.from, move.to);
-      const row = this.#generations.get(move.generation_id);
-      if (row === undefined || !move.from.includes(row.state)) return false;
-      const { generation_id, from: _, to, reason, error, ...known } = move;
-      this.#log("generation", generation_id, row.state, to, reason);
-      Object.assign(row, known, { state: to });
-      if (error !== undefined) {
-        row.error_code = error.code;
-        row.error_message = storableMessage(error.message);
-      }
-      if (to !== "running") row.finished_at = this.#now();
-      return true;
+  #insertGeneration({ generation_id, model_id, created_at_ms, decisions = [] }: NewGeneration): void {
+    if (this.#generations.has(generation_id)) return;
+    this.#generations.set(generation_id, {
+      generation_id,
+      model_id,
+      state: "queued",
+      epoch: 1,
+      worker_id: null,
+      instance_id: null,
+      cold_start: false,
+      prompt_tokens: null,
+      completion_tokens: null,
+      finish_reason: null,
+      error_code: null,
+      error_message: null,
+      timeline_ms: null,
+      decisions: decisions.length === 0 ? null : [...decisions],
+      created_at: new Date(created_at_ms),
+      finished_at: null,
     });
+    this.#log("generation", generation_id, null, "queued", "arrived");
+  }
+
+  moveGenerations(moves: readonly GenerationMove[]): Promise<string[]> {
+    return this.#do("moveGenerations", () => {
+      for (const { from, to } of moves) assertLegal("generation", generationMoves, from, to);
+      return moves.filter((move) => this.#moveGeneration(move)).map((move) => move.generation_id);
+    });
+  }
+
+  #moveGeneration(move: GenerationMove): boolean {
+    const row = this.#generations.get(move.generation_id);
+    if (row === undefined || !move.from.includes(row.state)) return false;
+    const { generation_id, from: _, to, reason, error, ...known } = move;
+    this.#log("generation", generation_id, row.state, to, reason);
+    Object.assign(row, known, { state: to });
+    if (error !== undefined) {
+      row.error_code = error.code;
+      row.error_message = storableMessage(error.message);
+    }
+    if (to !== "running") row.finished_at = this.#now();
+    return true;
   }
 
   getGeneration(generation_id: string): Promise<GenerationRow | null> {

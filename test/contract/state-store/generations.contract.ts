@@ -20,11 +20,16 @@ const timeline_ms = {
 export function generationContract(fixture: Fixture): void {
   const insert = async () => {
     const generation_id = newGenerationId();
-    await fixture().store.insertGeneration({ generation_id, model_id: "m", created_at_ms: now_ms + 0.25 });
+    await fixture().store.insertGenerations([{ generation_id, model_id: "m", created_at_ms: now_ms + 0.25 }]);
     return generation_id;
   };
+  const moveOne = async (one: GenerationMove) => {
+    const moved = await fixture().store.moveGenerations([one]);
+    expect([[], [one.generation_id]]).toContainEqual(moved);
+    return moved.length === 1;
+  };
   const move = async (generation_id: string, from: GenerationState, to: GenerationState) =>
-    await fixture().store.moveGeneration({ generation_id, from: [from], to, reason: "test" });
+    await moveOne({ generation_id, from: [from], to, reason: "test" });
 
   test("a generation is queued, runs and finishes, with what became known on the way", async () => {
     const { store } = fixture();
@@ -51,7 +56,7 @@ export function generationContract(fixture: Fixture): void {
       cold_start: true,
       prompt_tokens: 7,
     };
-    expect(await store.moveGeneration(run)).toBe(true);
+    expect(await moveOne(run)).toBe(true);
     const finish: GenerationMove = {
       generation_id,
       from: ["running"],
@@ -61,7 +66,7 @@ export function generationContract(fixture: Fixture): void {
       finish_reason: "length",
       timeline_ms,
     };
-    expect(await store.moveGeneration(finish)).toBe(true);
+    expect(await moveOne(finish)).toBe(true);
     const row = await store.getGeneration(generation_id);
     expect(row).toMatchObject({
       state: "finished",
@@ -97,12 +102,12 @@ export function generationContract(fixture: Fixture): void {
       losers: [],
     };
     const arrived = { generation_id, model_id: "m", created_at_ms: now_ms };
-    await store.insertGeneration({ ...arrived, decisions: [decision] });
-    await store.insertGeneration(arrived);
+    await store.insertGenerations([{ ...arrived, decisions: [decision] }]);
+    await store.insertGenerations([arrived]);
     expect((await store.getGeneration(generation_id))?.decisions).toEqual([decision]);
     expect(await history(store, "generation", generation_id)).toHaveLength(1);
     const decisions = [decision, { ...decision, times: 7 }];
-    await store.moveGeneration({
+    await moveOne({
       generation_id,
       from: ["queued"],
       to: "finished",
@@ -116,7 +121,7 @@ export function generationContract(fixture: Fixture): void {
     const { store } = fixture();
     const generation_id = await insert();
     const error = { code: "engine_failed", message: "it said: \0" } as const;
-    await store.moveGeneration({
+    await moveOne({
       generation_id,
       from: ["queued", "running"],
       to: "failed",
@@ -142,6 +147,39 @@ export function generationContract(fixture: Fixture): void {
         expect((await history(store, "generation", generation_id)).at(-1)).toBe(`${from} -> ${to} (test)`);
       }
     }
+  });
+
+  test("many generations are written at once; one that may not move keeps no other from it", async () => {
+    const { store } = fixture();
+    const ids = Array.from({ length: 5 }, newGenerationId);
+    const begun = ids.map((generation_id, i) => ({
+      generation_id,
+      model_id: `m${i}`,
+      created_at_ms: now_ms,
+    }));
+    await store.insertGenerations(begun.slice(0, 3));
+    await store.insertGenerations(begun.slice(1, 4));
+    await store.insertGenerations([]);
+    const [first = ""] = ids;
+    await move(first, "queued", "cancelled");
+    const moved = await store.moveGenerations(
+      ids.map((generation_id, i): GenerationMove => {
+        const how = { from: ["queued", "running"] as const, to: "finished", reason: "done" } as const;
+        return { generation_id, ...how, ...(i === 2 ? {} : { completion_tokens: i, cold_start: true }) };
+      }),
+    );
+    expect(moved.toSorted()).toEqual(ids.slice(1, 4).toSorted());
+    expect(await store.moveGenerations([])).toEqual([]);
+    const rows = await Promise.all(ids.map((id) => store.getGeneration(id)));
+    const facts = rows.map((row) => row && [row.model_id, row.state, row.completion_tokens, row.cold_start]);
+    expect(facts).toEqual([
+      ["m0", "cancelled", null, false],
+      ["m1", "finished", 1, true],
+      ["m2", "finished", null, false],
+      ["m3", "finished", 3, true],
+      null,
+    ]);
+    for (const id of ids.slice(0, 4)) expect(await history(store, "generation", id)).toHaveLength(2);
   });
 
   test("illegal moves of a generation throw", async () => {

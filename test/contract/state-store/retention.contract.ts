@@ -10,7 +10,7 @@ export function retentionContract(fixture: Fixture): void {
   test("records are kept until they are old enough", async () => {
     const { store } = fixture();
     const generation_id = newGenerationId();
-    await store.insertGeneration({ generation_id, model_id: "m", created_at_ms: Date.now() });
+    await store.insertGenerations([{ generation_id, model_id: "m", created_at_ms: Date.now() }]);
     await store.forget({ older_than_ms: hour_ms, limit: 100_000 });
     expect(await store.getGeneration(generation_id)).not.toBeNull();
     await Bun.sleep(5);
@@ -27,7 +27,7 @@ export function retentionContract(fixture: Fixture): void {
     const ids = Array.from({ length: 5 }, () => newGenerationId());
     const begin_ms = Date.now() - hour_ms;
     for (const [i, generation_id] of ids.entries()) {
-      await store.insertGeneration({ generation_id, model_id: "m", created_at_ms: begin_ms + i });
+      await store.insertGenerations([{ generation_id, model_id: "m", created_at_ms: begin_ms + i }]);
     }
     await Bun.sleep(5);
     expect(await store.forget({ older_than_ms: 0, limit: 2 })).toBe(4);
