@@ -129,7 +129,7 @@ export const limits = {
   retention_ms: 7 * 24 * 60 * 60 * 1000,
   /** Pause between two removals of rows that are older. */
   retention_pause_ms: 10_000,
-  /** Rows of a kind that one removal takes: some 100 rows a second keep pace with any traffic, in short transactions. */
+  /** Rows of a kind that one removal takes: a short transaction. When more may be left the next one follows at once. */
   retention_rows: 2_000,
   /** Idle time after which an instance without requests is stopped, unless the model says otherwise. */
   keep_alive_ms: 300_000,

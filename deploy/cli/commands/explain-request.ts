@@ -12,7 +12,7 @@ export function formatRequest(request: ExplainedRequest): string {
     ...timelineLines(request),
   ];
   if (request.decisions === null) {
-    lines.push("", "Its decisions are not known here: another gateway took it, or many requests came since.");
+    lines.push("", "Its decisions are not written yet: the gateway that took it does so when it ends.");
     return lines.join("\n");
   }
   for (const [i, decision] of request.decisions.entries()) lines.push("", ...decisionLines(i + 1, decision));
