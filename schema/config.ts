@@ -182,6 +182,14 @@ export const workerConfig = z.strictObject({
       "Prompt tokens of one engine step while answers are generated: fewer shorten the pause that a long prompt makes, " +
         "more shorten the wait for its own answer.",
     ),
+  weights_layout: z
+    .enum(["file", "repacked"])
+    .default("file")
+    .describe(
+      "How weights lie on processors: 'file' computes on the host copy itself; 'repacked' on a copy of each engine's own " +
+        "in the layout that suits the processor, which makes prompts of quantised models faster, starts slower, and " +
+        "takes as much memory again, beyond memory_bytes.",
+    ),
   engine_queue: z.coerce
     .number()
     .int()

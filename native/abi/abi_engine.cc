@@ -36,6 +36,7 @@ Status check(const sllm_engine_params &p) {
         if (Status s = range("kv_tokens", p.kv_tokens, p.context_tokens, all); !s.ok()) return s;
     }
     if (Status s = range("deterministic", p.deterministic, 0, 1); !s.ok()) return s;
+    if (Status s = range("repacked", p.repacked, 0, 1); !s.ok()) return s;
     if (Status s = range("threads", p.threads, 0, limits::threads); !s.ok()) return s;
     return range("queue", p.queue, 0, limits::engine_queue_max);
 }
@@ -61,6 +62,7 @@ Status build_backend(const sllm_engine_params &p, std::unique_ptr<sllm::Backend>
     options.batch_tokens = batch_tokens;
     options.kv_tokens = p.kv_tokens;
     options.deterministic = p.deterministic != 0;
+    options.repacked = p.repacked != 0;
     options.threads = p.threads;
     if (Status s = sllm::parse_devices(p.devices == nullptr ? "" : p.devices, &options.devices); !s.ok()) return s;
     const sllm::LlamaModule *module = nullptr;

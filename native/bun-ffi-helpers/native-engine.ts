@@ -39,6 +39,8 @@ export interface NativeEngineParams {
   /** That the KV cache holds for all slots together; a context for each when absent. */
   readonly kv_tokens?: number;
   readonly deterministic?: boolean;
+  /** Matrices in the library's fastest layout, in memory of the engine's own. */
+  readonly repacked?: boolean;
 }
 
 export interface NativeEngineInfo {

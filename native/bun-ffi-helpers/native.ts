@@ -135,6 +135,7 @@ export class NativeLibrary {
       weights_path: memory.cString(params.weights_path),
       devices: memory.cString(params.devices ?? ""),
       deterministic: params.deterministic ? 1 : 0,
+      repacked: params.repacked ? 1 : 0,
     });
     const out = new BigUint64Array(1);
     const status = this.binding.calls[call](encoded, out);

@@ -134,7 +134,7 @@ export const engineParams = struct("sllm_engine_params", {
   prefill_tokens: "u32",
   kv_tokens: "u32",
   deterministic: "u32",
-  reserved: "u32",
+  repacked: "u32",
 });
 
 export const engineInfo = struct("sllm_engine_info", {

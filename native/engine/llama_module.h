@@ -24,6 +24,7 @@ struct LlamaOptions {
     std::uint32_t batch_tokens = 0;
     std::uint32_t kv_tokens = 0;  // cells of the KV cache; 0: slots times context_tokens
     bool deterministic = false;
+    bool repacked = false;  // weights on the CPU in the library's fastest layout, in private memory
     std::uint32_t threads = 0;  // 0: all processors but one
     std::vector<DeviceShare> devices;  // none: the CPU
 };

@@ -85,7 +85,7 @@ std::uint64_t check_bytes(const ModelSkeleton &skeleton, const Checkpoint &check
 std::unique_ptr<ModelSkeleton> build_skeleton(const Checkpoint &checkpoint,
                                               const std::vector<DeviceShare> &devices) {
     std::unique_ptr<ModelSkeleton> skeleton;
-    CHECK_OK(ModelSkeleton::build(checkpoint.header_path, checkpoint.weights_bytes, devices, &skeleton));
+    CHECK_OK(ModelSkeleton::build({checkpoint.header_path, checkpoint.weights_bytes, devices}, &skeleton));
     return skeleton;
 }
 

@@ -75,6 +75,31 @@ TEST("in place: logits are bit-equal for Q8_0 weights") { compare_quantized(LLAM
 
 TEST("in place: logits are bit-equal for Q4_K weights") { compare_quantized(LLAMA_FTYPE_MOSTLY_Q4_K_M); }
 
+// A copy of the weights in libllama's own layout, and the same once more after it was let go.
+void compare_repacked(llama_ftype ftype) {
+    const test::TempFolder folder;
+    const std::string gguf = test::quantize(test::sample_model(), folder / "", ftype);
+    const auto checkpoint = test::make_checkpoint(gguf, folder / "", test::Order::engine);
+    const auto copied = test::load_checkpoint(checkpoint);
+    sllm::LlamaOptions options = test::engine_options(checkpoint);
+    options.repacked = true;
+    const auto engine = test::open_backend(options, copied.path);
+    CHECK(!engine->in_place());
+    const test::Trace expected = trace_plain(gguf, true);
+    test::check_bit_equal(test::trace_engine(*engine), expected);
+    CHECK_OK(engine->park(false));
+    CHECK_OK(engine->attach(copied.path));
+    test::check_bit_equal(test::trace_engine(*engine), expected);
+}
+
+TEST("in place: a repacked copy gives the logits of libllama's own, Q4_K") {
+    compare_repacked(LLAMA_FTYPE_MOSTLY_Q4_K_M);
+}
+
+TEST("in place: a repacked copy gives the logits of libllama's own, Q4_0") {
+    compare_repacked(LLAMA_FTYPE_MOSTLY_Q4_0);
+}
+
 TEST("in place: weights in another order are copied and give the same logits") {
     const test::TempFolder folder;
     const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::reversed);

@@ -27,7 +27,7 @@ int build_in_child(const std::vector<std::uint8_t> &header, std::uint64_t file_b
         const int quiet = ::open("/dev/null", O_WRONLY);
         ::dup2(quiet, STDERR_FILENO);
         std::unique_ptr<sllm::llama::ModelSkeleton> skeleton;
-        const sllm::Status status = sllm::llama::ModelSkeleton::build(path, 0, {}, &skeleton);
+        const sllm::Status status = sllm::llama::ModelSkeleton::build({.header_path = path}, &skeleton);
         ::_exit(-static_cast<int>(status.code()));
     }
     int result = 0;
@@ -45,7 +45,7 @@ TEST("refusal: a header cut anywhere is refused as CORRUPT") {
         bytes.resize(header.data_offset - n);
         test::write_file(folder / "cut.gguf", bytes);
         std::unique_ptr<sllm::llama::ModelSkeleton> skeleton;
-        CHECK_EQ(sllm::llama::ModelSkeleton::build(folder / "cut.gguf", 0, {}, &skeleton).code(), Code::corrupt);
+        CHECK_EQ(sllm::llama::ModelSkeleton::build({.header_path = folder / "cut.gguf"}, &skeleton).code(), Code::corrupt);
     }
 }
 
@@ -72,7 +72,7 @@ TEST("refusal: data shorter than the header promises is refused") {
     const auto checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
     std::unique_ptr<sllm::llama::ModelSkeleton> skeleton;
     const std::uint64_t short_bytes = checkpoint.weights_bytes - (1 << 20);
-    const sllm::Status status = sllm::llama::ModelSkeleton::build(checkpoint.header_path, short_bytes, {}, &skeleton);
+    const sllm::Status status = sllm::llama::ModelSkeleton::build({checkpoint.header_path, short_bytes}, &skeleton);
     CHECK(!status.ok());
     CHECK(status.message().find("not within the file bounds") != std::string::npos);
 }

@@ -198,7 +198,7 @@ TEST("device: the hooks in a device's buffer type are gone after a build, and af
     test::write_file(checkpoint.header_path, bytes);
     std::unique_ptr<ModelSkeleton> refused;
     const sllm::Status status =
-        ModelSkeleton::build(checkpoint.header_path, checkpoint.weights_bytes, test::one_device(), &refused);
+        ModelSkeleton::build({checkpoint.header_path, checkpoint.weights_bytes, test::one_device()}, &refused);
     CHECK_EQ(status.code(), Code::model_unsupported);
     CHECK(type->iface.alloc_buffer == alloc && type->iface.get_alignment == alignment);
 }

@@ -39,6 +39,8 @@ const skeletonFields = {
   threads: z.number().int().min(1),
   /** Tokens of a step for prompts while any answer is being generated; `limits.prefill_tokens` if left out. */
   prefill_tokens: z.number().int().min(1).max(limits.batch_tokens).optional(),
+  /** Weights on processors in the layout that suits them, in memory of the engine's own; not with `deterministic`. */
+  repacked: z.boolean().optional(),
   /** Requests that may wait beyond the slots; `limits.engine_queue` if left out. */
   queue: z.number().int().min(1).max(limits.engine_queue).optional(),
   ...kvSettings,

@@ -77,6 +77,7 @@ export class InstanceScene {
       engine: "llama",
       threads: 3,
       prefill_tokens: 256,
+      weights_layout: "file",
       engine_queue: 8,
       engine_stall_ms: 60_000,
       memory_limit_bytes,

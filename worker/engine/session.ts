@@ -179,6 +179,7 @@ export class Session {
         prefill_tokens: command.prefill_tokens ?? limits.prefill_tokens,
         kv_tokens: command.kv_tokens ?? 0,
         deterministic: command.deterministic ?? false,
+        repacked: command.repacked ?? false,
         echo_token_us: this.#options.echo_token_us,
       },
     });

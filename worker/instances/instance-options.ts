@@ -2,6 +2,7 @@
 import type { engineKinds } from "../../schema/cluster/engine.ts";
 import type { LoadRequest } from "../../schema/cluster/instances.ts";
 import type { LoadTrace } from "../../schema/cluster/loads.ts";
+import type { WorkerConfig } from "../../schema/config.ts";
 import type { StoredCheckpoint } from "../checkpoints/disk-tier.ts";
 import type { AcquireOptions, HostLease } from "../checkpoints/host-lease.ts";
 import type { Clock } from "../ports.ts";
@@ -15,6 +16,7 @@ export interface InstanceOptions {
   readonly engine: (typeof engineKinds)[number];
   readonly threads: number;
   readonly prefill_tokens: number;
+  readonly weights_layout: WorkerConfig["weights_layout"];
   readonly engine_queue: number;
   /** Time without a sign of life after which the engine is ended. */
   readonly engine_stall_ms: number;
@@ -44,6 +46,8 @@ export interface InstanceOptions {
 /** What an engine builds for the instance before it has weights. */
 export function skeletonOf(options: InstanceOptions): Skeleton {
   const { request, checkpoint, engine, threads, placement, prefill_tokens, engine_queue } = options;
+  // Answers of the deterministic mode are those of the file's layout.
+  const repacked = options.weights_layout === "repacked" && request.deterministic !== true;
   const { kv_tokens, deterministic } = request;
   const devices = placement.engine_devices;
   return {
@@ -56,6 +60,7 @@ export function skeletonOf(options: InstanceOptions): Skeleton {
     threads,
     prefill_tokens,
     queue: engine_queue,
+    ...(repacked ? { repacked } : {}),
     ...(kv_tokens === undefined ? {} : { kv_tokens }),
     ...(deterministic === undefined ? {} : { deterministic }),
     ...(devices === "" ? {} : { devices }),

@@ -29,6 +29,7 @@ test("process and read start together; the engine sees the checkpoint only when 
       slots: 2,
       threads: 3,
       prefill_tokens: 256,
+      weights_layout: "file",
       queue: 8,
     },
   ]);

@@ -30,6 +30,7 @@ export interface SupervisorOptions {
   readonly threads: number;
   /** Of every engine; see `engineCommand`. */
   readonly prefill_tokens: number;
+  readonly weights_layout: InstanceOptions["weights_layout"];
   readonly engine_queue: number;
   readonly engine_stall_ms: number;
   /** What an engine may take beyond what its instance has booked; 0: no limit. */
@@ -190,7 +191,8 @@ export class Supervisor {
 
   #create(begun: Pick<InstanceOptions, "request" | "checkpoint" | "trace"> & Placed): Instance {
     const { host, disk, launch, engine, threads, clock, onChange, onLoadEnded } = this.#options;
-    const { prefill_tokens, engine_queue, engine_stall_ms, engine_headroom_bytes: headroom } = this.#options;
+    const { prefill_tokens, weights_layout, engine_queue, engine_stall_ms } = this.#options;
+    const { engine_headroom_bytes: headroom } = this.#options;
     const { request, checkpoint, placement, trace, letGo } = begun;
     const { instance_id } = request;
     const instance = new Instance({
@@ -199,6 +201,7 @@ export class Supervisor {
       engine,
       threads,
       prefill_tokens,
+      weights_layout,
       engine_queue,
       engine_stall_ms,
       memory_limit_bytes: headroom === 0 ? null : memoryBytes(checkpoint, request) + headroom,

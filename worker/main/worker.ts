@@ -101,6 +101,7 @@ export class Worker {
       engine,
       threads: config.worker.threads ?? defaultThreads(),
       prefill_tokens: config.worker.prefill_tokens,
+      weights_layout: config.worker.weights_layout,
       engine_queue: config.worker.engine_queue,
       engine_stall_ms: config.worker.engine_stall_ms,
       engine_headroom_bytes: config.worker.engine_headroom_bytes,

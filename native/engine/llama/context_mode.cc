@@ -23,6 +23,7 @@ Status check_deterministic(const LlamaOptions &options, const ModelSkeleton &ske
     const llama_model *model = skeleton.model();
     const std::string architecture = metadata(model, "general.architecture");
     if (!options.devices.empty()) return refuse("it computes on processors only");
+    if (options.repacked) return refuse("repacked weights are computed on in another order");
     if (llama_model_is_recurrent(model) || llama_model_is_hybrid(model)) return refuse("the model is recurrent");
     if (llama_model_n_swa(model) > 0) return refuse("the model has a sliding window");
     if (!metadata(model, architecture + ".expert_count").empty()) return refuse("the model has experts");

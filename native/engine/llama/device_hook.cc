@@ -1,4 +1,4 @@
-// The hooks in the buffer types of devices.
+// The hooks in the buffer types of devices and of other layouts.
 //
 // Two of libllama's ways to a device are closed while it builds a model. It would upload through staging buffers of
 // its own where a buffer's type is the device's default: buffers therefore carry a copy of the type, equal but for
@@ -80,11 +80,10 @@ std::size_t hooked_alignment(ggml_backend_buffer_type_t type) {
 
 }  // namespace
 
-DeviceHook::DeviceHook(std::span<const ggml_backend_dev_t> devices, std::size_t alignment,
+DeviceHook::DeviceHook(std::span<const ggml_backend_buffer_type_t> wanted, std::size_t alignment,
                        std::function<void()> on_allocate) {
     active = new Active{alignment, std::move(on_allocate), {}, 0};
-    for (ggml_backend_dev_t device : devices) {
-        ggml_backend_buffer_type_t type = ggml_backend_dev_buffer_type(device);
+    for (ggml_backend_buffer_type_t type : wanted) {
         HookedType &hooked = hooked_type(type);
         // The copy is asked for it when tensors are laid out in a buffer that carries it.
         hooked.twin.iface.get_alignment = hooked_alignment;

@@ -1,5 +1,6 @@
-// While one lives, weights that the engine library allocates on devices on this thread get their real memory but not
-// their bytes: what the library writes into the buffers goes nowhere. The bytes come afterwards, from the host copy.
+// While one lives, weights that the engine library allocates on devices, or in layouts of its own, on this thread get
+// their memory but not their bytes: what the library writes into the buffers goes nowhere. The bytes come afterwards,
+// from the host copy.
 #pragma once
 
 #include <cstddef>
@@ -12,9 +13,10 @@ namespace sllm::llama {
 
 class DeviceHook {
 public:
-    // Hooks the devices' own buffer types, whose alignment it sets to `alignment` meanwhile. on_allocate is called
-    // before each allocation. Lives within the lifetime of a BufferHook, which keeps other builds away.
-    DeviceHook(std::span<const ggml_backend_dev_t> devices, std::size_t alignment, std::function<void()> on_allocate);
+    // Hooks these buffer types, whose alignment it sets to `alignment` meanwhile. on_allocate is called before each
+    // allocation. Lives within the lifetime of a BufferHook, which keeps other builds away.
+    DeviceHook(std::span<const ggml_backend_buffer_type_t> wanted, std::size_t alignment,
+               std::function<void()> on_allocate);
     ~DeviceHook();
     DeviceHook(const DeviceHook &) = delete;
     DeviceHook &operator=(const DeviceHook &) = delete;

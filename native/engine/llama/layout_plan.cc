@@ -12,7 +12,7 @@ namespace sllm::llama {
 Status plan_layout(const std::string &library_dir, const std::string &header_path, std::string *json) {
     if (Status s = prepare_libraries(library_dir); !s.ok()) return s;
     std::unique_ptr<ModelSkeleton> skeleton;
-    if (Status s = ModelSkeleton::build(header_path, 0, {}, &skeleton); !s.ok()) return s;
+    if (Status s = ModelSkeleton::build({.header_path = header_path}, &skeleton); !s.ok()) return s;
     auto names = nlohmann::json::array();
     std::set<std::string> seen;  // a tensor the library holds twice is in the file once
     for (const SkeletonTensor &t : skeleton->tensors()) {

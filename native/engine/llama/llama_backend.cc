@@ -43,11 +43,8 @@ Status LlamaBackend::build(const LlamaOptions &options, std::unique_ptr<Backend>
     Env &env = Env::posix();
     std::unique_ptr<LlamaBackend> backend(new LlamaBackend);
     const double started = env.now_ms();
-    if (Status s = ModelSkeleton::build(options.header_path, options.weights_bytes, options.devices,
-                                        &backend->skeleton_);
-        !s.ok()) {
-        return s;
-    }
+    const SkeletonWish wish{options.header_path, options.weights_bytes, options.devices, options.repacked};
+    if (Status s = ModelSkeleton::build(wish, &backend->skeleton_); !s.ok()) return s;
     if (Status s = check_kind(backend->skeleton_->model()); !s.ok()) return s;
     if (Status s = backend->open_context(options); !s.ok()) return s;
     backend->facts_.model_build_ms = env.now_ms() - started;

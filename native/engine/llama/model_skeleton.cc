@@ -35,7 +35,7 @@ struct Placement {
     std::vector<float> layers;                // per device
 };
 
-llama_model_params skeleton_params(Placement &placement) {
+llama_model_params skeleton_params(Placement &placement, bool repacked) {
     llama_model_params params = llama_model_default_params();
     const bool on_cpu = placement.devices.size() == 1;
     params.devices = placement.devices.data();
@@ -45,10 +45,25 @@ llama_model_params skeleton_params(Placement &placement) {
     params.no_host = true;  // the CPU's part is mapped from the arena, not allocated by a device
     params.load_mode = LLAMA_LOAD_MODE_NONE;  // the stream has no descriptor to map
     params.lazy_mode = LLAMA_LAZY_MODE_OFF;
-    params.use_extra_bufts = false;  // repacked weights are another layout than the file's
+    params.use_extra_bufts = repacked;  // other layouts than the file's
     params.check_tensors = false;    // the bytes are not there yet; the store checks their digests
     params.progress_callback = [](float, void *) { return true; };
     return params;
+}
+
+// The buffer types whose tensors are set from the host copy: the devices' own, or the CPU's other layouts.
+std::vector<ggml_backend_buffer_type_t> set_afterwards(std::span<const ggml_backend_dev_t> devices, bool repacked) {
+    std::vector<ggml_backend_buffer_type_t> types;
+    for (ggml_backend_dev_t device : devices) types.push_back(ggml_backend_dev_buffer_type(device));
+    if (!repacked) return types;
+    const ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    const auto list = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
+        ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), "ggml_backend_dev_get_extra_bufts"));
+    if (list == nullptr) return types;
+    for (ggml_backend_buffer_type_t *type = list(cpu); type != nullptr && *type != nullptr; type++) {
+        types.push_back(*type);
+    }
+    return types;
 }
 
 Status place(std::span<const DeviceShare> shares, const GgufHeader &header, std::uint64_t data_bytes, Placement *out) {
@@ -78,10 +93,9 @@ Status map_header(const std::string &path, Mapping *out) {
     return {};
 }
 
-Status ModelSkeleton::build(const std::string &header_path, std::uint64_t data_bytes,
-                            std::span<const DeviceShare> devices, std::unique_ptr<ModelSkeleton> *out) {
+Status ModelSkeleton::build(const SkeletonWish &wish, std::unique_ptr<ModelSkeleton> *out) {
     std::unique_ptr<ModelSkeleton> skeleton(new ModelSkeleton);
-    if (Status s = skeleton->load(header_path, data_bytes, devices); !s.ok()) return s;
+    if (Status s = skeleton->load(wish); !s.ok()) return s;
     if (Status s = skeleton->collect_tensors(); !s.ok()) return s;
     *out = std::move(skeleton);
     return {};
@@ -92,22 +106,23 @@ ModelSkeleton::~ModelSkeleton() {
     llama_model_free(model_);
 }
 
-Status ModelSkeleton::load(const std::string &path, std::uint64_t data_bytes, std::span<const DeviceShare> devices) {
+Status ModelSkeleton::load(const SkeletonWish &wish) {
+    const std::string &path = wish.header_path;
     Mapping file;
     if (Status s = map_header(path, &file); !s.ok()) return s;
     if (Status s = parse_gguf_header({file.data(), file.bytes()}, &header_); !s.ok()) {
         return {s.code(), path + ": " + s.message()};
     }
-    data_bytes_ = data_bytes > 0 ? data_bytes : file.bytes() - header_.data_offset;
+    data_bytes_ = wish.data_bytes > 0 ? wish.data_bytes : file.bytes() - header_.data_offset;
     HeaderStream stream({file.data(), header_.data_offset}, header_.data_offset + data_bytes_);
     if (stream.file() == nullptr) return {Code::out_of_memory, "a stream over the header cannot be made"};
-    return build_model(stream.file(), [&] { stream.withhold_data(); }, devices);
+    return build_model(stream.file(), [&] { stream.withhold_data(); }, wish);
 }
 
 Status ModelSkeleton::build_model(std::FILE *stream, const std::function<void()> &withhold,
-                                  std::span<const DeviceShare> shares) {
+                                  const SkeletonWish &wish) {
     Placement placement;
-    if (Status s = place(shares, header_, data_bytes_, &placement); !s.ok()) return s;
+    if (Status s = place(wish.devices, header_, data_bytes_, &placement); !s.ok()) return s;
     const std::span<const ggml_backend_dev_t> devices(placement.devices.data(), placement.devices.size() - 1);
     Status reserved;
     const auto allocate = [&](ggml_backend_buffer_type_t type, std::size_t bytes) -> ggml_backend_buffer_t {
@@ -118,11 +133,12 @@ Status ModelSkeleton::build_model(std::FILE *stream, const std::function<void()>
         regions_.push_back({std::move(region), bytes});
         return wrap_memory(type, regions_.back().memory.data(), bytes);
     };
+    const bool repacked = wish.repacked && devices.empty();
     LastWords words;
     {
         const BufferHook hook(allocate, limits::tensor_align_bytes);
-        DeviceHook device_hook(devices, limits::tensor_align_bytes, withhold);
-        model_ = llama_model_load_from_file_ptr(stream, skeleton_params(placement));
+        DeviceHook device_hook(set_afterwards(devices, repacked), limits::tensor_align_bytes, withhold);
+        model_ = llama_model_load_from_file_ptr(stream, skeleton_params(placement, repacked));
         if (model_ != nullptr) device_hook.finish();
         if (model_ == nullptr && device_hook.refused_bytes() > 0) {
             return {Code::out_of_memory, "a device has no " + std::to_string(device_hook.refused_bytes()) +
@@ -147,6 +163,10 @@ Status ModelSkeleton::collect_tensors() {
             return {Code::corrupt, "the tensor " + name + " ends beyond the data"};
         }
         const bool on_cpu = ggml_backend_buffer_is_host(tensor->buffer);
+        if (!on_cpu && parts_.empty()) {
+            repacked_.push_back({tensor, offset->second});
+            continue;
+        }
         if (Status s = on_cpu ? collect_on_cpu(name, tensor) : collect_on_device(name, tensor); !s.ok()) return s;
     }
     std::sort(tensors_.begin(), tensors_.end(), [](const SkeletonTensor &a, const SkeletonTensor &b) {
@@ -183,7 +203,7 @@ Status ModelSkeleton::collect_on_device(const std::string &name, ggml_tensor *te
 }
 
 bool ModelSkeleton::in_place() const {
-    return parts_.empty() && regions_.size() == 1 && regions_.front().bytes <= data_bytes_ &&
+    return parts_.empty() && repacked_.empty() && regions_.size() == 1 && regions_.front().bytes <= data_bytes_ &&
            std::all_of(tensors_.begin(), tensors_.end(), [this](const SkeletonTensor &t) {
                return t.offset == header_.tensor_offsets.at(t.name);
            });
@@ -238,6 +258,31 @@ Status ModelSkeleton::map_in_place(const HostCopyView &weights) {
     });
 }
 
+void ModelSkeleton::copy_arrived(const std::uint8_t *source, std::uint64_t begin, std::uint64_t end) {
+    for (const SkeletonTensor &t : tensors_) {
+        const std::uint64_t from = header_.tensor_offsets.at(t.name);
+        const std::uint64_t first = std::max(begin, from);
+        const std::uint64_t last = std::min<std::uint64_t>(end, from + ggml_nbytes(t.tensor));
+        if (first >= last) continue;
+        auto *to = static_cast<std::uint8_t *>(t.tensor->data) + (first - from);
+        std::memcpy(to, source + first, last - first);
+    }
+}
+
+void ModelSkeleton::repack_arrived(const std::uint8_t *source, std::uint64_t begin, std::uint64_t end,
+                                   std::vector<std::uint64_t> *arrived) {
+    for (std::size_t i = 0; i < repacked_.size(); i++) {
+        const auto &[tensor, from] = repacked_[i];
+        const std::uint64_t bytes = ggml_nbytes(tensor);
+        const std::uint64_t first = std::max(begin, from);
+        const std::uint64_t last = std::min(end, from + bytes);
+        if (first >= last) continue;
+        std::uint64_t &there = (*arrived)[i];
+        there += last - first;
+        if (there == bytes) ggml_backend_tensor_set(tensor, source + from, 0, bytes);
+    }
+}
+
 Status ModelSkeleton::copy_tensors(const HostCopyView &weights, SharedProgress &progress) {
     Mapping source;
     if (Status s = weights.map(&source); !s.ok()) return s;
@@ -248,15 +293,10 @@ Status ModelSkeleton::copy_tensors(const HostCopyView &weights, SharedProgress &
         const int error = env.map(region.data(), region.bytes(), PROT_READ | PROT_WRITE, flags, -1, 0, &memory);
         if (error < 0) return system_status("allocate " + std::to_string(region.bytes()) + " bytes", -error);
     }
+    std::vector<std::uint64_t> arrived(repacked_.size());  // bytes of each
     return weights.wait_ready([&](std::uint64_t begin, std::uint64_t end) {
-        for (const SkeletonTensor &t : tensors_) {
-            const std::uint64_t from = header_.tensor_offsets.at(t.name);
-            const std::uint64_t first = std::max(begin, from);
-            const std::uint64_t last = std::min<std::uint64_t>(end, from + ggml_nbytes(t.tensor));
-            if (first >= last) continue;
-            auto *to = static_cast<std::uint8_t *>(t.tensor->data) + (first - from);
-            std::memcpy(to, source.data() + first, last - first);
-        }
+        copy_arrived(source.data(), begin, end);
+        repack_arrived(source.data(), begin, end, &arrived);
         progress.done(parts_.size(), end);
     });
 }

@@ -24,6 +24,15 @@
 
 namespace sllm::llama {
 
+// What a model is built from and where its weights go.
+struct SkeletonWish {
+    std::string header_path = {};               // a complete GGUF header
+    std::uint64_t data_bytes = 0;               // of the data that belongs to it; 0: what the file's size says
+    std::span<const DeviceShare> devices = {};  // where the layers go; none: the CPU
+    // On the CPU: matrices in the layout that the library computes on fastest, in memory of the engine's own.
+    bool repacked = false;
+};
+
 struct SkeletonTensor {
     ggml_tensor *tensor;
     std::string name;
@@ -40,24 +49,30 @@ struct WeightRegion {
 // Maps a whole file that begins with a GGUF header. CORRUPT when it is empty.
 Status map_header(const std::string &path, Mapping *out);
 
+// A tensor whose layout the library changes when it is set, as a whole.
+struct RepackedTensor {
+    ggml_tensor *tensor;
+    std::uint64_t from;  // in the data
+};
+
 class ModelSkeleton {
 public:
-    // header_path: a complete GGUF header. data_bytes: of the data that belongs to it; 0 takes what the file's size
-    // says. devices: where the layers go; none means the CPU. NOT_FOUND, IO, CORRUPT, MODEL_UNSUPPORTED with the
-    // library's last words. [blocks]
-    static Status build(const std::string &header_path, std::uint64_t data_bytes, std::span<const DeviceShare> devices,
-                        std::unique_ptr<ModelSkeleton> *out);
+    // NOT_FOUND, IO, CORRUPT, MODEL_UNSUPPORTED with the library's last words. [blocks]
+    static Status build(const SkeletonWish &wish, std::unique_ptr<ModelSkeleton> *out);
     ~ModelSkeleton();
     ModelSkeleton(const ModelSkeleton &) = delete;
     ModelSkeleton &operator=(const ModelSkeleton &) = delete;
 
     llama_model *model() const { return model_; }
 
-    // Tensors with memory of their own on the CPU side, in layout order.
+    // Tensors with memory of their own on the CPU side, in layout order, without the repacked ones.
     const std::vector<SkeletonTensor> &tensors() const { return tensors_; }
+    // Tensors in a layout of the library's own; none unless that was wished for.
+    const std::vector<RepackedTensor> &repacked() const { return repacked_; }
 
-    // Whether every tensor lies in the library's buffer where it lies in the data, so that it can be mapped. Never with
-    // devices: what then stays on the CPU side is small, and copying it lets the host copy go once all has arrived.
+    // Whether every tensor lies in the library's buffer where it lies in the data, so that it can be mapped. Never when
+    // repacked, nor with devices: what then stays on the CPU side is small, and copying it lets the host copy go once
+    // all has arrived.
     bool in_place() const;
 
     // What each device gets; none on a CPU.
@@ -73,11 +88,15 @@ public:
 
 private:
     ModelSkeleton() = default;
-    Status load(const std::string &path, std::uint64_t data_bytes, std::span<const DeviceShare> devices);
-    Status build_model(std::FILE *stream, const std::function<void()> &withhold, std::span<const DeviceShare> shares);
+    Status load(const SkeletonWish &wish);
+    Status build_model(std::FILE *stream, const std::function<void()> &withhold, const SkeletonWish &wish);
     Status collect_tensors();
     Status collect_on_cpu(const std::string &name, ggml_tensor *tensor);
     Status collect_on_device(const std::string &name, ggml_tensor *tensor);
+    void copy_arrived(const std::uint8_t *source, std::uint64_t begin, std::uint64_t end);
+    // Sets the repacked tensors whose last byte is in the range. arrived: bytes of each before, and then after it.
+    void repack_arrived(const std::uint8_t *source, std::uint64_t begin, std::uint64_t end,
+                        std::vector<std::uint64_t> *arrived);
     Status bring_in(const HostCopyView &weights);
     Status bring_to_cpu(const HostCopyView &weights, SharedProgress &progress);
     Status map_in_place(const HostCopyView &weights);
@@ -87,6 +106,7 @@ private:
     std::uint64_t data_bytes_ = 0;
     std::vector<WeightRegion> regions_;  // reserved addresses, one per buffer the library asked for
     std::vector<SkeletonTensor> tensors_;
+    std::vector<RepackedTensor> repacked_;
     std::vector<DevicePart> parts_;
     UploadFacts uploaded_;
     std::optional<HostCopyView> attached_;  // whose weights are there, all of them

@@ -249,7 +249,10 @@ typedef struct sllm_engine_params {
     uint32_t deterministic;  /* 1: an answer depends on its request alone, to the last bit of the logits: not on what
                                 else runs, nor on where it was resumed. Slower; needs kv_tokens 0 and a CPU; models with
                                 a recurrent state, a sliding window or experts are refused. LLAMA only. Since 1.3 */
-    uint32_t reserved;
+    uint32_t repacked;       /* 1: matrices in the layout that the library computes on fastest, in memory of the
+                                engine's own: prompts and batches of quantised models are faster, the start is slower
+                                and as much memory again is used. Not with deterministic; ignored with devices. LLAMA
+                                only. Since 1.3 */
 } sllm_engine_params;
 
 /* How a model makes one vector of a sequence. NONE: it does not, its engine generates. RANK: scores of a query with a
