@@ -15,7 +15,7 @@ import { tinyContent } from "./tiny-checkpoint.ts";
 
 export const { manifest } = tinyContent();
 export const directory = "/data/tiny";
-const checkpoint = {
+export const checkpoint = {
   digest: manifest.digest,
   directory,
   manifest,

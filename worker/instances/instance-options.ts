@@ -43,8 +43,20 @@ export interface InstanceOptions {
   readonly onReleased: () => void;
 }
 
+type SkeletonFacts = Pick<
+  InstanceOptions,
+  | "request"
+  | "checkpoint"
+  | "engine"
+  | "threads"
+  | "placement"
+  | "prefill_tokens"
+  | "weights_layout"
+  | "engine_queue"
+>;
+
 /** What an engine builds for the instance before it has weights. */
-export function skeletonOf(options: InstanceOptions): Skeleton {
+export function skeletonOf(options: SkeletonFacts): Skeleton {
   const { request, checkpoint, engine, threads, placement, prefill_tokens, engine_queue } = options;
   // Answers of the deterministic mode are those of the file's layout.
   const repacked = options.weights_layout === "repacked" && request.deterministic !== true;

@@ -29,7 +29,6 @@ test("process and read start together; the engine sees the checkpoint only when 
       slots: 2,
       threads: 3,
       prefill_tokens: 256,
-      weights_layout: "file",
       queue: 8,
     },
   ]);

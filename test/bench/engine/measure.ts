@@ -10,6 +10,7 @@ import { perSecond, type Subject } from "./subject.ts";
 
 export const subjectNames = [
   "ours",
+  "ours_repacked",
   "bare",
   "bare_repacked",
   "llama_server",
@@ -60,7 +61,7 @@ export async function measureEngine(
   parts.defer(() => copy.store[Symbol.dispose]());
   const { threads } = options;
   const common = { threads, streams: streamsMax, context_tokens };
-  const ours: OurOptions = { of, weights_path: copy.path, ...common };
+  const ours: OurOptions = { of, weights_path: copy.path, repacked: false, ...common };
   const engine = await OurEngine.start(ours);
   parts.defer(() => engine.close());
   const subjects: [SubjectName, Subject][] = [["ours", engine]];
@@ -69,6 +70,7 @@ export async function measureEngine(
     parts.defer(() => started.close());
     subjects.push([name, started]);
   };
+  await add("ours_repacked", OurEngine.start({ ...ours, repacked: true }));
   for (const repacked of [false, true]) {
     const wish = { gguf: of.gguf, repacked, ...common };
     await add(repacked ? "bare_repacked" : "bare", BareLoop.start(wish));

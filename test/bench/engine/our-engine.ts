@@ -19,6 +19,8 @@ export interface OurOptions {
   readonly threads: number;
   readonly streams: number;
   readonly context_tokens: number;
+  /** As with `worker.weights_layout: repacked`. */
+  readonly repacked: boolean;
 }
 
 interface Answer {
@@ -52,12 +54,13 @@ export class OurEngine implements Subject {
     });
   }
 
-  static async start({ of, weights_path, threads, streams, context_tokens }: OurOptions): Promise<OurEngine> {
+  static async start(options: OurOptions): Promise<OurEngine> {
+    const { of, weights_path, threads, streams, context_tokens, repacked } = options;
     const engine = new OurEngine();
     const { manifest, header } = of;
     engine.#send({
       ...{ op: "load", engine: "llama", header_path: header, weights_path },
-      ...{ weights_bytes: manifest.weights.bytes, context_tokens, slots: streams, threads },
+      ...{ weights_bytes: manifest.weights.bytes, context_tokens, slots: streams, threads, repacked },
     });
     await engine.#ready.promise;
     return engine;
