@@ -45,7 +45,8 @@ TEST("refusal: a header cut anywhere is refused as CORRUPT") {
         bytes.resize(header.data_offset - n);
         test::write_file(folder / "cut.gguf", bytes);
         std::unique_ptr<sllm::llama::ModelSkeleton> skeleton;
-        CHECK_EQ(sllm::llama::ModelSkeleton::build({.header_path = folder / "cut.gguf"}, &skeleton).code(), Code::corrupt);
+        const sllm::llama::SkeletonWish cut{.header_path = folder / "cut.gguf"};
+        CHECK_EQ(sllm::llama::ModelSkeleton::build(cut, &skeleton).code(), Code::corrupt);
     }
 }
 
