@@ -41,6 +41,7 @@ struct BackendFacts {
     std::uint32_t batch_tokens = 0;  // of one step, at least one per slot
     KvRules kv;
     BatchShape shape;
+    bool abortable = false;  // abort_decodes works
     // Engines of equal fingerprint say the same of equal sequences, to the bit; empty: no such promise.
     std::string fingerprint;
     EmbeddingFacts embedding;
@@ -112,6 +113,9 @@ public:
         return {Code::invalid_argument, "this engine takes no adapters"};
     }
 
+    // While on, the decode under way and all following ones end within an operation. Only with facts().abortable. [any]
+    virtual void abort_decodes(bool) {}
+
     // What the engine takes on its devices; none on a CPU. [any]
     virtual std::vector<DeviceMemoryFacts> device_memory() const { return {}; }
     // Not during an attach. [any]
@@ -139,7 +143,8 @@ public:
     virtual void remove_adapter(std::uint32_t) {}
     // What the following batches are computed with: an adapter that was added, or 0, the bare model, as at first.
     virtual Status use_adapter(std::uint32_t) { return {}; }
-    // Computes a batch of the facts' shape. After an error the backend is unusable.
+    // Computes a batch of the facts' shape. After an error the backend is unusable, except after CANCELLED, which
+    // abort_decodes leads to: then the cache is as it was before.
     virtual Status decode(std::span<const BatchToken> batch) = 0;
     // The token at `position` of the slot's sequence, drawn from the output of batch[index] of the last decode; -1 when
     // the constraint leaves none. Changes nothing: the same call gives the same token.

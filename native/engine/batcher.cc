@@ -29,8 +29,9 @@ Status Batcher::step() {
     admit();
     make_room();
     Status status = running_.empty() ? Status() : compute();
+    heaviest_ = no_request;
     std::erase(running_, nullptr);
-    return status;
+    return status.code() == Code::cancelled ? Status() : status;
 }
 
 RunnerActivity Batcher::activity() const {
@@ -143,7 +144,10 @@ Status Batcher::compute() {
     }
     const std::vector<std::uint32_t> taken = plan_step(left, limits_, steps_++);
     last_step_tokens_ = std::accumulate(taken.begin(), taken.end(), 0u);
-    computed_tokens_ += last_step_tokens_;
+    const auto heaviest = std::max_element(taken.begin(), taken.end());
+    if (2 * *heaviest >= last_step_tokens_) {
+        heaviest_ = running_[static_cast<std::size_t>(heaviest - taken.begin())]->request.number;
+    }
 
     std::map<std::uint32_t, Group> groups;  // by adapter: a call computes with one
     for (std::size_t i = 0; i < taken.size(); i++) {
@@ -175,12 +179,23 @@ Status Batcher::compute_group(std::uint32_t adapter, const Group &group) {
     const std::vector<MicroBatch> batches = shape_batches(group.parts, backend_.facts().shape, lengths);
     for (const BatchPart &part : group.parts) kv_.computed(part.slot, part.tokens);
     for (const MicroBatch &batch : batches) {
-        if (Status s = backend_.decode(batch.tokens); !s.ok()) return s;
+        if (Status s = backend_.decode(batch.tokens); !s.ok()) {
+            if (s.code() == Code::cancelled) take_back(group);
+            return s;
+        }
         for (const auto &[part, index] : batch.outputs) {
             draw_token(*running_[group.owners[part]], index);
         }
     }
+    for (const BatchPart &part : group.parts) computed_tokens_ += part.tokens.size();
     return {};
+}
+
+void Batcher::take_back(const Group &group) {
+    for (const BatchPart &part : group.parts) {
+        backend_.cut(part.slot, part.position);
+        kv_.cut(part.slot, part.position);
+    }
 }
 
 void Batcher::draw_token(Session &session, std::size_t index) {

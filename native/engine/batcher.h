@@ -2,6 +2,7 @@
 // slots. Not thread-safe: everything here happens on one thread.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -28,6 +29,7 @@ public:
     void add(std::unique_ptr<Session> session) override { waiting_.push_back(std::move(session)); }
     void cancel(std::uint64_t request) override;
     Status step() override;
+    bool dominates_step(std::uint64_t request) const override { return heaviest_.load() == request; }
     void fail_all(const Status &why) override;
     void remove_adapter(std::uint32_t adapter) override;
     void forget_cache() override {
@@ -55,6 +57,8 @@ private:
 
     Status compute();
     Status compute_group(std::uint32_t adapter, const Group &group);
+    // The group's call was given up: its tokens come again with the next step.
+    void take_back(const Group &group);
     // The output of a call at this index becomes the session's next token.
     void draw_token(Session &session, std::size_t index);
     void take_token(Session &session, std::int32_t token, std::string logprobs);
@@ -72,6 +76,8 @@ private:
     std::uint64_t steps_ = 0;
     std::uint64_t computed_tokens_ = 0;
     std::uint32_t last_step_tokens_ = 0;
+    static constexpr std::uint64_t no_request = UINT64_MAX;
+    std::atomic<std::uint64_t> heaviest_{no_request};  // the request with half or more of the step's tokens
     std::uint32_t adapter_ = 0;  // that the backend computes with
     // Both in the order the requests came, and all running ones came before all waiting ones.
     std::vector<std::unique_ptr<Session>> running_;  // null: ended in this step

@@ -118,6 +118,12 @@ Status Engine::cancel(std::uint64_t request) {
             return {Code::not_found, "no unfinished request " + std::to_string(request)};
         }
         cancelled_.push_back(request);
+        // Its step need not be finished. Never two steps in a row, so that cancelling again and again holds nobody up.
+        const bool worth_it = computing_ && !aborted_before_ && runner_->dominates_step(request);
+        if (worth_it && backend_->facts().abortable) {
+            aborting_ = true;
+            backend_->abort_decodes(true);
+        }
     }
     work_.notify_one();
     return {};
@@ -170,6 +176,10 @@ EngineActivity Engine::activity() {
 void Engine::note_step(bool begins) {
     const std::lock_guard lock(mutex_);
     computing_ = begins;
+    if (!begins) {
+        aborted_before_ = std::exchange(aborting_, false);
+        if (aborted_before_) backend_->abort_decodes(false);
+    }
     activity_ = runner_->activity();
 }
 

@@ -82,6 +82,8 @@ private:
     double attach_ms_ = 0;
     RunnerActivity activity_;  // after the last step
     bool computing_ = false;
+    bool aborting_ = false;        // the step under way is being given up
+    bool aborted_before_ = false;  // the step before it was
     std::vector<std::unique_ptr<Session>> submitted_;
     std::vector<std::uint64_t> cancelled_;
     std::unordered_map<std::uint64_t, std::uint32_t> unfinished_;  // request -> its adapter

@@ -36,6 +36,8 @@ public:
     void grow(std::uint32_t slot) { slots_[slot].claimed++; }
     // The cache has got tokens of a busy slot.
     void computed(std::uint32_t slot, std::span<const std::int32_t> tokens);
+    // Tokens of a busy slot from `length` on were not computed after all.
+    void cut(std::uint32_t slot, std::uint32_t length) { slots_[slot].held.resize(length); }
     // The slot is free; what it holds stays for the next sequence that begins with the same.
     void release(std::uint32_t slot);
     // A free slot holds nothing any more.

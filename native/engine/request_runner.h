@@ -1,5 +1,5 @@
 // RequestRunner: what the compute thread does with requests. A Batcher generates, an Embedder makes vectors. Not
-// thread-safe: everything here happens on one thread.
+// thread-safe: everything here happens on one thread, but for what says [any].
 #pragma once
 
 #include <cstdint>
@@ -38,6 +38,8 @@ public:
     virtual void cancel(std::uint64_t request) = 0;
     // Gives requests that wait what is free and computes once. After an error only fail_all may follow.
     virtual Status step() = 0;
+    // Whether a request makes up at least half of the step under way: the others lose little with it. [any]
+    virtual bool dominates_step(std::uint64_t) const { return false; }
     virtual RunnerActivity activity() const = 0;
     // Ends all requests with an error.
     virtual void fail_all(const Status &why) = 0;

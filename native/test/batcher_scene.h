@@ -28,6 +28,7 @@ public:
 
     void submit(sllm::Request request);
     void cancel(std::uint64_t request) { batcher_.cancel(request); }
+    bool dominates_step(std::uint64_t request) const { return batcher_.dominates_step(request); }
     // Throws when the step fails.
     void step();
     // Until nothing is left to do; throws when that takes more than so many steps.
@@ -59,6 +60,7 @@ public:
         return inner_.open_chat(request, out);
     }
     void interrupt() override { inner_.interrupt(); }
+    void abort_decodes(bool on) override { inner_.abort_decodes(on); }
     sllm::Status attach(const std::string &path) override { return inner_.attach(path); }
     sllm::Status park(bool keep_weights) override { return inner_.park(keep_weights); }
     sllm::Status begin(std::uint32_t slot, const sllm::SamplingParams &sampling,

@@ -1,5 +1,6 @@
 // The batcher over the echo backend, step by step: pauses, reuse, a cache that runs short, resumed answers.
 #include <algorithm>
+#include <functional>
 #include <random>
 
 #include "engine/echo_backend.h"
@@ -39,7 +40,57 @@ public:
     std::size_t computed = 0;
 };
 
+// Gives calls up as it is told to, before they change anything.
+class GivingUp : public test::BackendWrapper {
+public:
+    using BackendWrapper::BackendWrapper;
+    sllm::Status decode(std::span<const sllm::BatchToken> batch) override {
+        if (calls++ % every == 0) return {sllm::Code::cancelled, "given up"};
+        return inner_.decode(batch);
+    }
+    std::uint64_t every = 2;
+    std::uint64_t calls = 0;
+};
+
 }  // namespace
+
+TEST("batcher: a step that is given up changes no answer, and what it took back is computed again") {
+    EchoBackend echo(2'000, 3, 64, 0);
+    GivingUp backend(echo);
+    BatcherScene scene(backend, 32);
+    for (std::uint64_t i = 1; i <= 5; i++) scene.submit(request_of(i, std::string(150 * i, 'a') + "end"));
+    scene.run();
+    for (std::uint64_t i = 1; i <= 5; i++) {
+        CHECK_EQ(scene.answers[i].ends, 1U);
+        CHECK_EQ(scene.answers[i].tokens.size(), 150 * i + 3);
+    }
+    CHECK(backend.calls > 50);
+}
+
+TEST("batcher: the request with half of a step's tokens or more dominates it, during the step alone") {
+    struct Looking : test::BackendWrapper {
+        using BackendWrapper::BackendWrapper;
+        sllm::Status decode(std::span<const sllm::BatchToken> batch) override {
+            if (look) look();
+            return inner_.decode(batch);
+        }
+        std::function<void()> look;
+    };
+    EchoBackend echo(2'000, 3, 64, 0);
+    Looking backend(echo);
+    BatcherScene scene(backend, 32);
+    std::vector<bool> seen;
+    backend.look = [&] {
+        for (std::uint64_t i = 1; i <= 3; i++) seen.push_back(scene.dominates_step(i));
+    };
+    scene.submit(endless(1, "abc", 100));
+    scene.step();
+    scene.submit(request_of(2, std::string(500, 'x'), 1));
+    scene.step();
+    const std::vector<bool> expected{true, false, false, false, true, false};
+    CHECK(seen == expected);
+    CHECK(!scene.dominates_step(2));
+}
 
 TEST("batcher: a running answer gets a token in every step while long prompts are computed") {
     EchoBackend echo(20'000, 4, 512, 0);

@@ -1,9 +1,14 @@
 // The in-place engine against libllama loading the same model in its normal way.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "engine/llama/libraries.h"
 #include "engine/llama/llama_backend.h"
+#include "engine/llama/model_skeleton.h"
+#include "store/host_copy.h"
 #include "test/checkpoint_fixture.h"
 #include "test/harness.h"
 #include "test/model_trace.h"
@@ -98,6 +103,38 @@ TEST("in place: a repacked copy gives the logits of libllama's own, Q4_K") {
 
 TEST("in place: a repacked copy gives the logits of libllama's own, Q4_0") {
     compare_repacked(LLAMA_FTYPE_MOSTLY_Q4_0);
+}
+
+// Whole pages of a tensor's memory that are there.
+std::size_t resident_pages(const ggml_tensor *tensor) {
+    constexpr std::uintptr_t page = 4096;
+    const auto base = reinterpret_cast<std::uintptr_t>(tensor->data);
+    const std::uintptr_t first = (base + page - 1) / page * page;
+    const std::uintptr_t last = (base + ggml_nbytes(tensor)) / page * page;
+    std::vector<unsigned char> pages((last - first) / page);
+    CHECK_EQ(::mincore(reinterpret_cast<void *>(first), last - first, pages.data()), 0);
+    return static_cast<std::size_t>(std::count_if(pages.begin(), pages.end(), [](auto p) { return (p & 1) != 0; }));
+}
+
+TEST("in place: weights that were let go leave no repacked copy behind") {
+    CHECK_OK(sllm::llama::prepare_libraries(test::engine_libraries()));
+    const test::TempFolder folder;
+    const std::string gguf = test::quantize(test::sample_model(), folder / "", LLAMA_FTYPE_MOSTLY_Q4_0);
+    const auto checkpoint = test::make_checkpoint(gguf, folder / "", test::Order::engine);
+    const auto copied = test::load_checkpoint(checkpoint);
+    std::unique_ptr<sllm::llama::ModelSkeleton> skeleton;
+    const sllm::llama::SkeletonWish wish{checkpoint.header_path, checkpoint.weights_bytes, {}, true};
+    CHECK_OK(sllm::llama::ModelSkeleton::build(wish, &skeleton));
+    sllm::HostCopyView view;
+    CHECK_OK(sllm::HostCopyView::open(sllm::Env::posix(), copied.path, checkpoint.weights_bytes, &view));
+    CHECK_OK(skeleton->attach(std::move(view)));
+    CHECK(!skeleton->repacked().empty());
+    const auto largest = std::max_element(
+        skeleton->repacked().begin(), skeleton->repacked().end(),
+        [](const auto &a, const auto &b) { return ggml_nbytes(a.tensor) < ggml_nbytes(b.tensor); });
+    CHECK(resident_pages(largest->tensor) > 0);
+    CHECK_OK(skeleton->detach());
+    CHECK_EQ(resident_pages(largest->tensor), 0U);
 }
 
 TEST("in place: weights in another order are copied and give the same logits") {

@@ -100,6 +100,8 @@ BackendFacts mode_facts(const LlamaOptions &options, const ModelSkeleton &skelet
     // A sliding window has lost what lies behind it, a recurrent state cannot go back.
     facts.kv.cuttable =
         !llama_model_is_recurrent(model) && !llama_model_is_hybrid(model) && llama_model_n_swa(model) == 0;
+    // The library asks between two operations on the CPU only. A step of several calls is no whole any more.
+    facts.abortable = options.devices.empty() && facts.kv.cuttable && !options.deterministic;
     facts.batch_tokens = std::min(std::max(options.batch_tokens, options.slots), facts.kv.kv_tokens);
     if (options.deterministic) {
         facts.shape = {true, any_lone_row_differs(skeleton)};

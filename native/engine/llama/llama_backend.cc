@@ -79,7 +79,7 @@ Status LlamaBackend::open_context(const LlamaOptions &options) {
     params.abort_callback = [](void *pulse) {
         auto &told = *static_cast<Pulse *>(pulse);
         told.operations.fetch_add(1, std::memory_order_relaxed);
-        return told.interrupted.load();
+        return told.interrupted.load() || told.aborting.load();
     };
     params.abort_callback_data = &pulse_;
     LastWords words;
@@ -211,6 +211,11 @@ Status LlamaBackend::decode(std::span<const BatchToken> batch) {
     LastWords words;
     const auto hold = adapters_.hold_after_change();
     const std::int32_t result = llama_decode(context_.get(), batch_);
+    constexpr std::int32_t was_aborted = 2;
+    if (result == was_aborted && !pulse_.interrupted && facts_.abortable) {
+        // The library has taken the batch's tokens out of its cache again: a batch is one micro-batch there.
+        return {Code::cancelled, "the step was given up"};
+    }
     if (result != 0) {
         return {Code::engine, "libllama failed to compute (" + std::to_string(result) + "): " + words.text()};
     }

@@ -30,6 +30,7 @@ public:
     Status render_chat(std::string_view messages, std::string *out) const override;
     Status open_chat(std::string_view request, std::unique_ptr<Chat> *out) const override;
     void interrupt() override { pulse_.interrupted = true; }
+    void abort_decodes(bool on) override { pulse_.aborting = on; }
     std::uint64_t progress() const override { return pulse_.operations.load(std::memory_order_relaxed); }
 
     Status attach(const std::string &weights_path) override;
@@ -85,6 +86,7 @@ private:
     // What libllama asks and tells between two operations of a decode.
     struct Pulse {
         std::atomic<bool> interrupted{false};
+        std::atomic<bool> aborting{false};
         std::atomic<std::uint64_t> operations{0};
     };
     Pulse pulse_;

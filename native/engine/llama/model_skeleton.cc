@@ -1,4 +1,5 @@
-// Building over reserved addresses, and attaching weights.
+// Building over reserved addresses, and attaching weights. Longer than other files because all ways in which weights
+// come and go, mapped, copied and repacked, keep one set of regions and tensors.
 #include "engine/llama/model_skeleton.h"
 
 #include <fcntl.h>
@@ -228,7 +229,21 @@ Status ModelSkeleton::detach() {
         const int error = Env::posix().map(region.data(), region.bytes(), PROT_NONE, flags, -1, 0, &memory);
         if (error < 0) return system_status("reserve " + std::to_string(region.bytes()) + " bytes again", -error);
     }
+    drop_repacked();
     return {};
+}
+
+void ModelSkeleton::drop_repacked() {
+    std::set<ggml_backend_buffer_t> buffers;
+    for (const RepackedTensor &one : repacked_) buffers.insert(one.tensor->buffer);
+    for (ggml_backend_buffer_t buffer : buffers) {
+        // Only whole pages: the allocator's own bytes may share the first and the last one.
+        const auto base = reinterpret_cast<std::uintptr_t>(ggml_backend_buffer_get_base(buffer));
+        const std::uintptr_t first = (base + page_bytes - 1) / page_bytes * page_bytes;
+        const std::uintptr_t last = (base + ggml_backend_buffer_get_size(buffer)) / page_bytes * page_bytes;
+        if (first >= last) continue;
+        Env::posix().advise(reinterpret_cast<void *>(first), last - first, MADV_DONTNEED);
+    }
 }
 
 Status ModelSkeleton::bring_in(const HostCopyView &weights) {

@@ -83,7 +83,8 @@ public:
     // Waits for a host copy and brings its weights in; at once when they lie there already. The model computes only
     // after this. After a failure it has no weights. [blocks]
     Status attach(HostCopyView weights);
-    // Takes the weights of the CPU side away; their addresses stay reserved. A device keeps its memory.
+    // Takes the weights of the CPU side away, repacked ones too; their addresses stay reserved. A device keeps its
+    // memory.
     Status detach();
 
 private:
@@ -101,6 +102,8 @@ private:
     Status bring_to_cpu(const HostCopyView &weights, SharedProgress &progress);
     Status map_in_place(const HostCopyView &weights);
     Status copy_tensors(const HostCopyView &weights, SharedProgress &progress);
+    // Gives the memory of the repacked tensors back; an attach fills it again.
+    void drop_repacked();
 
     GgufHeader header_;
     std::uint64_t data_bytes_ = 0;
