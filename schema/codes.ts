@@ -67,6 +67,12 @@ export const codes = {
     retryable: false,
     hint: "List the deployed models with 'sllm ls' or GET /v1/models.",
   },
+  adapter_not_found: {
+    http_status: 404,
+    type: "not_found_error",
+    retryable: false,
+    hint: "List a model's adapters with 'sllm adapter ls <model>' or GET /v1/models.",
+  },
   not_found: {
     http_status: 404,
     type: "not_found_error",
@@ -84,6 +90,18 @@ export const codes = {
     type: "conflict_error",
     retryable: false,
     hint: "Delete the model first ('sllm rm') or choose another name.",
+  },
+  adapter_exists: {
+    http_status: 409,
+    type: "conflict_error",
+    retryable: false,
+    hint: "Remove the adapter first ('sllm adapter rm'), replace it, or choose another name.",
+  },
+  adapter_mismatch: {
+    http_status: 422,
+    type: "invalid_request_error",
+    retryable: false,
+    hint: "An adapter fits only the model that it was trained for; see the message.",
   },
   state_conflict: {
     http_status: 409,

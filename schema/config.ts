@@ -188,7 +188,7 @@ export const workerConfig = z.strictObject({
     .describe(
       "How weights lie on processors: 'file' computes on the host copy itself; 'repacked' on a copy of each engine's own " +
         "in the layout that suits the processor, which makes prompts of quantised models faster, starts slower, and " +
-        "takes as much memory again, beyond memory_bytes.",
+        "takes the weights' memory twice.",
     ),
   engine_queue: z.coerce
     .number()
@@ -213,6 +213,16 @@ export const workerConfig = z.strictObject({
     .default(1024 ** 3)
     .describe(
       "Memory of its own that an engine may take beyond what its model needs by estimate; 0: no limit.",
+    ),
+  adapters: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(limits.engine_adapters)
+    .default(limits.resident_adapters)
+    .describe(
+      "LoRA adapters that an instance holds in memory at once; when another one is wanted, the one that was used " +
+        "longest ago goes.",
     ),
   standby_engines: z.coerce
     .number()

@@ -10,6 +10,29 @@ export const modelId = z
   .regex(/^[A-Za-z0-9][A-Za-z0-9._:/-]*$/, "use letters, digits and . _ : / -");
 export type ModelId = z.infer<typeof modelId>;
 
+/** Name of an adapter of a deployed model: without `:` and `/`, so that the last `:` of an id ends the model's name. */
+export const adapterName = z
+  .string()
+  .min(1)
+  .max(limits.adapter_name_chars)
+  .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/, "use letters, digits and . _ -");
+export type AdapterName = z.infer<typeof adapterName>;
+
+/** What a request names to be answered by a model with an adapter: `<model>:<adapter>`. */
+export function formatAdapterId(model_id: ModelId, name: AdapterName): string {
+  return `${model_id}:${name}`;
+}
+
+/** Reads such an id back; null when the text is not one. It may still be the name of a model itself. */
+export function parseAdapterId(
+  text: string,
+): { readonly model_id: ModelId; readonly name: AdapterName } | null {
+  const colon = text.lastIndexOf(":");
+  const model_id = modelId.safeParse(text.slice(0, Math.max(0, colon)));
+  const name = adapterName.safeParse(text.slice(colon + 1));
+  return model_id.success && name.success ? { model_id: model_id.data, name: name.data } : null;
+}
+
 /** 128 random bits in hexadecimal. */
 export const generationId = z.string().regex(/^[0-9a-f]{32}$/, "expected 32 hexadecimal digits");
 export type GenerationId = z.infer<typeof generationId>;

@@ -47,6 +47,16 @@ export const limits = {
   output_tokens: 1_048_576,
   /** Length of a model id, so that it fits a log line and an index. */
   model_id_chars: 128,
+  /** Length of an adapter's name: it stands behind its model's in the id that requests name. */
+  adapter_name_chars: 64,
+  /** LoRA adapters of one deployed model: every gateway knows all of them, so that a request asks no database. */
+  model_adapters: 1_024,
+  /** Adapters that a refusal names: enough to see a slip of the pen. */
+  named_adapters: 16,
+  /** Adapters of an instance in memory at once, unless the worker's settings say otherwise. */
+  resident_adapters: 8,
+  /** Adapters that one engine can hold at all, as in the native library. */
+  engine_adapters: 256,
   /** Length of an accepted x-request-id. */
   request_id_chars: 128,
 

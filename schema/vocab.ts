@@ -81,6 +81,7 @@ export const eventEntities = [
   "placement",
   "instance",
   "generation",
+  "adapter",
 ] as const;
 export type EventEntity = (typeof eventEntities)[number];
 

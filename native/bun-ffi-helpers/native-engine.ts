@@ -8,6 +8,7 @@ import { toSafeNumber } from "./errors.ts";
 import { NativeChat } from "./native-chat.ts";
 import { type DrainBuffers, decodeEvents, type NativeEvent } from "./native-events.ts";
 import {
+  adapterParams,
   engineActivity,
   engineInfo,
   type engineKind,
@@ -97,8 +98,19 @@ export interface NativeRequest {
   readonly logit_bias?: readonly NativeLogitBias[] | undefined;
   /** So many likeliest alternatives are told with each token; left out: no log-probabilities at all. */
   readonly top_logprobs?: number | undefined;
+  /** Number of an adapter that was added; left out: the model as it is. */
+  readonly adapter?: number | undefined;
   /** JSON of what the answer must look like, see sllm_request; left out: anything. */
   readonly constraint?: string | undefined;
+}
+
+/** Header and host copy of a LoRA adapter; see sllm_adapter_params. */
+export interface NativeAdapterParams {
+  /** Its number among the engine's, from 1. */
+  readonly adapter: number;
+  readonly header_path: string;
+  readonly weights_path: string;
+  readonly weights_bytes: bigint;
 }
 
 export interface NativeLogitBias {
@@ -262,9 +274,28 @@ export class NativeEngine implements Disposable {
       constraint_bytes: BigInt(constraint.length),
       resume: memory.address(request.resume ?? new Int32Array()),
       n_resume: BigInt(request.resume?.length ?? 0),
+      adapter: request.adapter ?? 0,
     });
     const status = this.#binding.calls.sllm_engine_submit(this.#open(), encoded);
     checkStatus("sllm_engine_submit", this.#binding, status);
+  }
+
+  /** sllm_engine_add_adapter: blocks until the adapter's weights are copied. Any thread. */
+  addAdapter(params: NativeAdapterParams): void {
+    using memory = new CallMemory(this.#binding);
+    const encoded = adapterParams.encode({
+      ...params,
+      header_path: memory.cString(params.header_path),
+      weights_path: memory.cString(params.weights_path),
+    });
+    const status = this.#binding.calls.sllm_engine_add_adapter(this.#open(), encoded);
+    checkStatus("sllm_engine_add_adapter", this.#binding, status);
+  }
+
+  /** sllm_engine_remove_adapter. Any thread. */
+  removeAdapter(adapter: number): void {
+    const status = this.#binding.calls.sllm_engine_remove_adapter(this.#open(), adapter);
+    checkStatus("sllm_engine_remove_adapter", this.#binding, status);
   }
 
   /** sllm_engine_cancel; false when the request has ended. Any thread. */

@@ -12,7 +12,12 @@ import type { NativeBinding, NativeHandle, NativeLoader } from "./symbols.ts";
 
 export { NativeLoadError, SllmNativeError, toSafeNumber } from "./errors.ts";
 export { type ChatDescription, NativeChat } from "./native-chat.ts";
-export type { NativeEngineParams, NativeLogitBias, NativeRequest } from "./native-engine.ts";
+export type {
+  NativeAdapterParams,
+  NativeEngineParams,
+  NativeLogitBias,
+  NativeRequest,
+} from "./native-engine.ts";
 export { NativeEngine } from "./native-engine.ts";
 export type { DrainBuffers, NativeEvent, NativeLogprob } from "./native-events.ts";
 export { newDrainBuffers } from "./native-events.ts";

@@ -13,6 +13,8 @@ export const modelObject = z.object({
   status: z.enum(modelStatuses),
   task: z.enum(modelTasks),
   context_tokens: z.number().int(),
+  /** Of an adapter: the model that it belongs to, whose status is told. */
+  parent: modelId.optional(),
 });
 export type ModelObject = z.infer<typeof modelObject>;
 

@@ -66,55 +66,93 @@ export const chunkEntry = z.strictObject({
 });
 export type ChunkEntry = z.infer<typeof chunkEntry>;
 
-export const manifest = z
-  .strictObject({
-    version: z.literal(checkpointVersion),
-    digest: checkpointDigest,
-    model: modelFacts,
-    header: z.strictObject({
-      bytes: z.number().int().min(1).max(limits.gguf_header_bytes),
-      /** Of the first `bytes` bytes of header.gguf; the rest of the file is a hole. */
-      sha256,
-    }),
-    weights: z.strictObject({
-      bytes: z.number().int().min(1).max(limits.weights_bytes).multipleOf(limits.file_align_bytes),
-      chunk_bytes: z
-        .number()
-        .int()
-        .min(limits.file_align_bytes)
-        .max(1024 * 1024 * 1024)
-        .multipleOf(limits.file_align_bytes),
-      chunks: z.array(chunkEntry).min(1),
-    }),
-    tensors: z.array(tensorEntry).min(1).max(limits.tensors),
-  })
-  .superRefine((value, context) => {
-    const { bytes, chunk_bytes, chunks } = value.weights;
-    if (chunks.length !== Math.ceil(bytes / chunk_bytes)) {
-      context.addIssue({
-        code: "custom",
-        path: ["weights", "chunks"],
-        message: "one entry per chunk is needed",
-      });
+/** What is known of a LoRA adapter without opening it. */
+export const adapterFacts = z.strictObject({
+  kind: z.literal("lora"),
+  /** Of the models that it fits. */
+  architecture: z.string().min(1).max(64),
+  name: z.string().max(512),
+  parameters: count,
+  /** The largest of its tensors' ranks. */
+  rank: z.number().int().min(1),
+  /** What it adds is scaled by alpha / rank. */
+  alpha: z.number(),
+  /** Commonest tensor type by bytes. */
+  quantisation: z.string().min(1).max(32),
+});
+export type AdapterFacts = z.infer<typeof adapterFacts>;
+
+/** Common to all checkpoints: what lies on the disk. */
+const contentFields = {
+  version: z.literal(checkpointVersion),
+  digest: checkpointDigest,
+  header: z.strictObject({
+    bytes: z.number().int().min(1).max(limits.gguf_header_bytes),
+    /** Of the first `bytes` bytes of header.gguf; the rest of the file is a hole. */
+    sha256,
+  }),
+  weights: z.strictObject({
+    bytes: z.number().int().min(1).max(limits.weights_bytes).multipleOf(limits.file_align_bytes),
+    chunk_bytes: z
+      .number()
+      .int()
+      .min(limits.file_align_bytes)
+      .max(1024 * 1024 * 1024)
+      .multipleOf(limits.file_align_bytes),
+    chunks: z.array(chunkEntry).min(1),
+  }),
+  tensors: z.array(tensorEntry).min(1).max(limits.tensors),
+};
+
+type Content = z.infer<z.ZodObject<typeof contentFields>>;
+
+/** Chunks and tensors must make sense together. */
+function checkContent({ weights, tensors }: Content, context: z.RefinementCtx): void {
+  const { bytes, chunk_bytes, chunks } = weights;
+  if (chunks.length !== Math.ceil(bytes / chunk_bytes)) {
+    context.addIssue({
+      code: "custom",
+      path: ["weights", "chunks"],
+      message: "one entry per chunk is needed",
+    });
+  }
+  let end = 0;
+  for (const [i, t] of tensors.entries()) {
+    const problem =
+      t.offset % limits.tensor_align_bytes !== 0
+        ? "is not aligned"
+        : t.offset < end
+          ? "overlaps the tensor before"
+          : t.offset + t.bytes > bytes
+            ? "lies beyond the end of weights.bin"
+            : null;
+    if (problem !== null) {
+      context.addIssue({ code: "custom", path: ["tensors", i, "offset"], message: problem });
+      return;
     }
-    let end = 0;
-    for (const [i, t] of value.tensors.entries()) {
-      const problem =
-        t.offset % limits.tensor_align_bytes !== 0
-          ? "is not aligned"
-          : t.offset < end
-            ? "overlaps the tensor before"
-            : t.offset + t.bytes > bytes
-              ? "lies beyond the end of weights.bin"
-              : null;
-      if (problem !== null) {
-        context.addIssue({ code: "custom", path: ["tensors", i, "offset"], message: problem });
-        return;
-      }
-      end = t.offset + t.bytes;
-    }
-  });
+    end = t.offset + t.bytes;
+  }
+}
+
+export const manifest = z.strictObject({ ...contentFields, model: modelFacts }).superRefine(checkContent);
 export type Manifest = z.infer<typeof manifest>;
+
+/** Of a checkpoint that holds a LoRA adapter; the rest of the format is the same. */
+export const adapterManifest = z
+  .strictObject({ ...contentFields, adapter: adapterFacts })
+  .superRefine(checkContent);
+export type AdapterManifest = z.infer<typeof adapterManifest>;
+
+/** Of any checkpoint in a store. */
+export type AnyManifest = Manifest | AdapterManifest;
+
+export function isModel(one: AnyManifest): one is Manifest {
+  return "model" in one;
+}
+
+export function isAdapter(one: AnyManifest): one is AdapterManifest {
+  return "adapter" in one;
+}
 
 /** origin.json: where the content came from; not part of the digest. */
 export const origin = z.strictObject({

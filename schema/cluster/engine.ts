@@ -28,6 +28,9 @@ const requestNumber = z.number().int().min(1).max(Number.MAX_SAFE_INTEGER);
 /** Path of the host copy of the weights, e.g. /proc/<pid>/fd/<n>; see sllm.h, host copies. */
 const weightsPath = z.string();
 
+/** Numbers the adapters of one engine, from 1; a number is never used again. */
+const adapterNumber = z.number().int().min(1).max(0xffff_fffe);
+
 /** What decides a model's skeleton: everything but its weights. */
 const skeletonFields = {
   engine: z.enum(engineKinds),
@@ -73,11 +76,26 @@ export const engineCommand = z.discriminatedUnion("op", [
     max_tokens: z.number().int().min(1).nullable(),
     ignore_eos: z.boolean(),
     format: answerFormat.optional(),
+    /** Of an adapter that was added; left out: the model as it is. */
+    adapter: adapterNumber.optional(),
     resume: resumedOutput.optional(),
     tell_prompt: z.boolean().optional(),
   }),
   /** On an engine whose model embeds or ranks; `vectors` are in the order of the inputs. */
   z.strictObject({ op: z.literal("embed"), request: requestNumber, ...embedFields }),
+  /**
+   * Bring a LoRA adapter to an engine with weights, while it goes on; `adapter_added` or `adapter_refused` answers. Its
+   * weights are copied: the host copy, which must be whole, may go afterwards. A park lets all adapters go.
+   */
+  z.strictObject({
+    op: z.literal("add_adapter"),
+    adapter: adapterNumber,
+    header_path: z.string(),
+    weights_path: weightsPath,
+    weights_bytes: z.number().int().min(1),
+  }),
+  /** Let an adapter go that no unfinished request names. No answer. */
+  z.strictObject({ op: z.literal("remove_adapter"), adapter: adapterNumber }),
   z.strictObject({ op: z.literal("cancel"), request: requestNumber }),
   z.strictObject({ op: z.literal("exit") }),
 ]);
@@ -100,6 +118,8 @@ export const engineMessage = z.discriminatedUnion("type", [
     upload: z.strictObject({ bytes: z.number(), upload_ms: z.number(), wait_ms: z.number() }).optional(),
   }),
   z.strictObject({ type: z.literal("parked"), weights_kept: z.boolean() }),
+  z.strictObject({ type: z.literal("adapter_added"), adapter: adapterNumber }),
+  z.strictObject({ type: z.literal("adapter_refused"), adapter: adapterNumber, error: wireError }),
   /** The load failed or the engine cannot go on; the process ends afterwards. */
   z.strictObject({ type: z.literal("failed"), error: wireError }),
   z.strictObject({ type: z.literal("started"), request: requestNumber, ...startedFields }),

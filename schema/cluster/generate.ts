@@ -1,7 +1,7 @@
 /** One generation at a worker: the request and the events of its stream. */
 import { z } from "zod";
 import { wireError } from "../error.ts";
-import { generationId, instanceId } from "../ids.ts";
+import { checkpointDigest, generationId, instanceId } from "../ids.ts";
 import { limits } from "../limits.ts";
 import { finishReasons } from "../vocab.ts";
 import { answerFormat, messageDelta, promptInput } from "./conversation.ts";
@@ -60,6 +60,8 @@ export const generateRequest = z.strictObject({
   max_tokens: z.number().int().min(1).max(limits.output_tokens).nullable(),
   ignore_eos: z.boolean(),
   format: answerFormat.optional(),
+  /** Checkpoint of the LoRA adapter that answers; loaded on first use. Left out: the model as it is. */
+  adapter: checkpointDigest.optional(),
   /** With it `prompt` only says how the answer is read. Errors: `invalid_request`, `context_length_exceeded`. */
   resume: resumedOutput.optional(),
   /** Ask for the prompt's tokens in `started`, for a later `resume`. */

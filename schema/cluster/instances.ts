@@ -31,6 +31,8 @@ export const loadRequest = z.strictObject({
   context_tokens: z.number().int().min(16).max(limits.context_tokens),
   slots: z.number().int().min(1).max(limits.slots),
   ...kvSettings,
+  /** Memory booked for adapters from the start; more is booked as they come. 0 if left out. */
+  adapter_bytes: z.number().int().min(0).max(limits.weights_bytes).optional(),
 });
 export type LoadRequest = z.infer<typeof loadRequest>;
 

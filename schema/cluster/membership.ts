@@ -17,6 +17,8 @@ export const deviceReport = z.strictObject({
   kind: z.enum(deviceKinds),
   /** Memory the worker gives to models: weights and KV cache. */
   memory_bytes: bytes,
+  /** Engines there hold a repacked copy of the weights beside the weights, except of deterministic models. */
+  repacks: z.boolean().optional(),
 });
 export type DeviceReport = z.infer<typeof deviceReport>;
 

@@ -95,6 +95,8 @@ export const devices = pgTable(
     kind: deviceKindEnum("kind").notNull(),
     memory_bytes: bytes("memory_bytes").notNull(),
     reserved_bytes: bytes("reserved_bytes").notNull().default(0),
+    /** Engines there hold a repacked copy of the weights beside the weights. */
+    repacks: boolean("repacks").notNull().default(false),
   },
   (t) => [
     primaryKey({ columns: [t.worker_id, t.device_id] }),
@@ -148,6 +150,22 @@ export const models = pgTable(
   ],
 );
 
+/** LoRA adapters of deployed models, which they go with. What of the manifest is needed was read when it was checked. */
+export const adapters = pgTable(
+  "adapters",
+  {
+    model_id: text("model_id")
+      .notNull()
+      .references(() => models.model_id, { onDelete: "cascade" }),
+    name: text("name").notNull(),
+    checkpoint: text("checkpoint").notNull(),
+    rank: integer("rank").notNull(),
+    weights_bytes: bytes("weights_bytes").notNull(),
+    created_at: createdAt(),
+  },
+  (t) => [primaryKey({ columns: [t.model_id, t.name] })],
+);
+
 /** Which bytes of a checkpoint lie in which tier of which worker; follows the workers' reports. */
 export const placements = pgTable(
   "placements",
@@ -186,6 +204,8 @@ export const instances = pgTable(
     slots: integer("slots").notNull(),
     kv_tokens: integer("kv_tokens"),
     deterministic: boolean("deterministic").notNull().default(false),
+    /** Of memory_bytes, what is booked for adapters. */
+    adapter_bytes: bytes("adapter_bytes").notNull().default(0),
     /** As its worker reported it; null before, and where equal answers are not promised. */
     fingerprint: text("fingerprint"),
     memory_bytes: bytes("memory_bytes").notNull(),
@@ -294,6 +314,7 @@ export type WorkerRow = Omit<typeof workers.$inferSelect, "changed_tx" | "holdin
 export type DeviceRow = typeof devices.$inferSelect;
 export type CheckpointRow = typeof checkpoints.$inferSelect;
 export type ModelRow = Omit<typeof models.$inferSelect, "changed_tx">;
+export type AdapterRow = typeof adapters.$inferSelect;
 export type PlacementRow = typeof placements.$inferSelect;
 export type InstanceRow = Omit<typeof instances.$inferSelect, "changed_tx">;
 export type GenerationRow = typeof generations.$inferSelect;

@@ -8,11 +8,12 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import fc from "fast-check";
 import { SllmError } from "../../schema/error.ts";
-import { convertWith } from "../../worker/checkpoints/import/convert.ts";
+import { convertAdapterWith, convertWith } from "../../worker/checkpoints/import/convert.ts";
 import { readGguf } from "../../worker/checkpoints/import/gguf-reader.ts";
 import { openGguf } from "../../worker/checkpoints/import/gguf-splits.ts";
 import { readCheckpoint } from "../../worker/checkpoints/import/verify.ts";
 import { convertGguf } from "../../worker/checkpoints/import.ts";
+import { adapterParts } from "../models/generator/adapter.ts";
 import { writeSplitGguf } from "../models/generator/gguf-file.ts";
 import { sampleModelPath } from "../models/generator/vocabulary.ts";
 import { encodeFile, leastMetadata, leastTensors, MemorySource } from "../support/gguf.ts";
@@ -126,6 +127,46 @@ test("a damaged file is converted into a whole checkpoint or leaves nothing behi
     },
     250,
   );
+});
+
+test("a damaged adapter is refused, or has in every place what the engine library insists on", async () => {
+  const target = { name: "blk.0.attn_q.weight", columns: 8, rows: 6 };
+  const { pairs, tensors } = adapterParts({ seed: 1, rank: 2, targets: [target] });
+  const adapter = new Uint8Array(encodeFile(pairs, tensors));
+  const source = path.join(folder, "adapter.gguf");
+  const store_dir = path.join(folder, "adapter-store");
+  const xxh3 = (bytes: Uint8Array) => BigInt(Bun.hash.xxHash3(bytes));
+  const plan = () => Promise.reject(new Error("an adapter is not laid out"));
+  let refused = 0;
+  await checkAsyncProperty(
+    mutations(adapter),
+    async (damage) => {
+      await writeFile(source, mutate(adapter, damage));
+      const work = convertAdapterWith({ plan, xxh3 }, { source, store_dir });
+      if ((await refusalOf(work)) !== null) {
+        refused++;
+        return;
+      }
+      const { directory, manifest } = await work;
+      const header = await readGguf(
+        new MemorySource(new Uint8Array(await readFile(path.join(directory, "header.gguf")))),
+      );
+      const typeOf = (key: string) => header.pairs.find((pair) => pair.key === key)?.type;
+      const [text, float32] = [8, 6];
+      for (const key of ["general.type", "general.architecture", "adapter.type"])
+        expect(typeOf(key)).toBe(text);
+      expect(typeOf("adapter.lora.alpha")).toBe(float32);
+      for (const { name, shape } of manifest.tensors) {
+        if (!name.endsWith(".lora_a")) continue;
+        const b = manifest.tensors.find((one) => one.name === name.replace(/a$/, "b"));
+        const inner = name.startsWith("token_embd.") ? shape[0] : (shape[1] ?? 1);
+        expect(b?.shape[0]).toBe(inner ?? 1);
+      }
+      await rm(directory, { recursive: true });
+    },
+    300,
+  );
+  expect(refused).toBeGreaterThan(30);
 });
 
 test("damaged parts of a split model are joined or refused", async () => {

@@ -1,7 +1,7 @@
 /** Manifests from outside: whatever the text, it is parsed into something within its bounds or refused. */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { type Manifest, manifest as manifestSchema } from "../../schema/checkpoint/manifest.ts";
+import { type AnyManifest, manifest as manifestSchema } from "../../schema/checkpoint/manifest.ts";
 import { SllmError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import { digestOf } from "../../worker/checkpoints/import/digest.ts";
@@ -10,7 +10,7 @@ import { checkProperty } from "../support/property.ts";
 import { tinyContent } from "../support/tiny-checkpoint.ts";
 
 /** The manifest, or null when it is refused with a checkpoint code; anything else fails the test. */
-function parsed(text: string): Manifest | null {
+function parsed(text: string): AnyManifest | null {
   try {
     return parseManifest(text);
   } catch (error) {
@@ -20,7 +20,7 @@ function parsed(text: string): Manifest | null {
 }
 
 /** What readers rely on without looking again. */
-function expectBounds(manifest: Manifest): void {
+function expectBounds(manifest: AnyManifest): void {
   const { bytes, chunk_bytes, chunks } = manifest.weights;
   expect(bytes % limits.file_align_bytes).toBe(0);
   expect(chunk_bytes % limits.file_align_bytes).toBe(0);

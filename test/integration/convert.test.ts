@@ -7,7 +7,7 @@ import { runtimeLoader } from "../../native/bun-ffi-helpers/load.ts";
 import { NativeLibrary } from "../../native/bun-ffi-helpers/native.ts";
 import { openGguf } from "../../worker/checkpoints/import/gguf-splits.ts";
 import { defaultNativePaths } from "../../worker/checkpoints/import/native-paths.ts";
-import { convertGguf, readCheckpoint } from "../../worker/checkpoints/import.ts";
+import { asModel, convertGguf, readCheckpoint } from "../../worker/checkpoints/import.ts";
 import { type MetadataPair, writeGgufFile } from "../models/generator/gguf-file.ts";
 import { sampleModelPath } from "../models/generator/vocabulary.ts";
 import { makeModel } from "../models/make-model.ts";
@@ -54,7 +54,7 @@ describe("converting the sample model", () => {
     const second = await convertGguf({ source: sampleModelPath, store_dir });
     expect(first.already_present).toBe(false);
     expect(second).toMatchObject({ digest: first.digest, already_present: true });
-    const stored = await readCheckpoint(first.directory);
+    const stored = asModel(await readCheckpoint(first.directory));
     expect(stored.manifest.model).toMatchObject({
       architecture: "llama",
       name: "Tiny Shakespeare 3M",

@@ -1,9 +1,10 @@
 /** The public entry of checkpoint import: turns model files into checkpoints of a store and opens those. */
 import { runtimeLoader } from "../../native/bun-ffi-helpers/load.ts";
 import { NativeLibrary, NativeLoadError } from "../../native/bun-ffi-helpers/native.ts";
+import type { AdapterManifest } from "../../schema/checkpoint/manifest.ts";
 import { SllmError } from "../../schema/error.ts";
-import type { ConvertOptions, ConvertResult } from "./import/conversion.ts";
-import { convertWith } from "./import/convert.ts";
+import type { ConvertOptions, ConvertResult, ConvertTools } from "./import/conversion.ts";
+import { convertAdapterWith, convertWith } from "./import/convert.ts";
 import { storeEntries } from "./import/eviction.ts";
 import { childLayoutPlanner } from "./import/layout.ts";
 import { markUsed, pin, unpin } from "./import/marks.ts";
@@ -13,7 +14,16 @@ import { type VerifiedStore, type VerifyOptions, verifyStoreWith } from "./impor
 
 export type { ConvertOptions, ConvertProgress, ConvertResult } from "./import/conversion.ts";
 export type { NativePaths } from "./import/native-paths.ts";
-export { parseManifest, readCheckpoint, readManifest, type StoredCheckpoint } from "./import/verify.ts";
+export {
+  asAdapter,
+  asModel,
+  parseManifest,
+  readCheckpoint,
+  readManifest,
+  type StoredAdapter,
+  type StoredCheckpoint,
+  type StoredModel,
+} from "./import/verify.ts";
 export type { Damage, VerifiedCheckpoint, VerifiedStore, VerifyOptions } from "./import/verify-store.ts";
 
 /**
@@ -26,10 +36,20 @@ export type { Damage, VerifiedCheckpoint, VerifiedStore, VerifyOptions } from ".
 export async function convertGguf(
   options: ConvertOptions & { readonly native?: NativePaths | undefined },
 ): Promise<ConvertResult> {
+  return await convertWith(await openTools(options), options);
+}
+
+/** Converts a GGUF file with a LoRA adapter into a checkpoint of the store. As `convertGguf` in every other way. */
+export async function convertAdapter(
+  options: ConvertOptions & { readonly native?: NativePaths | undefined },
+): Promise<ConvertResult<AdapterManifest>> {
+  return await convertAdapterWith(await openTools(options), options);
+}
+
+async function openTools(options: { readonly native?: NativePaths | undefined }): Promise<ConvertTools> {
   const paths = options.native ?? defaultNativePaths();
   const native = await openNative(paths.library);
-  const tools = { plan: childLayoutPlanner(paths), xxh3: (bytes: Uint8Array) => native.digestXxh3(bytes) };
-  return await convertWith(tools, options);
+  return { plan: childLayoutPlanner(paths), xxh3: (bytes: Uint8Array) => native.digestXxh3(bytes) };
 }
 
 /**

@@ -39,7 +39,7 @@ export const convert: Command = {
     const stop = listenForStop(() => process.exit(exitStatus.interrupted));
     try {
       const status = createStatusLine(process.stderr);
-      const { manifest, directory } = await convertIntoStore(source, room, status, stop.signal);
+      const { manifest, directory } = await convertIntoStore("model", source, room, status, stop.signal);
       const { model, weights, digest } = manifest;
       if (args.isOn("json")) {
         printLine(JSON.stringify({ digest, directory, weights_bytes: weights.bytes, model }));

@@ -97,7 +97,8 @@ export const deploy: Command = {
     try {
       const manifest =
         stored ??
-        (await convertIntoStore(source, room, createStatusLine(process.stderr), stop.signal)).manifest;
+        (await convertIntoStore("model", source, room, createStatusLine(process.stderr), stop.signal))
+          .manifest;
       const model = await gateway.deploy({
         id: name,
         manifest,

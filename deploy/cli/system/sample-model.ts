@@ -6,7 +6,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { checkpointDigest } from "../../../schema/ids.ts";
-import { readCheckpoint } from "../../../worker/checkpoints/import.ts";
+import { asModel, readCheckpoint } from "../../../worker/checkpoints/import.ts";
 import { convertIntoStore } from "../checkpoints.ts";
 import type { GatewayClient } from "../gateway/gateway-client.ts";
 import { createStatusLine, type TextOutput } from "../terminal/progress.ts";
@@ -36,9 +36,10 @@ export async function prepareSampleModel(
   const offered = readRecord(record);
   const isStored = offered !== null && existsSync(join(store, offered, "manifest.json"));
   const manifest = isStored
-    ? (await readCheckpoint(join(store, offered))).manifest
+    ? asModel(await readCheckpoint(join(store, offered))).manifest
     : (
         await convertIntoStore(
+          "model",
           join(root, sampleModel.file),
           { store_dir: store, disk_bytes: undefined },
           createStatusLine(progress),

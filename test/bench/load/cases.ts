@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import type { Manifest } from "../../../schema/checkpoint/manifest.ts";
-import { convertGguf, readCheckpoint } from "../../../worker/checkpoints/import.ts";
+import { asModel, convertGguf, readCheckpoint } from "../../../worker/checkpoints/import.ts";
 import { type ModelWish, makeModel } from "../../models/make-model.ts";
 import { repositoryRoot } from "../../support/processes.ts";
 
@@ -61,7 +61,7 @@ export async function prepareCase(name: string, say: (text: string) => void): Pr
     await makeModel({ ...model, out: draft, seed: 1 });
     renameSync(draft, gguf);
   }
-  const found = await readCheckpoint(await checkpointOf(gguf, say));
+  const found = asModel(await readCheckpoint(await checkpointOf(gguf, say)));
   const { digest, manifest, header_path, weights_path, directory } = found;
   const plan = path.join(folder, `${name}.plan`);
   writeFileSync(plan, planText(manifest));

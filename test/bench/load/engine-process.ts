@@ -14,7 +14,7 @@ import {
 } from "../../../native/bun-ffi-helpers/native.ts";
 import type { Manifest } from "../../../schema/checkpoint/manifest.ts";
 import { limits } from "../../../schema/limits.ts";
-import { readCheckpoint } from "../../../worker/checkpoints/import.ts";
+import { asModel, readCheckpoint } from "../../../worker/checkpoints/import.ts";
 import { median } from "../statistics.ts";
 import { firstTokenMs, promptLike } from "./first-token.ts";
 import { bytesCopied, type ProcessMemory, processMemory } from "./memory.ts";
@@ -148,7 +148,7 @@ function outcomeOf(start: Start, { wish, manifest, mapped_before_bytes }: Scene)
 
 /** The model's files are named, the engine libraries loaded: what a standby process and its worker have. */
 async function prepare(wish: StartWish): Promise<Scene> {
-  const { manifest, header_path } = await readCheckpoint(wish.checkpoint);
+  const { manifest, header_path } = asModel(await readCheckpoint(wish.checkpoint));
   const library = NativeLibrary.open(wish.library, await runtimeLoader());
   library.warmEngine(wish.engine_libraries);
   const params = {

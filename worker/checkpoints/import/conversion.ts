@@ -1,5 +1,6 @@
 /** What a conversion is asked for, what it gives back, and what its steps share. */
-import type { Manifest, ModelFacts } from "../../../schema/checkpoint/manifest.ts";
+import type { AnyManifest, Manifest } from "../../../schema/checkpoint/manifest.ts";
+import type { CheckpointFacts } from "./checkpoint-kinds.ts";
 import type { SourceTensor } from "./gguf-splits.ts";
 import type { MergedHeader } from "./gguf-writer.ts";
 import type { LayoutPlanner } from "./layout.ts";
@@ -23,11 +24,11 @@ export interface ConvertProgress {
   readonly bytes_total: number;
 }
 
-export interface ConvertResult {
+export interface ConvertResult<M extends AnyManifest = Manifest> {
   readonly digest: string;
   /** The checkpoint's folder: `<store_dir>/<digest>`. */
   readonly directory: string;
-  readonly manifest: Manifest;
+  readonly manifest: M;
   /** The store held this checkpoint, whole; nothing was written. */
   readonly already_present: boolean;
 }
@@ -44,7 +45,7 @@ export interface Conversion {
   readonly tools: ConvertTools;
   readonly header: MergedHeader<SourceTensor>;
   readonly header_sha256: string;
-  readonly model: ModelFacts;
+  readonly facts: CheckpointFacts;
 }
 
 /** Reports bytes done against the total of this conversion. */

@@ -5,16 +5,17 @@
 import { open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import {
+  type AdapterManifest,
+  type AnyManifest,
   type ChunkEntry,
   checkpointFiles,
   checkpointVersion,
-  type Manifest,
-  manifest as manifestSchema,
   type Origin,
 } from "../../../schema/checkpoint/manifest.ts";
 import { SllmError } from "../../../schema/error.ts";
 import { limits } from "../../../schema/limits.ts";
 import { checkCancelled } from "./cancelled.ts";
+import { adapterKind, type CheckpointKind, layersOf, modelKind } from "./checkpoint-kinds.ts";
 import {
   type Conversion,
   type ConvertOptions,
@@ -23,11 +24,10 @@ import {
   progressOf,
 } from "./conversion.ts";
 import { digestOf, sha256Hex } from "./digest.ts";
-import { factsOf, tensorEntries } from "./facts.ts";
+import { tensorEntries } from "./facts.ts";
 import { type OpenedGguf, openGguf } from "./gguf-splits.ts";
 import { type MergedHeader, mergeHeader } from "./gguf-writer.ts";
 import { createIncoming, markOf, publish, sweepIncoming } from "./incoming.ts";
-import { canonicalOrder } from "./layout.ts";
 import { originOf } from "./origin.ts";
 import { sweepOwned } from "./owned-files.ts";
 import { compareWithStore } from "./present.ts";
@@ -38,17 +38,33 @@ import { streamWeights } from "./weights.ts";
 import { WeightsFile } from "./weights-file.ts";
 
 /**
- * Converts with the given tools; convertGguf in ../import.ts is the entry with the real ones.
+ * Converts a model with the given tools; convertGguf in ../import.ts is the entry with the real ones.
  * Errors: `checkpoint_invalid`, `checkpoint_unsupported`, `native_unavailable`, `insufficient_memory`, `disk_full`,
  * `store_read_only`, `permission_denied`, `file_changed`, `io_error`, `cancelled`.
  */
 export async function convertWith(tools: ConvertTools, options: ConvertOptions): Promise<ConvertResult> {
+  return await convertKind(modelKind, tools, options);
+}
+
+/** The same of a LoRA adapter. */
+export async function convertAdapterWith(
+  tools: ConvertTools,
+  options: ConvertOptions,
+): Promise<ConvertResult<AdapterManifest>> {
+  return await convertKind(adapterKind, tools, options);
+}
+
+async function convertKind<M extends AnyManifest>(
+  kind: CheckpointKind<M>,
+  tools: ConvertTools,
+  options: ConvertOptions,
+): Promise<ConvertResult<M>> {
   try {
-    const model = await openGguf(options.source);
+    const file = await openGguf(options.source);
     try {
-      return await convertOpened(tools, options, model);
+      return await convertOpened(kind, tools, options, file);
     } finally {
-      await model.close();
+      await file.close();
     }
   } catch (error) {
     throw asOperational(error);
@@ -61,23 +77,29 @@ function asOperational(error: unknown): unknown {
   return systemFailure(`Cannot ${String(error.syscall)} in the checkpoint store`, error);
 }
 
-async function convertOpened(
+async function convertOpened<M extends AnyManifest>(
+  kind: CheckpointKind<M>,
   tools: ConvertTools,
   options: ConvertOptions,
-  model: OpenedGguf,
-): Promise<ConvertResult> {
-  const facts = factsOf(model.pairs, model.tensors);
+  file: OpenedGguf,
+): Promise<ConvertResult<M>> {
+  const facts = kind.facts(file);
   checkCancelled(options.signal);
   await sweepIncoming(options.store_dir);
   const folder = await createIncoming(options.store_dir);
   await sweepOwned(options.store_dir);
   try {
-    const order = await canonicalOrder(model.pairs, model.tensors, folder, tools.plan, options.signal);
-    const header = mergeHeader(model.pairs, order);
+    const order = await kind.order(file, folder, tools.plan, options.signal);
+    const header = mergeHeader(file.pairs, order);
     const header_sha256 = sha256Hex(header.bytes);
-    const conversion = { options, tools, header, header_sha256, model: facts };
+    const conversion = { options, tools, header, header_sha256, facts };
     const stored = await compareWithStore(conversion);
-    if (stored.state === "whole") return { ...stored.checkpoint, already_present: true };
+    if (stored.state === "whole") {
+      const { digest, directory, manifest } = stored.checkpoint;
+      // One header is never that of both kinds.
+      if (!kind.is(manifest)) throw new Error(`the checkpoint ${digest} is of another kind than its header`);
+      return { digest, directory, manifest, already_present: true };
+    }
     const { store_dir, disk_bytes } = options;
     const room = await reserveRoom({
       owner: markOf(folder),
@@ -86,8 +108,8 @@ async function convertOpened(
       disk_bytes,
     });
     try {
-      const origin = originOf(options.source, model.sources, new Date().toISOString());
-      return await writeCheckpoint(conversion, folder, model, origin, stored.state === "damaged");
+      const origin = originOf(options.source, file.sources, new Date().toISOString());
+      return await writeCheckpoint(kind, conversion, folder, file, origin, stored.state === "damaged");
     } finally {
       await room.release();
     }
@@ -96,19 +118,20 @@ async function convertOpened(
   }
 }
 
-async function writeCheckpoint(
+async function writeCheckpoint<M extends AnyManifest>(
+  kind: CheckpointKind<M>,
   conversion: Conversion,
   folder: string,
   { sources }: OpenedGguf,
   origin: Origin,
   damaged: boolean,
-): Promise<ConvertResult> {
+): Promise<ConvertResult<M>> {
   const { options, header } = conversion;
-  await rm(join(folder, "draft.gguf"));
+  await rm(join(folder, "draft.gguf"), { force: true });
   await writeHeader(join(folder, checkpointFiles.header), header);
   const chunks = await writeWeights(conversion, join(folder, checkpointFiles.weights));
   for (const source of sources) await source.checkUnchanged();
-  const manifest = manifestOf(conversion, chunks);
+  const manifest = kind.parse(manifestOf(conversion, chunks));
   await writeSynced(join(folder, checkpointFiles.origin), `${JSON.stringify(origin, null, 2)}\n`);
   await writeSynced(join(folder, checkpointFiles.manifest), `${JSON.stringify(manifest)}\n`);
   checkCancelled(options.signal);
@@ -163,17 +186,15 @@ async function writeWeights(conversion: Conversion, path: string): Promise<Chunk
   }
 }
 
-function manifestOf({ header, header_sha256, model }: Conversion, chunks: ChunkEntry[]): Manifest {
+function manifestOf({ header, header_sha256, facts }: Conversion, chunks: ChunkEntry[]): AnyManifest {
   const content = {
     header: { bytes: header.bytes.length, sha256: header_sha256 },
     weights: { bytes: header.weights_bytes, chunk_bytes: limits.chunk_bytes, chunks },
   };
-  const tensors = tensorEntries(header.placed, model.layers);
-  return manifestSchema.parse({
-    version: checkpointVersion,
-    digest: digestOf(content),
-    model,
-    ...content,
-    tensors,
-  });
+  const layers = layersOf(
+    facts,
+    header.placed.map(({ tensor }) => tensor),
+  );
+  const tensors = tensorEntries(header.placed, layers);
+  return { version: checkpointVersion, digest: digestOf(content), ...facts, ...content, tensors };
 }

@@ -61,7 +61,8 @@ function vocabularyOf(metadata: GgufMetadata, architecture: string, tensors: rea
   return found;
 }
 
-function commonestType(tensors: readonly GgufTensor[]): string {
+/** Type of the most bytes; of equal ones the first by name. */
+export function commonestType(tensors: readonly GgufTensor[]): string {
   const bytes = new Map<string, number>();
   for (const tensor of tensors)
     bytes.set(tensor.type.name, (bytes.get(tensor.type.name) ?? 0) + tensor.bytes);
@@ -111,6 +112,11 @@ export function layerOf(name: string, layers: number): number {
   const layer = layerName.exec(name)?.[1];
   if (layer !== undefined) return Math.min(Number(layer), layers);
   return inputNames.test(name) ? -1 : layers;
+}
+
+/** One more than the highest layer that a name tells. */
+export function layersNamed(tensors: readonly { readonly name: string }[]): number {
+  return tensors.reduce((most, { name }) => Math.max(most, Number(layerName.exec(name)?.[1] ?? -1) + 1), 0);
 }
 
 /** Tensor entries of the manifest, in the order of weights.bin. */

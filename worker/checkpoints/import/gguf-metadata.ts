@@ -38,6 +38,14 @@ export class GgufMetadata {
     return countAt(pair.raw, 0, pair.type, key);
   }
 
+  /** A number of single precision, and of no other type; null when the key is missing. */
+  float32(key: string): number | null {
+    const pair = this.#pairs.get(key);
+    if (pair === undefined) return null;
+    if (pair.type !== valueType.float32) throw mistyped(key, "a 32-bit floating-point number");
+    return viewOf(pair.raw).getFloat32(0, true);
+  }
+
   /** A whole number, or an array of them with one per layer; null when the key is missing. */
   counts(key: string, bound: number): number | readonly number[] | null {
     const pair = this.#pairs.get(key);

@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { readdir, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { checkpointFiles, type Manifest } from "../../../schema/checkpoint/manifest.ts";
+import { type AnyManifest, checkpointFiles } from "../../../schema/checkpoint/manifest.ts";
 import { SllmError } from "../../../schema/error.ts";
 import { checkpointDigest } from "../../../schema/ids.ts";
 import { limits } from "../../../schema/limits.ts";
@@ -128,7 +128,7 @@ class CheckpointReader {
     return { digest, bytes, damages: this.#damages };
   }
 
-  async #manifest(digest: string): Promise<Manifest | null> {
+  async #manifest(digest: string): Promise<AnyManifest | null> {
     const file = checkpointFiles.manifest;
     try {
       const manifest = await readManifest(this.#directory);
@@ -140,7 +140,7 @@ class CheckpointReader {
     return null;
   }
 
-  async #header({ header, weights }: Manifest): Promise<void> {
+  async #header({ header, weights }: AnyManifest): Promise<void> {
     const file = checkpointFiles.header;
     await this.#withFile(file, header.bytes + weights.bytes, async (source) => {
       if (source.bytes < header.bytes) return;
@@ -157,7 +157,7 @@ class CheckpointReader {
   }
 
   /** The bytes that were read. */
-  async #weights({ weights }: Manifest): Promise<number> {
+  async #weights({ weights }: AnyManifest): Promise<number> {
     const file = checkpointFiles.weights;
     const { xxh3, strong, signal, onRead } = this.#options;
     let bytes = 0;

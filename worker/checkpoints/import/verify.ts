@@ -2,8 +2,13 @@
 import { readFile, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import {
+  type AdapterManifest,
+  type AnyManifest,
+  adapterManifest,
   checkpointFiles,
   checkpointVersion,
+  isAdapter,
+  isModel,
   type Manifest,
   manifest as manifestSchema,
 } from "../../../schema/checkpoint/manifest.ts";
@@ -13,12 +18,28 @@ import { digestOf } from "./digest.ts";
 import { isMissing, systemFailure, systemReason } from "./system-failure.ts";
 
 /** A checkpoint on disk. */
-export interface StoredCheckpoint {
+export interface StoredCheckpoint<M extends AnyManifest = AnyManifest> {
   readonly digest: string;
   readonly directory: string;
-  readonly manifest: Manifest;
+  readonly manifest: M;
   readonly header_path: string;
   readonly weights_path: string;
+}
+export type StoredModel = StoredCheckpoint<Manifest>;
+export type StoredAdapter = StoredCheckpoint<AdapterManifest>;
+
+/** The checkpoint as a model's. Errors: `checkpoint_unsupported` when it is none. */
+export function asModel(checkpoint: StoredCheckpoint): StoredModel {
+  const { manifest, digest } = checkpoint;
+  if (isModel(manifest)) return { ...checkpoint, manifest };
+  throw new SllmError("checkpoint_unsupported", `The checkpoint ${digest} holds a LoRA adapter, no model.`);
+}
+
+/** The checkpoint as an adapter's. Errors: `checkpoint_unsupported` when it is none. */
+export function asAdapter(checkpoint: StoredCheckpoint): StoredAdapter {
+  const { manifest, digest } = checkpoint;
+  if (isAdapter(manifest)) return { ...checkpoint, manifest };
+  throw new SllmError("checkpoint_unsupported", `The checkpoint ${digest} holds a model, no LoRA adapter.`);
 }
 
 /**
@@ -41,7 +62,7 @@ export async function readCheckpoint(directory: string): Promise<StoredCheckpoin
 }
 
 /** manifest.json of a checkpoint's folder. Errors as `readCheckpoint`. */
-export async function readManifest(directory: string): Promise<Manifest> {
+export async function readManifest(directory: string): Promise<AnyManifest> {
   const path = join(directory, checkpointFiles.manifest);
   const found = await stat(path).catch((cause: unknown) => {
     throw systemFailure(`There is no checkpoint: ${checkpointFiles.manifest}`, cause);
@@ -59,7 +80,7 @@ export async function readManifest(directory: string): Promise<Manifest> {
 }
 
 /** Checks the text of a manifest, the digest over its content included. Errors as `readCheckpoint`. */
-export function parseManifest(text: string): Manifest {
+export function parseManifest(text: string): AnyManifest {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -72,7 +93,8 @@ export function parseManifest(text: string): Manifest {
     const message = `The checkpoint has format version ${version}; this release reads version ${checkpointVersion}.`;
     throw new SllmError("checkpoint_unsupported", message);
   }
-  const parsed = manifestSchema.safeParse(value);
+  const isOfAdapter = typeof value === "object" && value !== null && "adapter" in value;
+  const parsed = (isOfAdapter ? adapterManifest : manifestSchema).safeParse(value);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
     const message = `${checkpointFiles.manifest}: ${issue?.path.join(".") ?? ""}: ${issue?.message ?? "invalid"}.`;
