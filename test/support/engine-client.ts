@@ -91,6 +91,17 @@ export class EngineClient {
     return this.messages.filter((message) => "request" in message && message.request === request);
   }
 
+  /** What the engine says to the last `add_adapter` of a number. */
+  async answerAbout(adapter: number) {
+    return await eventually(`the engine answers about adapter ${adapter}`, () =>
+      this.messages.find(
+        (message) =>
+          (message.type === "adapter_added" || message.type === "adapter_refused") &&
+          message.adapter === adapter,
+      ),
+    );
+  }
+
   /** Waits for the first message of a type. */
   waitFor<T extends EngineMessage["type"]>(
     type: T,

@@ -7,6 +7,7 @@ import { Changes } from "../../worker/changes.ts";
 import type { HostLease } from "../../worker/checkpoints/host-lease.ts";
 import type { EngineObserver } from "../../worker/instances/engine-process.ts";
 import { Instance } from "../../worker/instances/instance.ts";
+import type { InstanceOptions } from "../../worker/instances/instance-options.ts";
 import type { GenerateSettings } from "../../worker/instances/request-table.ts";
 import { LoadRecorder } from "../../worker/traces/load-recorder.ts";
 import { ManualClock, settle } from "./manual-clock.ts";
@@ -22,6 +23,8 @@ export const checkpoint = {
   header_path: `${directory}/header.gguf`,
   weights_path: `${directory}/weights.bin`,
 };
+/** Weights of every adapter. */
+export const adapterBytes = 4_096;
 /** A request for four tokens. */
 export const settings: GenerateSettings = {
   prompt: { kind: "text", text: "x" },
@@ -46,17 +49,22 @@ export class InstanceScene {
   wasStandby = false;
   hasSkeleton = false;
   killed = 0;
+  /** Of the engine's log. */
+  lastLines: readonly string[] = [];
   leases = 0;
   leaseReleases = 0;
+  /** Host copies of adapters that were let go. */
+  adapterReleases = 0;
   /** What was booked after the first load. */
   readonly booked: string[] = [];
   isFull = false;
   /** Evicts the copy that a parked instance keeps. */
   evict: () => Promise<void> = () => Promise.reject(new Error("nothing is kept"));
   memoryReleases = 0;
-  readonly placement: { readonly engine_devices: string; readonly computesOnHostCopy: boolean } = {
+  readonly placement: InstanceOptions["placement"] = {
     engine_devices: "",
     computesOnHostCopy: true,
+    repacks: false,
   };
   readonly instance: Instance;
 
@@ -77,7 +85,6 @@ export class InstanceScene {
       engine: "llama",
       threads: 3,
       prefill_tokens: 256,
-      weights_layout: "file",
       engine_queue: 8,
       engine_stall_ms: 60_000,
       memory_limit_bytes,
@@ -90,6 +97,7 @@ export class InstanceScene {
           pid: 4711,
           hasSkeleton: this.hasSkeleton,
           isRunning: () => true,
+          lastLines: () => this.lastLines,
           send: (command) => this.sent.push(command),
           stop: async () => this.end("status 0"),
           kill: () => void this.killed++,
@@ -103,12 +111,29 @@ export class InstanceScene {
         if (this.isFull) throw new SllmError("insufficient_memory", "full");
         this.booked.push("running");
       },
+      adapters: this.#adapters(),
       verifyHeader: () => this.header.promise,
       onChange: () => {},
       onReleased: () => {
         this.memoryReleases++;
       },
     });
+  }
+
+  #adapters(): InstanceOptions["adapters"] {
+    return {
+      most: 2,
+      fetch: async (checkpoint) => ({
+        header_path: `${checkpoint}/header.gguf`,
+        weights_path: "/proc/1/fd/99",
+        weights_bytes: adapterBytes,
+        release: () => void this.adapterReleases++,
+      }),
+      book: (bytes) => {
+        if (this.isFull) throw new SllmError("insufficient_memory", "full");
+        this.booked.push(`adapters ${bytes}`);
+      },
+    };
   }
 
   lend(): HostLease {

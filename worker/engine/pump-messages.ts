@@ -1,5 +1,9 @@
-/** What the two threads of an engine process say to each other. */
-import type { NativeEngineParams, NativeHandle } from "../../native/bun-ffi-helpers/native.ts";
+/** What the threads of an engine process say to each other. */
+import type {
+  NativeAdapterParams,
+  NativeEngineParams,
+  NativeHandle,
+} from "../../native/bun-ffi-helpers/native.ts";
 import type { EngineBeat } from "../../schema/cluster/activity.ts";
 import type { EngineMessage } from "../../schema/cluster/engine.ts";
 import type { WireError } from "../../schema/error.ts";
@@ -13,8 +17,10 @@ export const controlWord = {
   unwritten: 1,
   /** 1: the main thread wants to know what the engine is at. The pump answers while it takes events. */
   asked: 2,
+  /** Threads inside of long calls of the engine beside its owner; see engine-gate.ts. */
+  inside: 3,
 } as const;
-export const controlWords = 3;
+export const controlWords = 4;
 
 /** Bounds what lies between the threads when the reader of our standard output is slow. */
 export const maxUnwrittenBatches = 64;
@@ -52,3 +58,12 @@ export type PumpMessage =
   | { readonly type: "activity"; readonly activity: EngineBeat }
   /** The engine is destroyed. */
   | { readonly type: "closed" };
+
+/** Main thread to the one that brings adapters in, which answers each with one message of the protocol. */
+export interface AdapterCommand {
+  readonly library: string;
+  readonly control: SharedArrayBuffer;
+  readonly handle: NativeHandle;
+  readonly params: NativeAdapterParams;
+}
+export type AdapterMessage = Extract<EngineMessage, { type: "adapter_added" | "adapter_refused" }>;

@@ -14,6 +14,7 @@ import {
 import type { WireError } from "../../schema/error.ts";
 import { loadErrorCode } from "../status-codes.ts";
 import { taskOfPooling } from "./embed-inputs.ts";
+import { shutEngine } from "./engine-gate.ts";
 import { isFatal, toMessages } from "./events.ts";
 import { controlWord, maxUnwrittenBatches, type PumpCommand, type PumpMessage } from "./pump-messages.ts";
 
@@ -103,6 +104,7 @@ class Pump {
 
   #close(): void {
     this.#closed = true;
+    shutEngine(this.#control);
     this.#engine?.[Symbol.dispose]();
     post({ type: "closed" });
   }

@@ -17,11 +17,19 @@ import { toWireError } from "../status-codes.ts";
 import { refuseTask, tokenizeInputs } from "./embed-inputs.ts";
 import { Embeddings } from "./embeddings.ts";
 import { preparePrompt } from "./prompts.ts";
-import { controlWord, controlWords, type PumpCommand, type PumpMessage } from "./pump-messages.ts";
+import {
+  type AdapterCommand,
+  type AdapterMessage,
+  controlWord,
+  controlWords,
+  type PumpCommand,
+  type PumpMessage,
+} from "./pump-messages.ts";
 import { AnswerReaders } from "./readers.ts";
 
 type EngineWarmCommand = Extract<EngineCommand, { op: "warm" }>;
 type BuildCommand = Extract<EngineCommand, { op: "build" | "load" }>;
+type AddAdapterCommand = Extract<EngineCommand, { op: "add_adapter" }>;
 type EmbedCommand = Extract<EngineCommand, { op: "embed" }>;
 type GenerateCommand = Extract<EngineCommand, { op: "generate" }>;
 
@@ -43,6 +51,8 @@ export class Session {
   readonly #options: SessionOptions;
   readonly #control = new Int32Array(new SharedArrayBuffer(controlWords * Int32Array.BYTES_PER_ELEMENT));
   readonly #readers = new AnswerReaders();
+  /** Brings adapters in; started with the first. */
+  #adapterThread: Worker | null = null;
   #engine: NativeEngine | null = null;
   #contextTokens = 0;
   #task: ModelTask = "generate";
@@ -100,6 +110,12 @@ export class Session {
         break;
       case "embed":
         this.#request(command.request, (engine) => this.#embed(engine, command));
+        break;
+      case "add_adapter":
+        this.#addAdapter(command);
+        break;
+      case "remove_adapter":
+        this.#removeAdapter(command.adapter);
         break;
       case "cancel":
         if (this.#embeddings?.cancel(command.request) !== true) this.#engine?.cancel(command.request);
@@ -205,6 +221,43 @@ export class Session {
     }
   }
 
+  #addAdapter({ op: _, weights_bytes, ...files }: AddAdapterCommand): void {
+    const { adapter } = files;
+    if (this.#engine === null || !this.#takesRequests) {
+      const error: WireError = { code: "model_loading", message: "The model is not ready yet." };
+      void this.#options.write([{ type: "adapter_refused", adapter, error }]);
+      return;
+    }
+    this.#adapterThread ??= this.#startAdapterThread();
+    this.#adapterThread.postMessage({
+      library: this.#options.library.path,
+      control: this.#control.buffer as SharedArrayBuffer,
+      handle: this.#engine.handle,
+      params: { ...files, weights_bytes: BigInt(weights_bytes) },
+    } satisfies AdapterCommand);
+  }
+
+  #removeAdapter(adapter: number): void {
+    try {
+      this.#engine?.removeAdapter(adapter);
+    } catch (error) {
+      // One that went with a park or a failure is gone as it should be.
+      if (!(error instanceof SllmNativeError)) throw error;
+      process.stderr.write(`adapter ${adapter} was not removed: ${error.message}\n`);
+    }
+  }
+
+  #startAdapterThread(): Worker {
+    const thread = new Worker(new URL("./adapter-thread.ts", import.meta.url), { type: "module" });
+    thread.onmessage = ({ data }: MessageEvent<AdapterMessage>) => void this.#options.write([data]);
+    thread.onerror = (event) => {
+      event.preventDefault();
+      this.#fail({ code: "internal", message: `the thread for adapters has failed: ${event.message}` });
+      void this.#end();
+    };
+    return thread;
+  }
+
   #embed(engine: NativeEngine, command: EmbedCommand): WireError | null {
     const wanted = command.query === undefined ? "embed" : "rerank";
     const refusal = refuseTask(this.#task, wanted);
@@ -234,6 +287,7 @@ export class Session {
         ignore_eos: command.ignore_eos,
         stop: [...command.stop, ...stops],
         constraint,
+        adapter: command.adapter,
         ...command.sampling,
         seed: BigInt.asUintN(64, BigInt(command.sampling.seed)),
       });

@@ -2,7 +2,7 @@
 import type { EmbedRequest } from "../../schema/cluster/embed.ts";
 import type { GenerateRequest } from "../../schema/cluster/generate.ts";
 import { SllmError } from "../../schema/error.ts";
-import type { GenerationId, InstanceId } from "../../schema/ids.ts";
+import type { CheckpointDigest, GenerationId, InstanceId } from "../../schema/ids.ts";
 import type { Instance } from "../instances/instance.ts";
 import type { EmbedSettings, GenerateSettings } from "../instances/request-table.ts";
 import type { Clock } from "../ports.ts";
@@ -68,7 +68,8 @@ export class GenerationRegistry {
       },
     });
     this.#running.set(generation_id, generation);
-    const number = instance.submit(toSettings(request), (event) => generation.push(event));
+    const { settings, adapter } = toSettings(request);
+    const number = instance.submit(settings, (event) => generation.push(event), adapter);
     return generation;
   }
 
@@ -98,7 +99,15 @@ function readyInstance(instance: GenerationTarget): GenerationTarget {
   }
 }
 
-function toSettings(request: GenerateRequest | EmbedRequest): GenerateSettings | EmbedSettings {
-  const { protocol_version: _, generation_id: __, epoch: ___, instance_id: ____, ...settings } = request;
-  return settings;
+interface Wanted {
+  readonly settings: GenerateSettings | EmbedSettings;
+  /** Checkpoint of the adapter that is to answer. */
+  readonly adapter?: CheckpointDigest | undefined;
+}
+
+function toSettings(request: GenerateRequest | EmbedRequest): Wanted {
+  const { protocol_version: _, generation_id: __, epoch: ___, instance_id: ____, ...rest } = request;
+  if ("inputs" in rest) return { settings: rest };
+  const { adapter, ...settings } = rest;
+  return { settings, adapter };
 }

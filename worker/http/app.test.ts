@@ -48,7 +48,7 @@ beforeEach(() => {
     engine: "echo",
     threads: 1,
     prefill_tokens: 256,
-    weights_layout: "file",
+    adapters: 2,
     engine_queue: 8,
     engine_stall_ms: 60_000,
     engine_headroom_bytes: 0,

@@ -4,7 +4,7 @@ import { settle } from "../../test/support/manual-clock.ts";
 
 let scene: InstanceScene;
 beforeEach(() => {
-  scene = new InstanceScene({ engine_devices: "CUDA0", computesOnHostCopy: false });
+  scene = new InstanceScene({ engine_devices: "CUDA0", computesOnHostCopy: false, repacks: false });
 });
 
 test("the engine is told its devices", async () => {

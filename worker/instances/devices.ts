@@ -20,6 +20,8 @@ export interface DevicePlacement {
   readonly devices: number;
   /** Whether its weights are the pages of the host copy: else it needs the copy only until it is ready. */
   readonly computesOnHostCopy: boolean;
+  /** Whether engines there may hold a repacked copy of the weights. */
+  readonly repacks: boolean;
   /** Books memory, all of it or nothing. Errors: `insufficient_memory`. */
   book(instance_id: InstanceId, bytes: number): void;
   /** Changes what is booked. Errors: `insufficient_memory`, and then nothing has changed. */
@@ -41,7 +43,10 @@ export class Devices {
 
   /** What the gateway is told. */
   reports(): DeviceReport[] {
-    return this.#devices.map(({ device_id, kind, memory_bytes }) => ({ device_id, kind, memory_bytes }));
+    return this.#devices.map(({ device_id, kind, memory_bytes, repacks }) => ({
+      ...{ device_id, kind, memory_bytes },
+      ...(repacks === true ? { repacks } : {}),
+    }));
   }
 
   /** Bytes of a device that nobody has booked. Errors: `not_found`. */
@@ -100,6 +105,7 @@ function placement(devices: readonly Device[]): DevicePlacement {
       .join(","),
     devices: devices.length,
     computesOnHostCopy: devices.every((device) => device.engine_name === null),
+    repacks: devices.some((device) => device.repacks === true),
     book(instance_id, bytes) {
       onAll(
         (device) => device.memory.book(instance_id, share(bytes, device)),

@@ -28,6 +28,8 @@ export interface EngineHandle {
   readonly hasSkeleton: boolean;
   /** Whether the system still runs it, asked now: news of an end may still be on its way to the observer. */
   isRunning(): boolean;
+  /** The last lines of its log so far, oldest first. */
+  lastLines(): readonly string[];
   send(command: EngineCommand): void;
   /** Asks it to leave and kills it after `engine_exit_ms`. Resolves when it is gone; may be called again. */
   stop(): Promise<void>;
@@ -81,6 +83,10 @@ class EngineProcess implements EngineHandle {
       // No such process any more.
       return false;
     }
+  }
+
+  lastLines(): readonly string[] {
+    return this.#lastLines;
   }
 
   send(command: EngineCommand): void {

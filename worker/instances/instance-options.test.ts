@@ -16,14 +16,15 @@ const facts = {
   checkpoint,
   engine: "llama",
   threads: 3,
-  placement: { engine_devices: "", computesOnHostCopy: true },
+  placement: { engine_devices: "", computesOnHostCopy: true, repacks: false },
   prefill_tokens: 256,
   engine_queue: 8,
 } as const;
 
-test("weights are repacked where the worker says so, but never for answers that must be equal to the last bit", () => {
-  expect(skeletonOf({ ...facts, weights_layout: "file" }).repacked).toBeUndefined();
-  expect(skeletonOf({ ...facts, weights_layout: "repacked" }).repacked).toBe(true);
-  const exact = { ...facts, request: { ...request, deterministic: true } };
-  expect(skeletonOf({ ...exact, weights_layout: "repacked" }).repacked).toBeUndefined();
+test("weights are repacked where the device says so, but never for answers that must be equal to the last bit", () => {
+  expect(skeletonOf(facts).repacked).toBeUndefined();
+  const repacking = { ...facts, placement: { ...facts.placement, repacks: true } };
+  expect(skeletonOf(repacking).repacked).toBe(true);
+  const exact = { ...repacking, request: { ...request, deterministic: true } };
+  expect(skeletonOf(exact).repacked).toBeUndefined();
 });

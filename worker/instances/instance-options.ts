@@ -2,11 +2,12 @@
 import type { engineKinds } from "../../schema/cluster/engine.ts";
 import type { LoadRequest } from "../../schema/cluster/instances.ts";
 import type { LoadTrace } from "../../schema/cluster/loads.ts";
-import type { WorkerConfig } from "../../schema/config.ts";
+import { isRepacked } from "../../schema/memory.ts";
 import type { StoredCheckpoint } from "../checkpoints/disk-tier.ts";
 import type { AcquireOptions, HostLease } from "../checkpoints/host-lease.ts";
 import type { Clock } from "../ports.ts";
 import type { LoadRecorder } from "../traces/load-recorder.ts";
+import type { AdaptersOptions } from "./adapters.ts";
 import type { DevicePlacement } from "./devices.ts";
 import type { LaunchEngine, Skeleton } from "./engine-process.ts";
 
@@ -16,16 +17,17 @@ export interface InstanceOptions {
   readonly engine: (typeof engineKinds)[number];
   readonly threads: number;
   readonly prefill_tokens: number;
-  readonly weights_layout: WorkerConfig["weights_layout"];
   readonly engine_queue: number;
   /** Time without a sign of life after which the engine is ended. */
   readonly engine_stall_ms: number;
   /** Memory of its own that the engine may take; null: no limit. */
   readonly memory_limit_bytes: number | null;
-  readonly placement: Pick<DevicePlacement, "engine_devices" | "computesOnHostCopy">;
+  readonly placement: Pick<DevicePlacement, "engine_devices" | "computesOnHostCopy" | "repacks">;
   readonly launch: LaunchEngine;
   /** Takes a share of the checkpoint's host copy. */
   readonly acquire: (options: AcquireOptions) => Promise<HostLease>;
+  /** How it comes by adapters, how many it holds, and how memory for them is booked. */
+  readonly adapters: Pick<AdaptersOptions, "most" | "fetch" | "book">;
   /** Notes where the time of the first load goes; begun when it was asked for. */
   readonly trace: LoadRecorder;
   /** Called when a load or a resume has ended. */
@@ -45,21 +47,12 @@ export interface InstanceOptions {
 
 type SkeletonFacts = Pick<
   InstanceOptions,
-  | "request"
-  | "checkpoint"
-  | "engine"
-  | "threads"
-  | "placement"
-  | "prefill_tokens"
-  | "weights_layout"
-  | "engine_queue"
+  "request" | "checkpoint" | "engine" | "threads" | "placement" | "prefill_tokens" | "engine_queue"
 >;
 
 /** What an engine builds for the instance before it has weights. */
 export function skeletonOf(options: SkeletonFacts): Skeleton {
   const { request, checkpoint, engine, threads, placement, prefill_tokens, engine_queue } = options;
-  // Answers of the deterministic mode are those of the file's layout.
-  const repacked = options.weights_layout === "repacked" && request.deterministic !== true;
   const { kv_tokens, deterministic } = request;
   const devices = placement.engine_devices;
   return {
@@ -72,7 +65,7 @@ export function skeletonOf(options: SkeletonFacts): Skeleton {
     threads,
     prefill_tokens,
     queue: engine_queue,
-    ...(repacked ? { repacked } : {}),
+    ...(isRepacked({ ...request, ...placement }) ? { repacked: true } : {}),
     ...(kv_tokens === undefined ? {} : { kv_tokens }),
     ...(deterministic === undefined ? {} : { deterministic }),
     ...(devices === "" ? {} : { devices }),

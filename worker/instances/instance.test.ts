@@ -246,3 +246,16 @@ test("its memory is bounded before it builds anything", async () => {
   expect(limited.sent.map((command) => command.op)).toEqual(["limit", "load"]);
   expect(limited.sent[0]).toEqual({ op: "limit", private_bytes: 1e9 });
 });
+
+test("what an engine that stopped said last is for operators, not for its clients", async () => {
+  await scene.makeReady();
+  const events: GenerationEvent[] = [];
+  scene.instance.submit(settings, (event) => events.push(event));
+  scene.lastLines = ["ggml: waiting for the device", "still waiting"];
+  for (let second = 0; second < 60; second++) await scene.clock.advance(1_000);
+  expect(scene.instance.error?.message).toMatch(
+    /60 s.*Its last words: ggml: waiting for the device\nstill waiting$/s,
+  );
+  const last = events.at(-1);
+  expect(last?.type === "error" ? last.error.message : "").toMatch(/60 s; it was ended\.$/);
+});

@@ -8,16 +8,18 @@ import type { EngineMessage } from "../../schema/cluster/engine.ts";
 import type { LoadEvent, LoadRequest } from "../../schema/cluster/instances.ts";
 import type { LoadTrace } from "../../schema/cluster/loads.ts";
 import type { InstanceReport } from "../../schema/cluster/membership.ts";
-import { SllmError, type WireError } from "../../schema/error.ts";
+import { SllmError, toSllmError, type WireError } from "../../schema/error.ts";
+import type { CheckpointDigest } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import { type InstanceState, instanceMoves } from "../../schema/vocab.ts";
 import { Changes } from "../changes.ts";
 import type { AcquireOptions, HostLease } from "../checkpoints/host-lease.ts";
 import { settlesInTime } from "../within-time.ts";
+import { Adapters, type AdapterUse } from "./adapters.ts";
 import { onDiscreteDevice } from "./devices.ts";
 import type { EngineEnd, EngineHandle, EngineObserver, Skeleton } from "./engine-process.ts";
 import { type InstanceOptions, skeletonOf } from "./instance-options.ts";
-import { engineEndError, loadFailure, readError } from "./load-errors.ts";
+import { engineEndError, engineFailure, loadFailure, readError } from "./load-errors.ts";
 import { LoadRecord, loadProgress } from "./load-record.ts";
 import { Parking } from "./parking.ts";
 import {
@@ -52,6 +54,10 @@ export class Instance {
   /** Aborted when nobody wants the instance any more. */
   readonly #leaving = new AbortController();
   #parking: Parking | null = null;
+  readonly #adapters: Adapters;
+  /** What requests hold of them, and those that still wait for theirs. */
+  readonly #adapterUses = new Map<number, AdapterUse>();
+  readonly #awaitsAdapter = new Map<number, AbortController>();
   readonly #watchdog: Watchdog;
   #activity: EngineActivity | null = null;
   /** Resolves when the last park has ended, in whatever way. */
@@ -66,6 +72,11 @@ export class Instance {
     this.#options = options;
     this.skeleton = skeletonOf(options);
     this.#load = new LoadRecord(options.clock, options.trace);
+    this.#adapters = new Adapters({
+      ...options.adapters,
+      book: (bytes) => this.#bookAdapters(bytes),
+      send: (command) => this.#engine?.send(command),
+    });
     const { clock, engine_stall_ms: stall_ms } = options;
     this.#watchdog = new Watchdog({ clock, stall_ms, onStall: (message) => this.#stalled(message) });
   }
@@ -83,9 +94,9 @@ export class Instance {
     return this.#engineEnded ? null : (this.#engine?.pid ?? null);
   }
 
-  /** True while a request runs or waits. */
+  /** True while a request runs or waits, or an adapter is on its way. */
   get isBusy(): boolean {
-    return this.#requests.size > 0;
+    return this.#requests.size > 0 || this.#adapters.isLoading;
   }
 
   /** For heartbeat and status. */
@@ -146,6 +157,7 @@ export class Instance {
     if (!this.#options.placement.computesOnHostCopy) throw onDiscreteDevice();
     if (this.isBusy) throw new SllmError("instance_busy", "The instance is serving requests.");
     this.#move("parked"); // From here on it takes no requests.
+    this.#adapters.clear();
     if (this.#parking) this.#parkEnd = this.#parking.park(true);
     if (!(await this.#parkEnd))
       throw new SllmError("engine_failed", "The engine process ended when it was parked.");
@@ -212,19 +224,71 @@ export class Instance {
     return this.#state === "loading" && !this.#stopping;
   }
 
-  /** Runs a request; exactly one `done` or `error` event ends it. The instance must be ready. Returns its number. */
-  submit(settings: GenerateSettings | EmbedSettings, onEvent: GenerationListener): number {
+  /**
+   * Runs a request, with an adapter when it is here; exactly one `done` or `error` event ends it. The instance must be
+   * ready. Returns its number.
+   */
+  submit(
+    settings: GenerateSettings | EmbedSettings,
+    onEvent: GenerationListener,
+    adapter?: CheckpointDigest,
+  ): number {
     if (this.#state !== "ready" || !this.#engine) throw new Error("submit needs a ready instance");
-    const request = this.#requests.open(onEvent);
-    const command =
-      "inputs" in settings ? { op: "embed" as const, ...settings } : { op: "generate" as const, ...settings };
-    this.#engine.send({ ...command, request });
+    const request = this.#requests.open((event) => {
+      if (event.type === "done" || event.type === "error") this.#endAdapterUse(request);
+      onEvent(event);
+    });
+    if ("inputs" in settings) this.#engine.send({ op: "embed", ...settings, request });
+    else if (adapter === undefined) this.#engine.send({ op: "generate", ...settings, request });
+    else void this.#submitWithAdapter(request, settings, adapter);
     return request;
+  }
+
+  async #submitWithAdapter(
+    request: number,
+    settings: GenerateSettings,
+    checkpoint: CheckpointDigest,
+  ): Promise<void> {
+    const leaving = new AbortController();
+    this.#awaitsAdapter.set(request, leaving);
+    try {
+      const use = await this.#adapters.use(checkpoint, leaving.signal);
+      if (!this.#requests.has(request)) {
+        use.release();
+        return;
+      }
+      this.#awaitsAdapter.delete(request);
+      this.#adapterUses.set(request, use);
+      this.#engine?.send({ op: "generate", ...settings, adapter: use.number, request });
+    } catch (thrown) {
+      const { code, message } = toSllmError(thrown);
+      this.#requests.deliver({ type: "error", request, error: { code, message } });
+    }
+  }
+
+  #endAdapterUse(request: number): void {
+    this.#adapterUses.get(request)?.release();
+    this.#adapterUses.delete(request);
+    this.#awaitsAdapter.get(request)?.abort();
+    this.#awaitsAdapter.delete(request);
+  }
+
+  #bookAdapters(bytes: number): void {
+    this.#options.adapters.book(bytes);
+    const { memory_limit_bytes: limit, request } = this.#options;
+    const more = Math.max(0, bytes - (request.adapter_bytes ?? 0));
+    if (limit !== null) this.#engine?.send({ op: "limit", private_bytes: limit + more });
   }
 
   /** Asks the engine to end a request; its `error` event with code `cancelled` follows unless it was done before. */
   cancel(request: number): void {
-    if (this.#requests.has(request)) this.#engine?.send({ op: "cancel", request });
+    if (this.#awaitsAdapter.has(request)) {
+      const error = {
+        code: "cancelled",
+        message: "The request was cancelled while it waited for its adapter.",
+      } as const;
+      this.#requests.deliver({ type: "error", request, error });
+    } else if (this.#requests.has(request)) this.#engine?.send({ op: "cancel", request });
   }
 
   /**
@@ -283,6 +347,7 @@ export class Instance {
   #release(): void {
     if (this.#released) return;
     this.#released = true;
+    this.#adapters.clear();
     this.#options.onReleased();
     this.#endLease();
   }
@@ -336,6 +401,10 @@ export class Instance {
       case "parked":
         this.#parking?.onParked();
         break;
+      case "adapter_added":
+      case "adapter_refused":
+        this.#adapters.onAnswer(message);
+        break;
       case "failed":
         this.#fail(loadFailure(message.error, this.#lease?.status().failure, this.#options.checkpoint));
         break;
@@ -355,7 +424,9 @@ export class Instance {
   }
 
   #stalled(message: string): void {
-    this.#fail({ code: this.#state === "loading" ? "model_load_failed" : "engine_failed", message });
+    const wasLoading = this.#state === "loading";
+    const lines = this.#engine?.lastLines() ?? [];
+    this.#fail(engineFailure(message, lines, wasLoading), engineFailure(message, [], wasLoading));
   }
 
   #onEnd(end: EngineEnd): void {

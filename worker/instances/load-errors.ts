@@ -37,8 +37,13 @@ export function loadFailure(
 
 /** An engine process that ended although nobody asked it to. */
 export function engineEndError(end: EngineEnd, wasLoading: boolean): WireError {
-  const words = end.last_lines.slice(-quotedLines).join("\n");
-  const message = `The engine process ended with ${end.reason}.${words === "" ? "" : ` Its last words: ${words}`}`;
+  return engineFailure(`The engine process ended with ${end.reason}.`, end.last_lines, wasLoading);
+}
+
+/** What became of an engine, with the last lines of its log. */
+export function engineFailure(what: string, last_lines: readonly string[], wasLoading: boolean): WireError {
+  const words = last_lines.slice(-quotedLines).join("\n");
+  const message = words === "" ? what : `${what} Its last words: ${words}`;
   return { code: wasLoading ? "model_load_failed" : "engine_failed", message };
 }
 

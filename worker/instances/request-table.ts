@@ -3,8 +3,8 @@ import type { EngineCommand, EngineMessage } from "../../schema/cluster/engine.t
 import type { GenerationEvent } from "../../schema/cluster/generate.ts";
 import type { WireError } from "../../schema/error.ts";
 
-/** What a request asks of the engine. */
-export type GenerateSettings = Omit<Extract<EngineCommand, { op: "generate" }>, "op" | "request">;
+/** What a request asks of the engine, its adapter aside. */
+export type GenerateSettings = Omit<Extract<EngineCommand, { op: "generate" }>, "op" | "request" | "adapter">;
 
 /** What a request for vectors asks of it. */
 export type EmbedSettings = Omit<Extract<EngineCommand, { op: "embed" }>, "op" | "request">;

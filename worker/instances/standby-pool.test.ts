@@ -25,6 +25,10 @@ class Process {
     return this.isAlive;
   }
 
+  lastLines(): readonly string[] {
+    return [];
+  }
+
   send(command: EngineCommand): void {
     this.sent.push(command);
   }

@@ -98,6 +98,7 @@ function withSkeleton(handle: EngineHandle, hasSkeleton: boolean): EngineHandle 
     pid: handle.pid,
     hasSkeleton,
     isRunning: () => handle.isRunning(),
+    lastLines: () => handle.lastLines(),
     send: (command) => handle.send(command),
     stop: () => handle.stop(),
     kill: () => handle.kill(),

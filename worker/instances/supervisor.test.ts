@@ -15,7 +15,7 @@ import { HostTier } from "../checkpoints/host-tier.ts";
 import { LinkQueue } from "../links/link-queue.ts";
 import { Devices } from "./devices.ts";
 import type { EngineObserver } from "./engine-process.ts";
-import { Supervisor } from "./supervisor.ts";
+import { Supervisor, type SupervisorOptions } from "./supervisor.ts";
 
 const log = { info: () => {}, warn: () => {}, error: () => {} };
 
@@ -27,6 +27,7 @@ let supervisor: Supervisor;
 let traces: LoadTrace[];
 /** Checkpoints in use. */
 let uses: string[];
+let options: SupervisorOptions;
 /** Slots of the models that are likely to be wanted. */
 let likely: number[];
 
@@ -55,7 +56,7 @@ beforeEach(() => {
     prefaulting: false,
     huge_bytes: 0,
   };
-  supervisor = new Supervisor({
+  options = {
     disk: new DiskTier({ directory: folder, log }),
     host: new HostTier({
       store: { load: () => 1n, status: () => read, release: () => {}, arena: () => arena },
@@ -76,6 +77,7 @@ beforeEach(() => {
         pid: engines.length,
         hasSkeleton: false,
         isRunning: () => true,
+        lastLines: () => [],
         send: () => {},
         stop: async () => {},
         kill: () => {},
@@ -84,7 +86,7 @@ beforeEach(() => {
     engine: "llama",
     threads: 1,
     prefill_tokens: 256,
-    weights_layout: "file",
+    adapters: 2,
     engine_queue: 8,
     engine_stall_ms: 60_000,
     engine_headroom_bytes: 0,
@@ -96,7 +98,8 @@ beforeEach(() => {
     onLikely: (skeletons) => {
       likely = skeletons.map((skeleton) => skeleton.slots);
     },
-  });
+  };
+  supervisor = new Supervisor(options);
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -243,4 +246,35 @@ test("what ran and runs no more is likely to be wanted; a parked instance counts
   expect(likely).toEqual([]);
   await supervisor.unload(request(1).instance_id, { if_idle: true });
   expect(likely).toEqual([1]);
+});
+
+test("where weights are repacked an instance books them twice, and a deterministic one once", async () => {
+  const { model, weights } = checkpoint.manifest;
+  const settings = { context_tokens: 64, slots: 1 };
+  const once = instanceMemoryBytes(model, weights.bytes, settings);
+  const memory_bytes = 4 * once;
+  const repacking = {
+    device_id: "cpu",
+    kind: "cpu",
+    memory_bytes,
+    engine_name: null,
+    repacks: true,
+  } as const;
+  const own = new Devices([repacking]);
+  expect(own.reports()).toEqual([{ device_id: "cpu", kind: "cpu", memory_bytes, repacks: true }]);
+  const on = new Supervisor({ ...options, devices: own });
+  await on.load(request(1));
+  expect(memory_bytes - own.freeBytes("cpu")).toBe(once + weights.bytes);
+  await on.load(request(2, { deterministic: true }));
+  const exact = instanceMemoryBytes(model, weights.bytes, { ...settings, deterministic: true });
+  expect(memory_bytes - own.freeBytes("cpu")).toBe(once + weights.bytes + exact);
+});
+
+test("memory for adapters that is asked for with the load is booked with it", async () => {
+  const before = devices.freeBytes("cpu");
+  await supervisor.load(request(1, { adapter_bytes: 4_096 }));
+  const { model, weights } = checkpoint.manifest;
+  const settings = { context_tokens: 64, slots: 1, adapter_bytes: 4_096 };
+  expect(before - devices.freeBytes("cpu")).toBe(instanceMemoryBytes(model, weights.bytes, settings));
+  await expect(supervisor.load(request(1))).rejects.toMatchObject({ code: "state_conflict" });
 });

@@ -9,10 +9,12 @@ import { SllmError } from "../../schema/error.ts";
 import type { CheckpointDigest, InstanceId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import { instanceMemoryBytes, parkedMemoryBytes } from "../../schema/memory.ts";
-import type { DiskTier, StoredCheckpoint } from "../checkpoints/disk-tier.ts";
+import type { DiskTier } from "../checkpoints/disk-tier.ts";
 import type { HostTier } from "../checkpoints/host-tier.ts";
+import { asModel, type StoredModel } from "../checkpoints/import/verify.ts";
 import type { Clock, Log } from "../ports.ts";
 import { LoadRecorder } from "../traces/load-recorder.ts";
+import { fetchAdapter } from "./adapter-source.ts";
 import type { DevicePlacement, Devices } from "./devices.ts";
 import type { LaunchEngine, Skeleton } from "./engine-process.ts";
 import { Instance } from "./instance.ts";
@@ -30,9 +32,10 @@ export interface SupervisorOptions {
   readonly threads: number;
   /** Of every engine; see `engineCommand`. */
   readonly prefill_tokens: number;
-  readonly weights_layout: InstanceOptions["weights_layout"];
   readonly engine_queue: number;
   readonly engine_stall_ms: number;
+  /** Adapters that an instance holds at once. */
+  readonly adapters: number;
   /** What an engine may take beyond what its instance has booked; 0: no limit. */
   readonly engine_headroom_bytes: number;
   readonly clock: Clock;
@@ -47,7 +50,8 @@ export interface SupervisorOptions {
   readonly onLoadEnded: (trace: LoadTrace) => void;
 }
 
-interface Placed {
+interface Begun extends Pick<InstanceOptions, "request" | "trace"> {
+  readonly checkpoint: StoredModel;
   readonly placement: DevicePlacement;
   /** Ends the use of the checkpoint on disk. */
   readonly letGo: () => void;
@@ -175,10 +179,10 @@ export class Supervisor {
     trace: LoadRecorder,
     letGo: () => void,
   ): Promise<Instance> {
-    const checkpoint = await this.#options.disk.find(request.checkpoint);
+    const checkpoint = asModel(await this.#options.disk.find(request.checkpoint));
     this.#admit();
     const { instance_id } = request;
-    placement.book(instance_id, memoryBytes(checkpoint, request));
+    placement.book(instance_id, memoryBytes(checkpoint, request, placement));
     trace.end("lookup");
     const instance = this.#create({ request, checkpoint, placement, trace, letGo });
     this.#instances.set(instance_id, instance);
@@ -189,10 +193,23 @@ export class Supervisor {
     return instance;
   }
 
-  #create(begun: Pick<InstanceOptions, "request" | "checkpoint" | "trace"> & Placed): Instance {
+  /** What an instance's adapters take beyond what the load has booked for them is booked as they come. */
+  #adaptersOf({ request, checkpoint, placement }: Begun): InstanceOptions["adapters"] {
+    const booked = memoryBytes(checkpoint, request, placement);
+    return {
+      most: this.#options.adapters,
+      fetch: (digest, signal) => fetchAdapter(this.#options, digest, signal),
+      book: (bytes) => {
+        const more = Math.max(0, bytes - (request.adapter_bytes ?? 0));
+        placement.rebook(request.instance_id, booked + more);
+        this.#options.host.trim();
+      },
+    };
+  }
+
+  #create(begun: Begun): Instance {
     const { host, disk, launch, engine, threads, clock, onChange, onLoadEnded } = this.#options;
-    const { prefill_tokens, weights_layout, engine_queue, engine_stall_ms } = this.#options;
-    const { engine_headroom_bytes: headroom } = this.#options;
+    const { prefill_tokens, engine_queue, engine_stall_ms, engine_headroom_bytes: headroom } = this.#options;
     const { request, checkpoint, placement, trace, letGo } = begun;
     const { instance_id } = request;
     const instance = new Instance({
@@ -201,10 +218,9 @@ export class Supervisor {
       engine,
       threads,
       prefill_tokens,
-      weights_layout,
       engine_queue,
       engine_stall_ms,
-      memory_limit_bytes: headroom === 0 ? null : memoryBytes(checkpoint, request) + headroom,
+      memory_limit_bytes: headroom === 0 ? null : memoryBytes(checkpoint, request, placement) + headroom,
       placement,
       launch,
       clock,
@@ -217,9 +233,10 @@ export class Supervisor {
         host.trim();
         return lease;
       },
+      adapters: this.#adaptersOf(begun),
       verifyHeader: () => disk.verifyHeader(checkpoint),
       onParked: () => placement.rebook(instance_id, parkedMemoryBytes()),
-      onResuming: () => placement.rebook(instance_id, memoryBytes(checkpoint, request)),
+      onResuming: () => placement.rebook(instance_id, memoryBytes(checkpoint, request, placement)),
       onReleased: () => {
         placement.release(instance_id);
         letGo();
@@ -257,8 +274,12 @@ export class Supervisor {
   }
 }
 
-function memoryBytes({ manifest }: StoredCheckpoint, request: LoadRequest): number {
-  return instanceMemoryBytes(manifest.model, manifest.weights.bytes, request);
+function memoryBytes(
+  { manifest }: StoredModel,
+  request: LoadRequest,
+  { repacks }: Pick<DevicePlacement, "repacks">,
+): number {
+  return instanceMemoryBytes(manifest.model, manifest.weights.bytes, { ...request, repacks });
 }
 
 /** The same id must mean the same load. */
@@ -271,7 +292,8 @@ function sameLoad(instance: Instance, request: LoadRequest): Instance {
     had.context_tokens === request.context_tokens &&
     had.slots === request.slots &&
     had.kv_tokens === request.kv_tokens &&
-    had.deterministic === request.deterministic;
+    had.deterministic === request.deterministic &&
+    had.adapter_bytes === request.adapter_bytes;
   if (same) return instance;
   throw new SllmError("state_conflict", `Instance ${request.instance_id} was loaded with other settings.`);
 }

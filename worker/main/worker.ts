@@ -65,15 +65,21 @@ export class Worker {
   #link: GatewayLink | null = null;
 
   constructor(parts: WorkerParts) {
-    const { config, launch, engine } = parts;
+    const { config, launch, engine, worker_id } = parts;
     const { memory_bytes, discrete } = parts;
-    const processors = { device_id: cpuDeviceId, kind: "cpu", memory_bytes, engine_name: null } as const;
+    const repacks = config.worker.weights_layout === "repacked";
+    const processors = {
+      device_id: cpuDeviceId,
+      kind: "cpu",
+      memory_bytes,
+      engine_name: null,
+      repacks,
+    } as const;
     this.#parts = parts;
     this.#devices = new Devices(discrete.length > 0 ? discrete : [processors]);
     const directory = path.join(config.data_dir, "checkpoints");
     const { disk_bytes } = config.worker;
     const onChange = () => this.#link?.notify();
-    const { worker_id } = parts;
     this.#diskBudget = new DiskBudget({ directory, worker_id, disk_bytes, clock, log, onChange });
     const isEvicting = (digest: string) => this.#diskBudget.isEvicting(digest);
     this.#disk = new DiskTier({ directory, log, isEvicting });
@@ -99,12 +105,7 @@ export class Worker {
       useCheckpoint: (digest) => this.#diskBudget.use(digest),
       launch: this.#standbys.launch,
       engine,
-      threads: config.worker.threads ?? defaultThreads(),
-      prefill_tokens: config.worker.prefill_tokens,
-      weights_layout: config.worker.weights_layout,
-      engine_queue: config.worker.engine_queue,
-      engine_stall_ms: config.worker.engine_stall_ms,
-      engine_headroom_bytes: config.worker.engine_headroom_bytes,
+      ...engineSettings(config),
       clock,
       log,
       onChange,
@@ -230,6 +231,13 @@ export class Worker {
       }
     }
   }
+}
+
+/** What the worker's settings say of every engine. */
+function engineSettings({ worker }: Config) {
+  const { prefill_tokens, engine_queue, engine_stall_ms, engine_headroom_bytes, adapters } = worker;
+  const threads = worker.threads ?? defaultThreads();
+  return { threads, prefill_tokens, engine_queue, engine_stall_ms, engine_headroom_bytes, adapters };
 }
 
 /** What the store knows of the disk; null before a probe or a load, and while the folder is away. */
