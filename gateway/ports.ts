@@ -10,6 +10,7 @@ import type { LoadsQuery, LoadTrace } from "../schema/cluster/loads.ts";
 import type { HeartbeatRequest, HeartbeatResponse, RegisterRequest } from "../schema/cluster/membership.ts";
 import type { PreloadOutcome } from "../schema/cluster/preloads.ts";
 import type {
+  AdapterRow,
   CheckpointRow,
   DeviceRow,
   EstimateRow,
@@ -22,7 +23,14 @@ import type {
   WorkerRow,
 } from "../schema/db/tables.ts";
 import type { WireError } from "../schema/error.ts";
-import type { CheckpointDigest, GenerationId, InstanceId, ModelId, WorkerId } from "../schema/ids.ts";
+import type {
+  AdapterName,
+  CheckpointDigest,
+  GenerationId,
+  InstanceId,
+  ModelId,
+  WorkerId,
+} from "../schema/ids.ts";
 import type { EventEntity, FinishReason, GenerationState, InstanceState } from "../schema/vocab.ts";
 
 export interface Clock {
@@ -90,6 +98,7 @@ export interface ClusterSnapshot {
   readonly placements: readonly PlacementRow[];
   readonly instances: readonly InstanceRow[];
   readonly models: readonly ModelRow[];
+  readonly adapters: readonly AdapterRow[];
 }
 
 /** Where a read of the cluster ended, for the next one to go on from. Says nothing to anybody but the store. */
@@ -110,6 +119,8 @@ export interface ClusterChanges {
   /** Ended ones too, where they ended since the mark. */
   readonly instances: readonly InstanceRow[];
   readonly models: readonly ModelRow[];
+  /** Of these models, all of them. */
+  readonly adapters: readonly AdapterRow[];
   /** All there are. */
   readonly leases: readonly LeaseRow[];
 }
@@ -134,10 +145,24 @@ export interface NewInstance {
   /** null or left out: a context for each slot. */
   readonly kv_tokens?: number | null;
   readonly deterministic?: boolean;
+  /** Of memory_bytes, for adapters; 0 if left out. */
+  readonly adapter_bytes?: number;
   /** Booked on the device until the instance is gone or failed. */
   readonly memory_bytes: number;
   /** Instances of the model that may exist (loading or running) before this one; more means somebody was faster. */
   readonly expected_live: number;
+}
+
+/** An adapter that was checked against the model's checkpoint `base`. */
+export interface NewAdapter {
+  readonly model_id: ModelId;
+  readonly name: AdapterName;
+  readonly base: CheckpointDigest;
+  readonly checkpoint: CheckpointDigest;
+  readonly rank: number;
+  readonly weights_bytes: number;
+  /** Take the place of one of this name. */
+  readonly replace: boolean;
 }
 
 /** `conflict`: another gateway started one meanwhile. `no_memory`: the device's free bytes do not suffice (any more). */
@@ -199,7 +224,10 @@ export interface GenerationMove {
 export interface StateStore {
   ping(): Promise<void>;
 
-  /** Inserts checkpoint and model in one transaction; `model_exists` unless `replace`, which also revives a deleting one. */
+  /**
+   * Inserts checkpoint and model in one transaction; `model_exists` unless `replace`, which also revives a deleting one,
+   * and for the id of an adapter. `state_conflict` when the model has adapters and would become another one.
+   */
   deployModel(
     request: DeployRequest,
     resolved: { context_tokens: number; keep_alive_ms: number },
@@ -210,6 +238,14 @@ export interface StateStore {
   purgeModel(model_id: ModelId): Promise<boolean>;
   getModel(model_id: ModelId): Promise<{ model: ModelRow; checkpoint: CheckpointRow } | null>;
   listModels(): Promise<{ model: ModelRow; checkpoint: CheckpointRow }[]>;
+
+  /**
+   * Gives a model an adapter. Errors: `model_not_found`, `state_conflict` when the model has another checkpoint than
+   * `base` by now, `adapter_exists`, `model_exists` when a model has its id, `overloaded` beyond `model_adapters`.
+   */
+  addAdapter(adapter: NewAdapter): Promise<AdapterRow>;
+  /** False when there is none. */
+  removeAdapter(model_id: ModelId, name: AdapterName): Promise<boolean>;
 
   /**
    * A worker (re)appears. A new incarnation ends all live instances of the one before (`gone`) and frees their memory.

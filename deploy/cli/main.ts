@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { adapter } from "./commands/adapter.ts";
 import { chat } from "./commands/chat.ts";
 import { convert } from "./commands/convert.ts";
 import { demo } from "./commands/demo.ts";
@@ -17,7 +18,7 @@ import { run } from "./run.ts";
 import { root } from "./settings/surroundings.ts";
 import { onReaderGone, printLine, printNote } from "./terminal/output.ts";
 
-const commands = [up, convert, deploy, ls, rm, chat, explain, pin, unpin, verify, migrate, demo];
+const commands = [up, convert, deploy, adapter, ls, rm, chat, explain, pin, unpin, verify, migrate, demo];
 const packageFile: unknown = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
 const { version } = z.object({ version: z.string() }).parse(packageFile);
 

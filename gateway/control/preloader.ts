@@ -68,7 +68,7 @@ export class Preloader {
     const likelihood = preload ? 1 : forecast;
     if (likelihood < leastLikelihood) return [];
     const { weights_bytes } = model.facts;
-    return [{ model_id, checkpoint, weights_bytes, memory_bytes: bookedBytes(model), likelihood }];
+    return [{ model_id, checkpoint, weights_bytes, memory_bytes: bookedBytes(model, false), likelihood }];
   }
 
   /** Never rejects. */

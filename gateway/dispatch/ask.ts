@@ -2,7 +2,7 @@
 import type { LoadTimings } from "../../schema/cluster/instances.ts";
 import type { InstanceRow } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
-import type { InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
+import type { CheckpointDigest, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
 import type { Ticket } from "../admission/wait-queue.ts";
 import type { InstanceUse } from "../placement/instance-uses.ts";
 import type { Action } from "../scheduler/decision.ts";
@@ -16,6 +16,8 @@ export interface Deadline {
 
 export interface Ask {
   readonly model_id: ModelId;
+  /** Checkpoint that the worker must have besides the model's; null for none. */
+  readonly adapter: CheckpointDigest | null;
   /** Aborts when the client has left. */
   readonly signal: AbortSignal;
   /** On the monotonic clock: when the request came. */

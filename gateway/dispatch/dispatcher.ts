@@ -1,15 +1,20 @@
 /** The door to generations: admits a request, runs its life, keeps its record. */
 import { taskOf } from "../../schema/checkpoint/manifest.ts";
 import { SllmError } from "../../schema/error.ts";
-import { type ModelId, toHex } from "../../schema/ids.ts";
+import { type CheckpointDigest, type ModelId, toHex } from "../../schema/ids.ts";
+import { limits } from "../../schema/limits.ts";
 import type { WaitQueue } from "../admission/wait-queue.ts";
+import { isNowhere } from "../placement/adapters.ts";
 import type { LearnedEstimates } from "../placement/estimates/learned-estimates.ts";
 import { observeGeneration } from "../placement/estimates/observe.ts";
+import { findTarget, type Target } from "../placement/find-target.ts";
 import type { FleetModel } from "../placement/fleet.ts";
 import type { Random } from "../ports.ts";
+import { throwIfCancelled } from "./ask.ts";
 import { type DriverDeps, GenerationDriver } from "./driver.ts";
 import { toEndMove } from "./end-record.ts";
 import { type Generation, newGeneration } from "./generation.ts";
+import { mayStillBeReported } from "./patience.ts";
 import type { GenerationRecords } from "./records.ts";
 import {
   type GenerationRun,
@@ -39,8 +44,8 @@ export class Dispatcher {
 
   /**
    * Begins a generation; it proceeds as its updates are read. Reading throws SllmErrors: `model_not_found`,
-   * `task_unsupported`, `overloaded`, `too_many_waiting`, `model_loading`, `deadline_unreachable`, `deadline_exceeded`, what a
-   * load failed with, or the worker's own. Aborting the signal cancels.
+   * `adapter_not_found`, `task_unsupported`, `checkpoint_unavailable`, `overloaded`, `too_many_waiting`, `model_loading`,
+   * `deadline_unreachable`, `deadline_exceeded`, what a load failed with, or the worker's own. Aborting the signal cancels.
    */
   start(request: WorkRequest, entry: RequestEntry, signal: AbortSignal): GenerationRun {
     const generation_id = toHex(this.#deps.random.bytes(16));
@@ -49,14 +54,17 @@ export class Dispatcher {
 
   async *#run(
     generation_id: string,
-    request: WorkRequest,
+    asked: WorkRequest,
     { tenant, priority, deadline_ms: within_ms }: RequestEntry,
     signal: AbortSignal,
   ): AsyncGenerator<GenerationUpdate, void> {
-    const { clock, placer, records, queue, hold_ms, log } = this.#deps;
-    const { model_id } = request;
+    const { clock, fleet, records, queue, hold_ms, log } = this.#deps;
     const arrived_ms = clock.monotonicMs();
-    refuseOtherTasks(await placer.findModel(model_id), request);
+    const target = await findTarget(fleet, asked.model_id);
+    refuseOtherTasks(target.model, asked);
+    const request = aimAt(target, asked);
+    const { model_id } = request;
+    if (target.adapter !== null) await this.#awaitAdapter(target.adapter.checkpoint, arrived_ms, signal);
     this.#deps.onArrived(model_id);
     const deadline_ms = arrived_ms + Math.min(hold_ms, within_ms ?? hold_ms);
     const waiting = { generation_id, model_id, tenant, priority, arrived_ms, deadline_ms };
@@ -80,13 +88,29 @@ export class Dispatcher {
       records.end(move);
       this.#learn(driver.state);
       const { worker_id, cold_start, completion_tokens } = move;
-      const fields = { generation_id, model_id, tenant, worker_id, cold_start, completion_tokens };
+      const adapter = target.adapter?.name;
+      const fields = { generation_id, model_id, adapter, tenant, worker_id, cold_start, completion_tokens };
       log.info("generation", {
         ...fields,
         state: move.to,
         reason: move.reason,
         ttft_ms: move.timeline_ms?.total,
       });
+    }
+  }
+
+  /**
+   * An adapter that was added a moment ago is in the next report of its worker. Waited for before the request stands in
+   * its model's line, where it would hold up others.
+   */
+  async #awaitAdapter(checkpoint: CheckpointDigest, arrived_ms: number, signal: AbortSignal): Promise<void> {
+    const { fleet, clock } = this.#deps;
+    while (isNowhere(fleet.view(), checkpoint)) {
+      throwIfCancelled(signal);
+      if (!mayStillBeReported("checkpoint_unavailable", clock.monotonicMs() - arrived_ms)) {
+        throw new SllmError("checkpoint_unavailable", "No connected worker has the adapter's checkpoint.");
+      }
+      await clock.sleep(limits.reconcile_ms, signal);
     }
   }
 
@@ -100,6 +124,13 @@ export class Dispatcher {
     const tokens = [prompt_tokens ?? 0, completion_tokens ?? 0] as const;
     observeGeneration(estimates, model_id, kind, ...tokens, marks.worker);
   }
+}
+
+/** The request with what its `model` was found to be. */
+function aimAt({ model, adapter }: Target, asked: WorkRequest): WorkRequest {
+  const { model_id } = model.row;
+  if (adapter === null || "inputs" in asked) return { ...asked, model_id };
+  return { ...asked, model_id, adapter: adapter.checkpoint };
 }
 
 /** A model that cannot do this need not be started to say so. */

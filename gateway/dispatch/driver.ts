@@ -90,6 +90,7 @@ export class GenerationDriver {
     try {
       placement = yield* placer.place({
         model_id: this.#request.model_id,
+        adapter: "inputs" in this.#request ? null : (this.#request.adapter ?? null),
         signal: this.#signal,
         arrived_ms: this.#state.marks.arrived_ms,
         deadline,

@@ -6,6 +6,8 @@ import { limits } from "../../schema/limits.ts";
 import type { livePolicies } from "../../schema/vocab.ts";
 import type { DeviceAt } from "../admission/device-claims.ts";
 import type { Ticket, WaitQueue } from "../admission/wait-queue.ts";
+import { workersWithout } from "../placement/adapters.ts";
+import { modelNotFound } from "../placement/find-target.ts";
 import type { Fleet, FleetModel } from "../placement/fleet.ts";
 import { followerUses, type Load, type Loads } from "../placement/loads.ts";
 import { placementRequest, seedFor } from "../placement/placement-request.ts";
@@ -52,7 +54,7 @@ export class Placer {
   async findModel(model_id: ModelId): Promise<FleetModel> {
     const model = await this.#deps.fleet.findActiveModel(model_id);
     if (model !== null) return model;
-    throw new SllmError("model_not_found", `The model '${model_id}' is not deployed.`, { param: "model" });
+    throw modelNotFound(model_id);
   }
 
   /**
@@ -66,7 +68,7 @@ export class Placer {
     for (;;) {
       throwIfCancelled(ask.signal);
       const model = await this.findModel(ask.model_id);
-      const decision = this.#decide(model, ask.ticket, avoid);
+      const decision = this.#decide(model, ask, avoid);
       const { action, reason } = decision;
       explanations.note(ask.ticket.request.generation_id, clock.wallMs(), decision);
       if (isRefusal(action) && avoid !== avoidNothing && ask.failed_attempts > 0) {
@@ -138,9 +140,10 @@ export class Placer {
     }
   }
 
-  #decide(model: FleetModel, ticket: Ticket, avoid: Ask["avoid"]): Decision {
+  #decide(model: FleetModel, { ticket, adapter }: Ask, avoid: Ask["avoid"]): Decision {
     const { fleet, queue, policy, random, clock } = this.#deps;
     const request = placementRequest(model, {
+      ...(adapter === null ? {} : { unfit: workersWithout(fleet.view(), adapter) }),
       ...{ avoid, policy, seed: seedFor(policy, random) },
       claims: queue.claims.all,
       waiting_ahead: queue.aheadOf(ticket),

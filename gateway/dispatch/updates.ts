@@ -3,13 +3,14 @@ import type { Usage } from "../../schema/api/answers.ts";
 import type { AnswerFormat, MessageDelta, PromptInput } from "../../schema/cluster/conversation.ts";
 import type { EmbedRequest } from "../../schema/cluster/embed.ts";
 import type { OutputToken, SamplingParams } from "../../schema/cluster/generate.ts";
-import type { GenerationId, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
+import type { CheckpointDigest, GenerationId, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
 import type { FinishReason, ModelTask, Priority } from "../../schema/vocab.ts";
 
 type EmbedFields = Readonly<Pick<EmbedRequest, "inputs" | "query" | "dimensions">>;
 
 /** What is to be generated, already translated from the public API. */
 export interface GenerationRequest {
+  /** As the client names it; of an adapter, `<model>:<adapter>`, until the dispatcher has found it. */
   readonly model_id: ModelId;
   readonly prompt: PromptInput;
   readonly sampling: SamplingParams;
@@ -19,6 +20,8 @@ export interface GenerationRequest {
   readonly ignore_eos: boolean;
   /** null: anything. */
   readonly format: AnswerFormat | null;
+  /** Checkpoint of the adapter that answers, found by the dispatcher in `model_id`. */
+  readonly adapter?: CheckpointDigest;
 }
 
 /** Vectors of texts, or scores of documents for a query, that are to be computed. */

@@ -1,5 +1,6 @@
 /** The cluster's tables as this gateway last read them, kept up by what changed since. Holds no clock and does no I/O. */
 import type {
+  AdapterRow,
   DeviceRow,
   InstanceRow,
   LeaseRow,
@@ -21,9 +22,13 @@ export class ClusterMirror {
   readonly #holdings = new Map<WorkerId, Holdings>();
   readonly #instances = new Map<InstanceId, InstanceRow>();
   readonly #models = new Map<ModelId, ModelRow>();
+  readonly #adapters = new Map<ModelId, readonly AdapterRow[]>();
   #leases: readonly LeaseRow[] = [];
   #mark: ReadMark | null = null;
-  #snapshot: ClusterSnapshot = { workers: [], devices: [], placements: [], instances: [], models: [] };
+  #snapshot: ClusterSnapshot = {
+    ...{ workers: [], devices: [], placements: [] },
+    ...{ instances: [], models: [], adapters: [] },
+  };
 
   /** Where the next read should begin; null before the first. */
   get mark(): ReadMark | null {
@@ -51,6 +56,11 @@ export class ClusterMirror {
     return this.#models.get(model_id);
   }
 
+  /** Adapters of a model, by their names. */
+  adaptersOf(model_id: ModelId): readonly AdapterRow[] {
+    return this.#adapters.get(model_id) ?? [];
+  }
+
   /** A live instance; the same object until a read brings another. */
   instance(instance_id: InstanceId): InstanceRow | undefined {
     return this.#instances.get(instance_id);
@@ -70,6 +80,7 @@ export class ClusterMirror {
       else this.#instances.delete(row.instance_id);
     }
     for (const row of changes.models) this.#models.set(row.model_id, row);
+    this.#takeAdapters(changes);
     const { holders, instances, models } = changes;
     isNews ||= holders.length > 0 || instances.length > 0 || models.length > 0;
     this.#leases = changes.leases;
@@ -79,7 +90,8 @@ export class ClusterMirror {
   }
 
   #forgetAll(): void {
-    for (const table of [this.#workers, this.#holdings, this.#instances, this.#models]) table.clear();
+    for (const table of [this.#workers, this.#holdings, this.#instances, this.#models, this.#adapters])
+      table.clear();
   }
 
   #takeHoldings({ holders, devices, placements }: ClusterChanges): void {
@@ -87,6 +99,12 @@ export class ClusterMirror {
     for (const row of devices) held.get(row.worker_id)?.devices.push(row);
     for (const row of placements) held.get(row.worker_id)?.placements.push(row);
     for (const [worker_id, holdings] of held) this.#holdings.set(worker_id, holdings);
+  }
+
+  #takeAdapters({ models, adapters }: ClusterChanges): void {
+    const named = new Map(models.map(({ model_id }): [ModelId, AdapterRow[]] => [model_id, []]));
+    for (const row of adapters) named.get(row.model_id)?.push(row);
+    for (const [model_id, rows] of named) this.#adapters.set(model_id, rows);
   }
 
   #build(): ClusterSnapshot {
@@ -99,6 +117,7 @@ export class ClusterMirror {
       placements: holdings.flatMap((held) => held.placements),
       instances,
       models: byId(this.#models),
+      adapters: byId(this.#adapters).flat(),
     };
   }
 }

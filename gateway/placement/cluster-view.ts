@@ -16,10 +16,10 @@ export function toClusterFacts(
   const bookedThen = bookedByDevice(snapshot.instances);
   return {
     workers: snapshot.workers.map((w) => ({ worker_id: w.worker_id, accepting: w.state === "ready" })),
-    devices: snapshot.devices.map(({ worker_id, device_id, kind, memory_bytes, reserved_bytes }) => {
+    devices: snapshot.devices.map(({ worker_id, device_id, kind, memory_bytes, reserved_bytes, repacks }) => {
       const key = deviceKey({ worker_id, device_id });
       const change = (bookedNow.get(key) ?? 0) - (bookedThen.get(key) ?? 0);
-      return { worker_id, device_id, kind, memory_bytes, reserved_bytes: reserved_bytes + change };
+      return { worker_id, device_id, kind, memory_bytes, reserved_bytes: reserved_bytes + change, repacks };
     }),
     sources: snapshot.placements.filter((p) => p.state !== "evicting"),
     links: snapshot.workers.flatMap(({ worker_id, links }) => links.map((link) => ({ worker_id, ...link }))),

@@ -1,9 +1,18 @@
 /**
  * The cluster as this gateway knows it: the store's last snapshot, own later changes, and who uses what. Kept
  * fresh by the reconcile loop and after own changes, so that a request for a warm model reads no database.
+ * Longer than other files because what is read, changed and used makes one picture.
  */
 import type { ModelFacts } from "../../schema/checkpoint/manifest.ts";
-import type { InstanceRow, LeaseRow, ModelRow, PlacementRow, WorkerRow } from "../../schema/db/tables.ts";
+import type {
+  AdapterRow,
+  DeviceRow,
+  InstanceRow,
+  LeaseRow,
+  ModelRow,
+  PlacementRow,
+  WorkerRow,
+} from "../../schema/db/tables.ts";
 import type { CheckpointDigest, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { DeviceKind } from "../../schema/vocab.ts";
@@ -25,6 +34,13 @@ export interface CheckpointFacts {
 export interface FleetModel {
   readonly row: ModelRow;
   readonly facts: CheckpointFacts;
+  /** By their names. */
+  readonly adapters: readonly AdapterRow[];
+}
+
+interface DeviceAddress {
+  readonly worker_id: WorkerId;
+  readonly device_id: string;
 }
 
 type FleetStore = Pick<StateStore, "changes" | "getModel">;
@@ -190,7 +206,13 @@ export class Fleet {
   model(model_id: ModelId): FleetModel | null {
     const row = this.#mirror.model(model_id);
     const facts = row === undefined ? undefined : this.#facts.get(row.checkpoint);
-    return row === undefined || facts === undefined ? null : { row, facts };
+    if (row === undefined || facts === undefined) return null;
+    return { row, facts, adapters: this.adaptersOf(model_id) };
+  }
+
+  /** Adapters of a model, by their names. */
+  adaptersOf(model_id: ModelId): readonly AdapterRow[] {
+    return this.#mirror.adaptersOf(model_id);
   }
 
   activeModels(): readonly FleetModel[] {
@@ -229,11 +251,17 @@ export class Fleet {
   }
 
   /** null: the device is not reported any more. */
-  deviceKind(at: { readonly worker_id: WorkerId; readonly device_id: string }): DeviceKind | null {
-    const found = this.snapshot.devices.find(
-      (d) => d.worker_id === at.worker_id && d.device_id === at.device_id,
-    );
-    return found?.kind ?? null;
+  deviceKind(at: DeviceAddress): DeviceKind | null {
+    return this.#device(at)?.kind ?? null;
+  }
+
+  /** Whether engines on the device hold a repacked copy of the weights too. */
+  repacks(at: DeviceAddress): boolean {
+    return this.#device(at)?.repacks ?? false;
+  }
+
+  #device({ worker_id, device_id }: DeviceAddress): DeviceRow | undefined {
+    return this.snapshot.devices.find((d) => d.worker_id === worker_id && d.device_id === device_id);
   }
 
   /** Records a change of an instance that the store has accepted. */

@@ -14,7 +14,14 @@ function row(instance_id: string, state: InstanceState): InstanceRow {
       incarnation: "0",
       device_id: "cpu",
     },
-    ...{ context_tokens: 16, slots: 1, kv_tokens: null, deterministic: false, fingerprint: null },
+    ...{
+      context_tokens: 16,
+      slots: 1,
+      kv_tokens: null,
+      deterministic: false,
+      adapter_bytes: 0,
+      fingerprint: null,
+    },
     ...{ memory_bytes: 1, error_code: null, error_message: null },
     ...{ created_at: new Date(0), ready_at: null, last_used_at: null, ended_at: null },
   };

@@ -223,5 +223,6 @@ function toLoadRequest(row: InstanceRow): LoadRequest {
     slots,
     ...(kv_tokens === null ? {} : { kv_tokens }),
     ...(row.deterministic ? { deterministic: true } : {}),
+    ...(row.adapter_bytes > 0 ? { adapter_bytes: row.adapter_bytes } : {}),
   };
 }

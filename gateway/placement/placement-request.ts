@@ -10,6 +10,7 @@ type OfModel =
   | "checkpoint"
   | "weights_bytes"
   | "memory_bytes"
+  | "repacked_bytes"
   | "max_instances"
   | "queue_delay_ms"
   | "may_migrate";
@@ -19,12 +20,14 @@ export function placementRequest(
   asked: Omit<PlacementRequest, OfModel>,
 ): PlacementRequest {
   const { model_id, checkpoint, max_instances, queue_delay_ms } = model.row;
+  const memory_bytes = bookedBytes(model, false);
   return {
     ...asked,
     model_id,
     checkpoint,
     weights_bytes: model.facts.weights_bytes,
-    memory_bytes: bookedBytes(model),
+    memory_bytes,
+    repacked_bytes: bookedBytes(model, true) - memory_bytes,
     max_instances: max_instances ?? Number.POSITIVE_INFINITY,
     queue_delay_ms,
     // Nothing carries moves out yet.

@@ -5,7 +5,7 @@
 import type { LoadTimings } from "../../schema/cluster/instances.ts";
 import type { InstanceRow } from "../../schema/db/tables.ts";
 import { type InstanceId, type ModelId, toHex } from "../../schema/ids.ts";
-import { instanceMemoryBytes } from "../../schema/memory.ts";
+import { bookedAdapterBytes, instanceMemoryBytes } from "../../schema/memory.ts";
 import type { Clock, CreateInstanceResult, Log, Random, StateStore } from "../ports.ts";
 import type { StartTarget } from "../scheduler/decision.ts";
 import type { LearnedEstimates } from "./estimates/learned-estimates.ts";
@@ -30,10 +30,10 @@ export interface StartsDeps {
   readonly log: Log;
 }
 
-/** Memory that a new instance of the model books. */
-export function bookedBytes(model: FleetModel): number {
-  const { facts, row } = model;
-  return instanceMemoryBytes(facts.model, facts.weights_bytes, row);
+/** Memory that a new instance of the model books, with what its adapters may need, on a device that repacks or not. */
+export function bookedBytes({ facts, row, adapters }: FleetModel, repacks: boolean): number {
+  const adapter_bytes = bookedAdapterBytes(adapters);
+  return instanceMemoryBytes(facts.model, facts.weights_bytes, { ...row, adapter_bytes, repacks });
 }
 
 /** `changed`: the instance is not parked any more, or its memory is not free. */
@@ -105,7 +105,8 @@ export class Starts {
     const row = fleet.instance(instance_id);
     if (row === null) return { ok: false, reason: "changed" };
     const { facts } = model;
-    const memory_bytes = instanceMemoryBytes(facts.model, facts.weights_bytes, row);
+    const settings = { ...row, repacks: fleet.repacks(row) };
+    const memory_bytes = instanceMemoryBytes(facts.model, facts.weights_bytes, settings);
     const move = { instance_id, from: ["parked"], to: "loading", reason: "wanted", memory_bytes } as const;
     if (!(await store.moveInstance(move))) return { ok: false, reason: "changed" };
     return { ok: true, instance: { ...row, state: "loading", memory_bytes } };
@@ -132,7 +133,8 @@ export class Starts {
       slots,
       kv_tokens,
       deterministic,
-      memory_bytes: bookedBytes(model),
+      adapter_bytes: bookedAdapterBytes(model.adapters),
+      memory_bytes: bookedBytes(model, fleet.repacks(target)),
       expected_live: fleet.instances.filter((i) => i.model_id === model_id).length,
     });
   }

@@ -54,7 +54,7 @@ export function findCandidates(
     if (lists.areBetterThan(rank.atLeast(travel.arrival_ms))) return;
     const anew = startState(host, request.checkpoint, travel, false);
     for (const device of host.devices) {
-      if (device.memory_bytes < request.memory_bytes) continue;
+      if (device.memory_bytes < bytesOn(device, request)) continue;
       const own = parked.get(device) ?? null;
       const start = own === null ? anew : { ...anew, how: "resume" as const };
       const ready_ms = readyMs(model, device, travel, start);
@@ -68,16 +68,16 @@ export function findCandidates(
 export function forEachHost(
   view: ClusterView,
   model: ModelEstimates,
-  request: Pick<PlacementRequest, "checkpoint" | "weights_bytes" | "avoid" | "now_ms">,
+  request: Pick<PlacementRequest, "checkpoint" | "weights_bytes" | "avoid" | "unfit" | "now_ms">,
   visit: (host: HostNode, travel: HostTravel) => void,
 ): void {
-  const { checkpoint, weights_bytes, avoid } = request;
+  const { checkpoint, weights_bytes, avoid, unfit } = request;
   const holders = view.holdersOf(checkpoint);
   const elsewhere = holders.some(
     ({ host, bytes }) => host.accepting && Math.max(bytes.disk, bytes.host) >= weights_bytes,
   );
   const look = (host: HostNode, bytes: TierBytes) => {
-    if (!host.accepting || avoid.workers.has(host.worker_id)) return;
+    if (!host.accepting || avoid.workers.has(host.worker_id) || unfit?.has(host.worker_id)) return;
     const travel = estimateTravel(view, model, host, request, bytes, elsewhere);
     if (travel !== null) visit(host, travel);
   };
@@ -103,6 +103,14 @@ function findParked(view: ClusterView, request: PlacementRequest): ReadonlyMap<D
 function isUsedLater(a: InstanceNode, b: InstanceNode): boolean {
   const later = a.usage.last_used_ms - b.usage.last_used_ms;
   return later > 0 || (later === 0 && compareText(a.view.instance_id, b.view.instance_id) < 0);
+}
+
+/** What a new instance books there. */
+export function bytesOn(
+  { repacks }: Pick<DeviceNode, "repacks">,
+  { memory_bytes, repacked_bytes = 0 }: Pick<PlacementRequest, "memory_bytes" | "repacked_bytes">,
+): number {
+  return repacks ? memory_bytes + repacked_bytes : memory_bytes;
 }
 
 export function freeBytes(device: DeviceNode): number {
@@ -167,7 +175,7 @@ class Lists {
     ready_ms: number,
     rank: number,
   ): void {
-    const needed_bytes = this.#request.memory_bytes - (parked?.view.memory_bytes ?? 0);
+    const needed_bytes = bytesOn(device, this.#request) - (parked?.view.memory_bytes ?? 0);
     const free = freeBytes(device);
     // A device that another model has a claim to comes free again when that one has had its turn.
     const claimed = isClaimed(this.#request, device);

@@ -12,6 +12,7 @@ import {
   type ClusterFacts,
   type ClusterView,
   type DeviceNode,
+  type DeviceView,
   type HolderNode,
   type HostNode,
   type InstanceNode,
@@ -53,17 +54,19 @@ class Device implements DeviceNode {
   readonly device_id: string;
   readonly kind: DeviceKind;
   readonly memory_bytes: number;
+  readonly repacks: boolean;
   readonly bus_name: string;
   readonly instances: Instance[] = [];
   reserved_bytes: number;
   idle_bytes = 0;
   bus: LinkView | null = null;
 
-  constructor(host: Host, facts: Omit<DeviceNode, "host" | "idle_bytes" | "bus_name" | "bus" | "instances">) {
+  constructor(host: Host, facts: Omit<DeviceView, "worker_id">) {
     this.host = host;
     this.device_id = facts.device_id;
     this.kind = facts.kind;
     this.memory_bytes = facts.memory_bytes;
+    this.repacks = facts.repacks ?? false;
     this.reserved_bytes = facts.reserved_bytes;
     this.bus_name = `device:${facts.device_id}`;
   }

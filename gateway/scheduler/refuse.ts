@@ -1,6 +1,7 @@
 /** Why nothing can be done for a request: counted over the whole cluster, since that is rare. Pure. */
 import type { ErrorCode } from "../../schema/codes.ts";
 import { limits } from "../../schema/limits.ts";
+import { bytesOn } from "./candidates.ts";
 import { type Decision, type Loser, shortened } from "./decision.ts";
 import { estimateTravel, noBytes } from "./estimate.ts";
 import { compareText } from "./order.ts";
@@ -13,6 +14,8 @@ interface Counts {
   readonly tooSmall: number;
   /** Of the devices with the checkpoint; 0 when there is none. */
   readonly largest_bytes: number;
+  /** What the model would book on that device. */
+  readonly needed_bytes: number;
   readonly losers: readonly Loser[];
 }
 
@@ -23,7 +26,8 @@ export function refuse(
   serving: Serving,
   losers: readonly Loser[],
 ): Decision {
-  const { accepting, withoutCheckpoint, tooSmall, largest_bytes, ...counted } = countDevices(view, request);
+  const counted = countDevices(view, request);
+  const { accepting, withoutCheckpoint, tooSmall, largest_bytes, needed_bytes } = counted;
   const all = { estimate_ms: null, losers: shortened([...losers, ...counted.losers]) };
   const cannotNow = (code: "overloaded" | "no_worker", reason: string): Decision => ({
     ...all,
@@ -43,7 +47,7 @@ export function refuse(
     return cannotEver("checkpoint_unavailable", `None of ${accepting} devices' workers has the checkpoint.`);
   }
   if (tooSmall + withoutCheckpoint === accepting) {
-    const needs = `The model needs ${request.memory_bytes} bytes with its context`;
+    const needs = `The model needs ${needed_bytes} bytes with its context`;
     return cannotEver(
       "model_too_large",
       `${needs}; the largest device that has its checkpoint gives models ${largest_bytes}.`,
@@ -53,7 +57,7 @@ export function refuse(
 }
 
 function countDevices(view: ClusterView, request: PlacementRequest): Counts {
-  const { checkpoint, weights_bytes, memory_bytes } = request;
+  const { checkpoint, weights_bytes } = request;
   const model = view.estimates.model(request.model_id);
   const bytes = new Map(view.holdersOf(checkpoint).map((h) => [h.host, h.bytes] as const));
   const anyComplete = [...bytes].some(
@@ -64,6 +68,7 @@ function countDevices(view: ClusterView, request: PlacementRequest): Counts {
   let withoutCheckpoint = 0;
   let tooSmall = 0;
   let largest_bytes = 0;
+  let needed_bytes = request.memory_bytes;
   for (const host of view.hosts) {
     const lose = (device_id: string, why: string) => {
       if (losers.length >= limits.explained_candidates) return;
@@ -81,9 +86,18 @@ function countDevices(view: ClusterView, request: PlacementRequest): Counts {
       for (const { device_id } of host.devices) lose(device_id, "its worker does not have the checkpoint");
       continue;
     }
-    for (const { device_id, memory_bytes: has } of host.devices) {
-      largest_bytes = Math.max(largest_bytes, has);
-      if (has < memory_bytes) {
+    if (request.unfit?.has(host.worker_id)) {
+      withoutCheckpoint += host.devices.length;
+      for (const { device_id } of host.devices) lose(device_id, "its worker does not have the adapter");
+      continue;
+    }
+    for (const device of host.devices) {
+      const { device_id, memory_bytes: has } = device;
+      if (has > largest_bytes) {
+        largest_bytes = has;
+        needed_bytes = bytesOn(device, request);
+      }
+      if (has < bytesOn(device, request)) {
         tooSmall += 1;
         lose(device_id, `has ${has} bytes in all`);
       } else if (request.avoid.workers.has(host.worker_id)) {
@@ -91,7 +105,7 @@ function countDevices(view: ClusterView, request: PlacementRequest): Counts {
       }
     }
   }
-  return { accepting, withoutCheckpoint, tooSmall, largest_bytes, losers };
+  return { accepting, withoutCheckpoint, tooSmall, largest_bytes, needed_bytes, losers };
 }
 
 /** Why the checkpoint is on no worker although one has it, or should have its store. */

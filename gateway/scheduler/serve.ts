@@ -115,6 +115,7 @@ export function refusal(request: PlacementRequest, { view, device }: InstanceNod
   if (view.checkpoint !== request.checkpoint) return "runs an older checkpoint";
   if (request.avoid.instances.has(view.instance_id)) return "failed this request before";
   if (request.avoid.workers.has(view.worker_id)) return "its worker failed this request before";
+  if (request.unfit?.has(view.worker_id)) return "its worker does not have the adapter";
   if (device?.host.accepting !== true) return "its worker takes nothing new";
   return isClaimed(request, device) ? "another model is next on its device" : null;
 }

@@ -16,6 +16,8 @@ export interface DeviceView {
   readonly memory_bytes: number;
   /** Booked by instances that are not gone or failed. */
   readonly reserved_bytes: number;
+  /** Engines there hold a repacked copy of the weights too. */
+  readonly repacks?: boolean;
 }
 
 export interface WorkerView {
@@ -132,6 +134,7 @@ export interface DeviceNode {
   readonly kind: DeviceKind;
   readonly memory_bytes: number;
   readonly reserved_bytes: number;
+  readonly repacks: boolean;
   /** Of the reserved bytes those of ready or parked instances without a user that need not be kept. */
   readonly idle_bytes: number;
   /** Name of the link from host memory to it. */
@@ -174,6 +177,8 @@ export interface PlacementRequest {
   readonly weights_bytes: number;
   /** Memory that a new instance of the model books. */
   readonly memory_bytes: number;
+  /** Beyond these on a device that repacks; none if left out. */
+  readonly repacked_bytes?: number;
   /** Instances of the model that may exist at once. */
   readonly max_instances: number;
   /** Requests for the model that go before this one and have no instance yet. */
@@ -182,6 +187,8 @@ export interface PlacementRequest {
   readonly queue_delay_ms: number;
   /** Workers and instances that failed this request before. */
   readonly avoid: { readonly workers: ReadonlySet<WorkerId>; readonly instances: ReadonlySet<InstanceId> };
+  /** Workers that lack the request's adapter; none if left out. */
+  readonly unfit?: ReadonlySet<WorkerId>;
   readonly policy: SchedulingPolicy;
   /** The only chance there is: `random` draws with it. */
   readonly seed: number;

@@ -78,10 +78,11 @@ function bookAndInsert(wanted: NewInstance): SQL {
       returning d.worker_id, d.device_id
     ), created as (
       insert into instances (instance_id, model_id, checkpoint, worker_id, incarnation, device_id, state,
-        context_tokens, slots, kv_tokens, deterministic, memory_bytes)
+        context_tokens, slots, kv_tokens, deterministic, adapter_bytes, memory_bytes)
       select ${wanted.instance_id}, ${wanted.model_id}, ${wanted.checkpoint}, host.worker_id, host.incarnation,
         booked.device_id, 'loading', ${wanted.context_tokens}, ${wanted.slots},
-        ${wanted.kv_tokens ?? null}::integer, ${wanted.deterministic ?? false}::boolean, ${wanted.memory_bytes}
+        ${wanted.kv_tokens ?? null}::integer, ${wanted.deterministic ?? false}::boolean,
+        ${wanted.adapter_bytes ?? 0}, ${wanted.memory_bytes}
       from host, booked
       returning *
     ), logged as (${logEvents(

@@ -11,6 +11,7 @@ import {
 } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
+import { refuseAdapterId, refuseOrphans } from "./adapters.ts";
 import type { Db } from "./database.ts";
 import { logEvents } from "./events.ts";
 
@@ -34,6 +35,7 @@ export async function deployModel(
     ...scalingOf(request.settings),
   } as const;
   return await db.transaction(async (tx) => {
+    await refuseAdapterId(tx, request.id);
     await insertCheckpoint(tx, request);
     const [created] = await tx
       .insert(models)
@@ -83,12 +85,15 @@ async function replaceModel(
   settings: Omit<typeof models.$inferInsert, "model_id">,
 ): Promise<ModelRow> {
   const [before] = await tx
-    .select({ state: models.state })
+    .select({ state: models.state, checkpoint: models.checkpoint })
     .from(models)
     .where(eq(models.model_id, model_id))
     .for("update");
   if (before === undefined) {
     throw new SllmError("state_conflict", `The model '${model_id}' was just removed.`);
+  }
+  if (before.checkpoint !== settings.checkpoint || settings.deterministic === true) {
+    await refuseOrphans(tx, model_id);
   }
   const written = { ...settings, changed_tx: thisTransaction };
   const [replaced] = await tx.update(models).set(written).where(eq(models.model_id, model_id)).returning();

@@ -7,7 +7,7 @@
  * it never misses one, and no writer waits for a common counter.
  */
 import { type SQL, sql } from "drizzle-orm";
-import { devices, instances, leases, models, placements, workers } from "../../schema/db/tables.ts";
+import { adapters, devices, instances, leases, models, placements, workers } from "../../schema/db/tables.ts";
 import type { WorkerId } from "../../schema/ids.ts";
 import type { ClusterChanges, ClusterSnapshot, ReadMark } from "../ports.ts";
 import type { Db } from "./database.ts";
@@ -19,6 +19,7 @@ const readPlacement = rowReader(placements);
 const readInstance = rowReader(instances);
 const readModel = rowReader(models);
 const readLease = rowReader(leases);
+const readAdapter = rowReader(adapters);
 
 type Table = keyof ClusterSnapshot | "leases";
 type Result = { readonly [table in Table]: readonly RawRow[] } & {
@@ -29,8 +30,8 @@ type Result = { readonly [table in Table]: readonly RawRow[] } & {
 
 /** Rows come in the order of their keys, instances in the order of their creation. Ended instances are left out. */
 export async function snapshot(db: Db): Promise<ClusterSnapshot> {
-  const { workers, devices, placements, instances, models } = await changes(db, null);
-  return { workers, devices, placements, instances, models };
+  const { workers, devices, placements, instances, models, adapters } = await changes(db, null);
+  return { workers, devices, placements, instances, models, adapters };
 }
 
 /** In the same orders. A mark from the future, which only another database can have given, counts as none. */
@@ -49,6 +50,7 @@ export async function changes(db: Db, since: ReadMark | null): Promise<ClusterCh
     placements: result.placements.map(readPlacement),
     instances: result.instances.map(readInstance),
     models: result.models.map(readModel),
+    adapters: result.adapters.map(readAdapter),
     leases: result.leases.map(readLease),
   };
 }
@@ -73,5 +75,7 @@ function select(since: ReadMark | null): SQL {
       (select coalesce(json_agg(t order by t.created_at, t.instance_id), '[]') from instances t where ${instance})
         as instances,
       (select coalesce(json_agg(t order by t.model_id), '[]') from models t where ${changed}) as models,
+      (select coalesce(json_agg(a order by a.model_id, a.name), '[]')
+        from adapters a join models t using (model_id) where ${changed}) as adapters,
       (select coalesce(json_agg(t order by t.name), '[]') from leases t) as leases`;
 }

@@ -1,6 +1,7 @@
 /** The StateStore of the gateway's ports on a database; every operation is one transaction. */
 import { sql } from "drizzle-orm";
 import type { Clock, StateStore } from "../ports.ts";
+import { addAdapter, removeAdapter } from "./adapters.ts";
 import type { Database, Db } from "./database.ts";
 import { listEstimates, recordEstimates } from "./estimates.ts";
 import { listEvents } from "./events.ts";
@@ -27,6 +28,8 @@ export function createStateStore(database: Database, clock: Clock): StateStore {
     purgeModel: (model_id) => run((db) => purgeModel(db, model_id)),
     getModel: (model_id) => run((db) => getModel(db, model_id)),
     listModels: () => run(listModels),
+    addAdapter: (adapter) => run((db) => addAdapter(db, adapter)),
+    removeAdapter: (model_id, name) => run((db) => removeAdapter(db, model_id, name)),
     registerWorker: (report) => run((db) => registerWorker(db, report)),
     heartbeat: (report) => run((db) => heartbeat(db, report)),
     expireWorkers: (silent) => run((db) => expireWorkers(db, silent)),

@@ -91,19 +91,22 @@ async function writeDevices(tx: Transaction, report: RegisterRequest): Promise<v
     ), reserved as (
       select device_id, sum(memory_bytes)::bigint as reserved_bytes from live group by device_id
     ), reported as (
-      select distinct on (r.device_id) r.device_id, r.kind, r.memory_bytes,
+      select distinct on (r.device_id) r.device_id, r.kind, r.memory_bytes, r.repacks,
         coalesce(reserved.reserved_bytes, 0) as reserved_bytes
       from jsonb_to_recordset(${JSON.stringify(report.devices)}::jsonb)
-        as r(device_id text, kind device_kind, memory_bytes bigint)
+        as r(device_id text, kind device_kind, memory_bytes bigint, repacks boolean)
         left join reserved using (device_id)
     ), removed as (
       delete from devices d where d.worker_id = ${report.worker_id}
         and not exists (select 1 from reported r where r.device_id = d.device_id)
     )
-    insert into devices (worker_id, device_id, kind, memory_bytes, reserved_bytes)
-    select ${report.worker_id}, device_id, kind, greatest(memory_bytes, reserved_bytes), reserved_bytes from reported
+    insert into devices (worker_id, device_id, kind, memory_bytes, reserved_bytes, repacks)
+    select ${report.worker_id}, device_id, kind, greatest(memory_bytes, reserved_bytes), reserved_bytes,
+      coalesce(repacks, false)
+    from reported
     on conflict (worker_id, device_id) do update set
-      kind = excluded.kind, memory_bytes = excluded.memory_bytes, reserved_bytes = excluded.reserved_bytes`);
+      kind = excluded.kind, memory_bytes = excluded.memory_bytes, reserved_bytes = excluded.reserved_bytes,
+      repacks = excluded.repacks`);
 }
 
 type HeartbeatResult = { known: boolean; release: string[]; deployed: string[] };
@@ -163,7 +166,8 @@ export async function heartbeat(db: Db, report: HeartbeatRequest): Promise<Heart
         where i.instance_id = r.instance_id and i.worker_id = ${report.worker_id} and i.state not in ('gone', 'failed')
       )
     ) as release, (
-      select coalesce(json_agg(distinct m.checkpoint), '[]') from before b, models m
+      select coalesce(json_agg(distinct m.checkpoint), '[]')
+      from before b, (select checkpoint from models union select checkpoint from adapters) m
       where m.checkpoint in (select checkpoint from ${reportedCheckpoints(report.placements)})
     ) as deployed`);
   if (result === undefined) throw new Error("a select without from gave no row");

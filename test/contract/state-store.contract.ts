@@ -1,5 +1,6 @@
 /** What every state store promises to the gateway, as one suite that is run against each of them. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { adapterContract } from "./state-store/adapters.contract.ts";
 import { concurrencyContract } from "./state-store/concurrency.contract.ts";
 import { estimateContract } from "./state-store/estimates.contract.ts";
 import {
@@ -38,6 +39,7 @@ export function stateStoreContract(
       await fixture().store.ping();
     });
     describe("models", () => modelContract(fixture));
+    describe("adapters", () => adapterContract(fixture));
     describe("workers", () => workerContract(fixture));
     describe("leases", () => leaseContract(fixture));
     describe("instances", () => instanceContract(fixture));

@@ -12,6 +12,7 @@ import { readCheckpoint } from "../../worker/checkpoints/import.ts";
 import { makeModel } from "../models/make-model.ts";
 import { sampleModelPath, TestCluster } from "../support/cluster.ts";
 import { eventually } from "../support/eventually.ts";
+import { spoilHeader, valueAt } from "../support/spoiled-checkpoint.ts";
 
 let cluster: TestCluster;
 
@@ -96,6 +97,35 @@ test("weights cut short at rest: checkpoint_invalid, with both sizes", async () 
   });
   await answers(cluster, "romeo");
 }, 60_000);
+
+test.each([
+  // Conversions refuse both by name; here they lie in the store as a newer version could have left them.
+  [
+    "architecture",
+    (header: Buffer) => void header.write("omega", valueAt(header, "general.architecture") + 12),
+    /omega/,
+  ],
+  [
+    "tensor type",
+    (header: Buffer) => void header.writeUInt32LE(199, valueAt(header, "blk.0.attn_q.weight") + 4 + 2 * 8),
+    /blk\.0\.attn_q\.weight.*199|199.*blk\.0\.attn_q\.weight/s,
+  ],
+])(
+  "an unsupported %s: the instance has failed with its name",
+  async (what, change, name) => {
+    const { directory, manifest } = await cluster.convert(sampleModelPath);
+    const id = `unsupported-${what.split(" ")[0]}`;
+    const spoiled = spoilHeader({ directory, manifest }, change);
+    await cluster.deployCheckpoint(id, { manifest: spoiled.manifest, digest: spoiled.manifest.digest });
+    const refused = await refusal(cluster, id);
+    expect(refused).toMatchObject({ status: 422, message: expect.stringMatching(name), retryable: false });
+    const ended = (await cluster.adminInstances(20)).find((one) => one.model_id === id);
+    expect(ended).toMatchObject({ state: "failed", error: { code: refused.code } });
+    expect(ended?.error?.message).toMatch(name);
+    await answers(cluster, "romeo");
+  },
+  60_000,
+);
 
 test("weights that are written while they are read: file_changed, with what was wrong where", async () => {
   // Writes to the first bytes as fast as it can until it is killed.

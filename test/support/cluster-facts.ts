@@ -3,7 +3,12 @@
 import { createHash } from "node:crypto";
 import type { DeployRequest } from "../../schema/api/admin.ts";
 import { digestText } from "../../schema/checkpoint/digest-text.ts";
-import { checkpointVersion, type Manifest } from "../../schema/checkpoint/manifest.ts";
+import {
+  type AdapterManifest,
+  checkpointVersion,
+  type Manifest,
+  type TensorEntry,
+} from "../../schema/checkpoint/manifest.ts";
 import type { EngineActivity } from "../../schema/cluster/activity.ts";
 import type {
   DeviceReport,
@@ -47,8 +52,51 @@ export function makeManifest(): Manifest {
     weights,
     tensors: [
       { name: "token_embd.weight", dtype: "F16", shape: [16, 64], layer: -1, offset: 0, bytes: 2_048 },
+      { name: "blk.0.attn_q.weight", dtype: "F16", shape: [16, 16], layer: 0, offset: 2_048, bytes: 512 },
     ],
   };
+}
+
+/** An adapter of rank 4 for the model of `makeManifest`, likewise of content that does not exist. */
+export function makeAdapterManifest(
+  fields: {
+    readonly architecture?: string;
+    readonly tensors?: readonly TensorEntry[];
+    readonly weights_bytes?: number;
+  } = {},
+): AdapterManifest {
+  const { architecture = "llama", weights_bytes = 4_096 } = fields;
+  const header = { bytes: 100, sha256: hex(32) };
+  const weights = {
+    bytes: weights_bytes,
+    chunk_bytes: weights_bytes,
+    chunks: [{ sha256: hex(32), xxh3: hex(8) }],
+  };
+  const tensors = fields.tensors ?? [
+    adapterTensor("blk.0.attn_q.weight.lora_a", [16, 4], 0),
+    adapterTensor("blk.0.attn_q.weight.lora_b", [4, 16], 1),
+  ];
+  return {
+    version: checkpointVersion,
+    digest: createHash("sha256").update(digestText({ header, weights })).digest("hex"),
+    adapter: {
+      kind: "lora",
+      architecture,
+      name: "tiny",
+      parameters: 128,
+      rank: 4,
+      alpha: 4,
+      quantisation: "F32",
+    },
+    header,
+    weights,
+    tensors: [...tensors],
+  };
+}
+
+/** A tensor at the `place`th kilobyte. */
+export function adapterTensor(name: string, shape: number[], place: number): TensorEntry {
+  return { name, dtype: "F32", shape, layer: 0, offset: place * 1_024, bytes: 256 };
 }
 
 export function makeDeployRequest(fields: Partial<DeployRequest> = {}): DeployRequest {

@@ -11,12 +11,20 @@ import type {
   GenerationMove,
   InstanceMove,
   LastReport,
+  NewAdapter,
   NewGeneration,
   NewInstance,
   ObservedEstimate,
   Retention,
   StateStore,
 } from "../../gateway/ports.ts";
+import {
+  adapterExists,
+  checkBase,
+  nameIsTaken,
+  tooManyAdapters,
+  wouldOrphan,
+} from "../../gateway/store/adapters.ts";
 import { scalingOf } from "../../gateway/store/models.ts";
 import { assertLegal, statesBefore } from "../../gateway/store/moves.ts";
 import { storableMessage, storableProblems } from "../../gateway/store/text.ts";
@@ -27,6 +35,7 @@ import type {
   RegisterRequest,
 } from "../../schema/cluster/membership.ts";
 import type {
+  AdapterRow,
   CheckpointRow,
   DeviceRow,
   EstimateRow,
@@ -39,6 +48,7 @@ import type {
   WorkerRow,
 } from "../../schema/db/tables.ts";
 import { SllmError, type WireError } from "../../schema/error.ts";
+import { formatAdapterId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import {
   type EventEntity,
@@ -62,6 +72,7 @@ export class MemoryStateStore implements StateStore {
   readonly #clock: Pick<Clock, "wallMs">;
   readonly #checkpoints = new Map<string, CheckpointRow>();
   readonly #models = new Map<string, Mutable<ModelRow>>();
+  readonly #adapters = new Map<string, AdapterRow>();
   readonly #workers = new Map<string, Mutable<WorkerRow>>();
   readonly #devices = new Map<string, Mutable<DeviceRow>>();
   readonly #placements = new Map<string, PlacementRow>();
@@ -87,6 +98,7 @@ export class MemoryStateStore implements StateStore {
     return this.#do("deployModel", () => {
       const { id, manifest } = request;
       const before = this.#models.get(id);
+      if (this.#adapters.has(id)) throw nameIsTaken(id);
       if (before !== undefined && !request.replace) {
         throw new SllmError("model_exists", `A model named '${id}' exists already.`, { param: "id" });
       }
@@ -96,6 +108,10 @@ export class MemoryStateStore implements StateStore {
         this.#log("checkpoint", digest, null, "known", "deployed");
       }
       const { slots, deterministic = false, kv_tokens = null } = request.settings;
+      if (before !== undefined && (before.checkpoint !== digest || deterministic)) {
+        const orphans = this.#adaptersOf(id).length;
+        if (orphans > 0) throw wouldOrphan(id, orphans);
+      }
       const created_at = before?.created_at ?? this.#now();
       const row = {
         model_id: id,
@@ -130,6 +146,8 @@ export class MemoryStateStore implements StateStore {
       if (this.#models.get(model_id)?.state !== "deleting") return false;
       if (this.#live().some((i) => i.model_id === model_id)) return false;
       this.#models.delete(model_id);
+      for (const { name } of this.#adaptersOf(model_id))
+        this.#adapters.delete(formatAdapterId(model_id, name));
       this.#log("model", model_id, "deleting", "removed", "purged");
       return true;
     });
@@ -183,6 +201,39 @@ export class MemoryStateStore implements StateStore {
     });
   }
 
+  addAdapter(wanted: NewAdapter): Promise<AdapterRow> {
+    return this.#do("addAdapter", () => {
+      const { base: _, replace, ...fields } = wanted;
+      const { model_id, name } = wanted;
+      const id = formatAdapterId(model_id, name);
+      checkBase(this.#models.get(model_id), wanted);
+      if (this.#models.has(id)) throw nameIsTaken(id);
+      const before = this.#adapters.get(id);
+      if (before !== undefined && !replace) throw adapterExists(id);
+      if (before === undefined && this.#adaptersOf(model_id).length >= limits.model_adapters) {
+        throw tooManyAdapters(model_id);
+      }
+      const row = { ...fields, created_at: before?.created_at ?? this.#now() };
+      this.#adapters.set(id, row);
+      const reason = before === undefined ? "added" : "replaced";
+      this.#log("adapter", id, before === undefined ? null : "active", "active", reason);
+      return row;
+    });
+  }
+
+  removeAdapter(model_id: string, name: string): Promise<boolean> {
+    return this.#do("removeAdapter", () => {
+      const id = formatAdapterId(model_id, name);
+      if (!this.#adapters.delete(id)) return false;
+      this.#log("adapter", id, "active", "removed", "removed");
+      return true;
+    });
+  }
+
+  #adaptersOf(model_id: string): AdapterRow[] {
+    return byKey(this.#adapters).filter((adapter) => adapter.model_id === model_id);
+  }
+
   heartbeat(report: HeartbeatRequest): Promise<HeartbeatResponse> {
     return this.#do("heartbeat", () => {
       const worker = this.#workers.get(report.worker_id);
@@ -205,7 +256,9 @@ export class MemoryStateStore implements StateStore {
   }
 
   #deployedOf(report: HeartbeatRequest): string[] {
-    const named = new Set([...this.#models.values()].map((m) => m.checkpoint));
+    const named = new Set(
+      [...this.#models.values(), ...this.#adapters.values()].map((one) => one.checkpoint),
+    );
     const reported = new Set(report.placements.map((p) => p.checkpoint));
     return [...reported].filter((digest) => named.has(digest)).sort();
   }
@@ -258,6 +311,7 @@ export class MemoryStateStore implements StateStore {
       placements: [...this.#placements.values()].sort(byTier),
       instances: this.#live().sort(byCreation),
       models: byKey(this.#models),
+      adapters: byKey(this.#adapters),
     };
   }
 
@@ -300,6 +354,7 @@ export class MemoryStateStore implements StateStore {
       const instance: InstanceRow = {
         kv_tokens: null,
         deterministic: false,
+        adapter_bytes: 0,
         ...fields,
         incarnation: worker.incarnation,
         state: "loading",
@@ -517,12 +572,12 @@ export class MemoryStateStore implements StateStore {
   #writeDevices(report: RegisterRequest): void {
     const { worker_id } = report;
     for (const [key, device] of this.#devices) if (device.worker_id === worker_id) this.#devices.delete(key);
-    for (const { device_id, kind, memory_bytes } of report.devices) {
+    for (const { device_id, kind, memory_bytes, repacks = false } of report.devices) {
       const reserved_bytes = this.#live()
         .filter((i) => i.worker_id === worker_id && i.device_id === device_id)
         .reduce((sum, i) => sum + i.memory_bytes, 0);
       const memory = Math.max(memory_bytes, reserved_bytes);
-      const row = { worker_id, device_id, kind, memory_bytes: memory, reserved_bytes };
+      const row = { worker_id, device_id, kind, memory_bytes: memory, reserved_bytes, repacks };
       this.#devices.set(`${worker_id}/${device_id}`, row);
     }
   }

@@ -1,6 +1,12 @@
 /** The admin API as the commands use it: typed answers, and failures that say what the user can do. */
 import type { z } from "zod";
 import {
+  type AdapterObject,
+  adapterList,
+  adapterObject,
+  type addAdapterRequest,
+} from "../../../schema/api/adapters.ts";
+import {
   type AdminGeneration,
   type AdminLoadList,
   type AdminWorker,
@@ -53,6 +59,22 @@ export class GatewayClient {
     if (response.status === 404) return false;
     if (!response.ok) throw await refusal(response);
     return true;
+  }
+
+  /** Of one model, or all. */
+  async listAdapters(model?: string): Promise<AdapterObject[]> {
+    const query = model === undefined ? "" : `?${new URLSearchParams({ model })}`;
+    return (await this.#call("GET", `/admin/v1/adapters${query}`, adapterList)).data;
+  }
+
+  async addAdapter(request: z.input<typeof addAdapterRequest>): Promise<AdapterObject> {
+    return this.#call("POST", "/admin/v1/adapters", adapterObject, request);
+  }
+
+  /** Throws CommandFailure naming the adapters that there are when there is no such one. */
+  async removeAdapter(id: string): Promise<void> {
+    const response = await this.#fetch("DELETE", `/admin/v1/adapters/${encodeURIComponent(id)}`);
+    if (!response.ok) throw await refusal(response);
   }
 
   async listWorkers(): Promise<AdminWorker[]> {

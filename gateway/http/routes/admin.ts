@@ -1,4 +1,4 @@
-/** The admin API under /admin/v1: deploy, list and delete models; see workers, instances and generations. */
+/** The admin API under /admin/v1: deploy, list and delete models, give them adapters; see workers, instances and generations. */
 import { Hono } from "hono";
 import { deployRequest, instancesQuery, type ModelSettings } from "../../../schema/api/admin.ts";
 import { parseOrThrow, SllmError } from "../../../schema/error.ts";
@@ -21,6 +21,7 @@ import { checkManifestDigest } from "../check-manifest.ts";
 import type { AppEnv } from "../context.ts";
 import { toExplainedRequest } from "../explain-view.ts";
 import { readBody } from "../read-json.ts";
+import { adapterRoutes } from "./adapters.ts";
 import { loadViews } from "./loads.ts";
 import { queueRoutes } from "./queue.ts";
 
@@ -31,6 +32,8 @@ export interface AdminDeps {
     | "deleteModel"
     | "getModel"
     | "listModels"
+    | "addAdapter"
+    | "removeAdapter"
     | "getGeneration"
     | "endedInstances"
     | "estimates"
@@ -52,6 +55,7 @@ const defaultContext_tokens = 4096;
 export function adminRoutes(deps: AdminDeps): Hono<AppEnv> {
   return new Hono<AppEnv>()
     .route("/admin/v1/models", modelRoutes(deps))
+    .route("/admin/v1/adapters", adapterRoutes(deps))
     .route("/admin/v1", clusterViews(deps))
     .route("/admin/v1", loadViews(deps))
     .route("/admin/v1", queueRoutes(deps));

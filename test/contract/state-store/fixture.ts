@@ -2,6 +2,7 @@
 import type { CreateInstanceResult, NewInstance, StateStore } from "../../../gateway/ports.ts";
 import type { RegisterRequest } from "../../../schema/cluster/membership.ts";
 import type { InstanceRow, ModelRow } from "../../../schema/db/tables.ts";
+import type { EventEntity } from "../../../schema/vocab.ts";
 import {
   cpuDevice,
   makeDeployRequest,
@@ -83,11 +84,7 @@ export async function liveInstance(store: StateStore, instance_id: string): Prom
 }
 
 /** `from -> to (reason)` of an entity's events, oldest first. */
-export async function history(
-  store: StateStore,
-  entity: "worker" | "model" | "checkpoint" | "placement" | "instance" | "generation",
-  entity_id: string,
-): Promise<string[]> {
+export async function history(store: StateStore, entity: EventEntity, entity_id: string): Promise<string[]> {
   const events = await store.listEvents({ entity, entity_id, limit: 100 });
   return events.toReversed().map((event) => `${event.from_state} -> ${event.to_state} (${event.reason})`);
 }

@@ -29,7 +29,10 @@ export function workerContract(fixture: Fixture): void {
     const placement = makePlacement();
     const worker = makeRegisterRequest({
       placements: [placement],
-      devices: [cpuDevice(2 ** 43), { device_id: "cuda:0", kind: "cuda", memory_bytes: 80 * 2 ** 30 }],
+      devices: [
+        { ...cpuDevice(2 ** 43), repacks: true },
+        { device_id: "cuda:0", kind: "cuda", memory_bytes: 80 * 2 ** 30 },
+      ],
     });
     await store.registerWorker(worker);
     const seen = await store.snapshot();
@@ -45,8 +48,8 @@ export function workerContract(fixture: Fixture): void {
       },
     ]);
     expect(ofWorker(seen.devices)).toMatchObject([
-      { device_id: "cpu", kind: "cpu", memory_bytes: 2 ** 43, reserved_bytes: 0 },
-      { device_id: "cuda:0", kind: "cuda", memory_bytes: 80 * 2 ** 30, reserved_bytes: 0 },
+      { device_id: "cpu", kind: "cpu", memory_bytes: 2 ** 43, reserved_bytes: 0, repacks: true },
+      { device_id: "cuda:0", kind: "cuda", memory_bytes: 80 * 2 ** 30, reserved_bytes: 0, repacks: false },
     ]);
     expect(ofWorker(seen.placements)).toMatchObject([placement]);
     expect(await history(store, "worker", worker.worker_id)).toEqual(["null -> ready (registered)"]);
