@@ -113,7 +113,7 @@ type HeartbeatResult = { known: boolean; release: string[]; deployed: string[] }
 
 /**
  * Takes a heartbeat in by one statement. Late ones (by their sequence) and those of another incarnation change
- * nothing. A state that cannot follow the known one makes the worker register again.
+ * nothing. Why an instance failed its worker knows best, also after somebody else has noted the failure. A state that cannot follow the known one makes the worker register again.
  */
 export async function heartbeat(db: Db, report: HeartbeatRequest): Promise<HeartbeatResponse> {
   const [result] = await db.execute<HeartbeatResult>(sql`
@@ -150,6 +150,11 @@ export async function heartbeat(db: Db, report: HeartbeatRequest): Promise<Heart
       from taken t, reported r
       where i.instance_id = r.instance_id and i.worker_id = t.worker_id and i.fingerprint is distinct from r.fingerprint
         and t.to_state <> 'gone' and r.state not in ('gone', 'failed')
+    ), explained as (
+      update instances i set error_code = r.error_code, error_message = r.error_message
+      from taken t, reported r
+      where i.instance_id = r.instance_id and i.worker_id = t.worker_id and i.state = 'failed' and r.state = 'failed'
+        and r.error_message is not null and i.error_message is distinct from r.error_message
     ), ending as (
       select i.instance_id, i.state as from_state,
         case when r.state = 'failed' then r.state else 'gone' end as to_state,

@@ -135,13 +135,8 @@ test("memory of adapters is booked beyond what the instance began with, and refu
     const wish = { seed: 30, rank: 24_000 };
     const source = writeAdapter(path.join(folder, "large.gguf"), wish);
     const large = (await convertAdapter({ source, store_dir: small.store })).digest;
-    const instances: string[] = [];
-    for (;;) {
-      const { instance_id, last } = await small.load(digest);
-      if (last.type !== "ready") break;
-      instances.push(instance_id);
-    }
-    const [first = "", ...others] = instances;
+    const first = await small.loadReady(digest);
+    const others = [await small.loadReady(digest), await small.loadReady(digest)];
     const errorOf = async () => {
       const last = (await small.generate(first, { adapter: large, max_tokens: 1 })).at(-1);
       return last?.type === "error" ? last.error.code : null;

@@ -557,6 +557,13 @@ export class MemoryStateStore implements StateStore {
   /** Ends what the worker reports ended; returns what it should release. */
   #mergeInstances(report: HeartbeatRequest): string[] {
     const reported = new Map(report.instances.map((i) => [i.instance_id, i]));
+    for (const { instance_id, state, error } of reported.values()) {
+      const noted = this.#instances.get(instance_id);
+      if (state !== "failed" || error === null || noted?.state !== "failed") continue;
+      if (noted.worker_id !== report.worker_id) continue;
+      noted.error_code = error.code;
+      noted.error_message = storableMessage(error.message);
+    }
     for (const instance of this.#live()) {
       if (instance.worker_id !== report.worker_id) continue;
       const said = reported.get(instance.instance_id);

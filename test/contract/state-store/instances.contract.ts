@@ -216,6 +216,29 @@ export function instanceContract(fixture: Fixture): void {
     },
   );
 
+  test("why an instance failed its worker knows best, also after somebody else has noted the failure", async () => {
+    const { store } = fixture();
+    const { worker, instance } = await startInstance(store);
+    const { instance_id } = instance;
+    const noted = { code: "engine_failed", message: "It ended." } as const;
+    await store.moveInstance({ instance_id, from: ["loading"], to: "failed", reason: "test", error: noted });
+    const error = { code: "engine_failed", message: "It ended. Its last words: GGML_ASSERT" } as const;
+    const report = (sequence: number, fields: Partial<InstanceReport>) =>
+      store.heartbeat(
+        makeHeartbeat(worker, sequence, { instances: [makeInstanceReport(instance_id, fields)] }),
+        now_ms,
+      );
+    const message = async () =>
+      (await store.endedInstances(1_000)).find((i) => i.instance_id === instance_id)?.error_message;
+    expect((await report(1, { state: "ready" })).release).toEqual([instance_id]);
+    expect(await message()).toBe(noted.message);
+    await report(2, { state: "failed", error });
+    expect(await message()).toBe(error.message);
+    await report(3, { state: "gone" });
+    expect(await message()).toBe(error.message);
+    expect(await history(store, "instance", instance_id)).toHaveLength(2);
+  });
+
   test("illegal moves are defects: they throw and change nothing", async () => {
     const { store } = fixture();
     const { worker, instance } = await startInstance(store);
