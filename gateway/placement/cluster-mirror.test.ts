@@ -1,6 +1,13 @@
 /** What a gateway knows from reads of what changed: nothing forgotten, nothing kept that is over, news told from noise. */
 import { expect, test } from "bun:test";
-import type { DeviceRow, InstanceRow, PlacementRow, WorkerRow } from "../../schema/db/tables.ts";
+import type {
+  AdapterRow,
+  DeviceRow,
+  InstanceRow,
+  ModelRow,
+  PlacementRow,
+  WorkerRow,
+} from "../../schema/db/tables.ts";
 import type { ClusterChanges } from "../ports.ts";
 import { ClusterMirror } from "./cluster-mirror.ts";
 
@@ -24,6 +31,7 @@ const device = (worker_id: string): DeviceRow => ({
   kind: "cpu",
   memory_bytes: 1_000,
   reserved_bytes: 0,
+  repacks: false,
 });
 const placement = (worker_id: string, checkpoint: string): PlacementRow => ({
   worker_id,
@@ -45,6 +53,7 @@ const instance = (instance_id: string, fields: Partial<InstanceRow> = {}): Insta
   slots: 1,
   kv_tokens: null,
   deterministic: false,
+  adapter_bytes: 0,
   fingerprint: null,
   memory_bytes: 400,
   error_code: null,
@@ -66,6 +75,7 @@ const changes = (fields: Partial<ClusterChanges>): ClusterChanges => ({
   placements: [],
   instances: [],
   models: [],
+  adapters: [],
   leases: [],
   ...fields,
 });
@@ -133,4 +143,23 @@ test("a whole read forgets what it does not name", () => {
   );
   expect(mirror.snapshot).toMatchObject({ workers: [{ worker_id: "w-2" }], placements: [], instances: [] });
   expect(mirror.worker("w-1")).toBeUndefined();
+});
+
+test("adapters are those of the last read of their model, and go with it", () => {
+  const mirror = mirrorOfTwo();
+  const model: ModelRow = {
+    ...{ model_id: "m", state: "active", checkpoint: "c", context_tokens: 64, slots: 1, kv_tokens: null },
+    ...{ deterministic: false, keep_alive_ms: 1, created_at: at },
+  };
+  const adapter = (name: string): AdapterRow => ({
+    ...{ model_id: "m", name, checkpoint: "a", rank: 4, weights_bytes: 1, created_at: at },
+  });
+  mirror.take(changes({ models: [model], adapters: [adapter("arts"), adapter("legal")] }));
+  expect(mirror.adaptersOf("m").map(({ name }) => name)).toEqual(["arts", "legal"]);
+  mirror.take(changes({ workers: [worker("w-1")] }));
+  expect(mirror.snapshot.adapters).toHaveLength(2);
+  mirror.take(changes({ models: [model], adapters: [adapter("legal")] }));
+  expect(mirror.snapshot.adapters.map(({ name }) => name)).toEqual(["legal"]);
+  mirror.take(changes({ isWhole: true }));
+  expect(mirror.adaptersOf("m")).toEqual([]);
 });

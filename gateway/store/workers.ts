@@ -151,7 +151,8 @@ export async function heartbeat(db: Db, report: HeartbeatRequest): Promise<Heart
       where i.instance_id = r.instance_id and i.worker_id = t.worker_id and i.fingerprint is distinct from r.fingerprint
         and t.to_state <> 'gone' and r.state not in ('gone', 'failed')
     ), explained as (
-      update instances i set error_code = r.error_code, error_message = r.error_message
+      update instances i set error_code = r.error_code, error_message = r.error_message,
+        changed_tx = ${thisTransaction}
       from taken t, reported r
       where i.instance_id = r.instance_id and i.worker_id = t.worker_id and i.state = 'failed' and r.state = 'failed'
         and r.error_message is not null and i.error_message is distinct from r.error_message

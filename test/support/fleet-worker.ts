@@ -140,7 +140,7 @@ export class FleetWorker {
       }),
       useCheckpoint: async () => () => {},
       engine: "llama",
-      ...{ devices, launch: this.engines.launch, threads: 1, prefill_tokens: 256 },
+      ...{ devices, launch: this.engines.launch, threads: 1, prefill_tokens: 256, adapters: 8 },
       ...{ engine_queue: 64, engine_stall_ms: 3_600_000, engine_headroom_bytes: 0, clock, log: this.#log },
       onChange: () => this.#link.notify(),
       onLoading: () => {},

@@ -48,6 +48,10 @@ class ScriptedEngine implements EngineHandle {
     return !this.#isOver;
   }
 
+  lastLines(): readonly string[] {
+    return [];
+  }
+
   send(command: EngineCommand): void {
     switch (command.op) {
       case "load":

@@ -10,7 +10,7 @@ import {
   newDigest,
   resolvedSettings,
 } from "../../support/cluster-facts.ts";
-import { deploy, type Fixture, history, now_ms } from "./fixture.ts";
+import { deploy, type Fixture, history } from "./fixture.ts";
 
 const newAdapter = (model: ModelRow, fields: Partial<NewAdapter> = {}): NewAdapter => ({
   model_id: model.model_id,
@@ -115,8 +115,28 @@ export function adapterContract(fixture: Fixture): void {
     const { checkpoint } = await store.addAdapter(newAdapter(model));
     const placements = [makePlacement({ checkpoint }), makePlacement({ checkpoint: newDigest() })];
     const worker = makeRegisterRequest({ placements });
-    await store.registerWorker(worker, now_ms);
-    const { deployed } = await store.heartbeat(makeHeartbeat(worker, 1, { placements }), now_ms);
+    await store.registerWorker(worker);
+    const { deployed } = await store.heartbeat(makeHeartbeat(worker, 1, { placements }));
     expect(deployed).toEqual([checkpoint]);
+  });
+
+  test("whoever reads what changed hears of adapters that came and went, with their model", async () => {
+    const { store } = fixture();
+    const [model, other] = [await deploy(store), await deploy(store)];
+    await store.addAdapter(newAdapter(other));
+    const names = async (since: number) => {
+      const { adapters, models } = await store.changes(since);
+      expect(models.map(({ model_id }) => model_id)).toContain(model.model_id);
+      return adapters.filter(({ model_id }) => model_id === model.model_id).map(({ name }) => name);
+    };
+    let { mark } = await store.changes(null);
+    await store.addAdapter(newAdapter(model));
+    expect(await names(mark)).toEqual(["legal"]);
+    ({ mark } = await store.changes(null));
+    await store.addAdapter(newAdapter(model, { rank: 16, replace: true }));
+    expect(await names(mark)).toEqual(["legal"]);
+    ({ mark } = await store.changes(null));
+    await store.removeAdapter(model.model_id, "legal");
+    expect(await names(mark)).toEqual([]);
   });
 }

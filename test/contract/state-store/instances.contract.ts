@@ -226,7 +226,6 @@ export function instanceContract(fixture: Fixture): void {
     const report = (sequence: number, fields: Partial<InstanceReport>) =>
       store.heartbeat(
         makeHeartbeat(worker, sequence, { instances: [makeInstanceReport(instance_id, fields)] }),
-        now_ms,
       );
     const message = async () =>
       (await store.endedInstances(1_000)).find((i) => i.instance_id === instance_id)?.error_message;
