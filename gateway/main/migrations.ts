@@ -5,6 +5,7 @@ import estimates from "../../schema/db/migrations/0002_estimates.sql" with { typ
 import kvSettings from "../../schema/db/migrations/0003_kv_settings.sql" with { type: "text" };
 import severalGateways from "../../schema/db/migrations/0004_several_gateways.sql" with { type: "text" };
 import scaling from "../../schema/db/migrations/0005_scaling.sql" with { type: "text" };
+import adapters from "../../schema/db/migrations/0006_adapters.sql" with { type: "text" };
 
 export interface Migration {
   /** Name of the file without its ending. */
@@ -19,4 +20,5 @@ export const migrations: readonly Migration[] = [
   { name: "0003_kv_settings", sql: kvSettings },
   { name: "0004_several_gateways", sql: severalGateways },
   { name: "0005_scaling", sql: scaling },
+  { name: "0006_adapters", sql: adapters },
 ];

@@ -15,6 +15,18 @@ import { storableMessage } from "./text.ts";
 const readInstance = rowReader(instances);
 
 /**
+ * CTE that takes over why instances failed that somebody else had noted as failed already, from the CTEs `taken`
+ * (worker_id) and `reported` (instance_id, state, error_code, error_message).
+ */
+export const explainFailures: SQL = sql`
+  explained as (
+    update instances i set error_code = r.error_code, error_message = r.error_message, changed_tx = ${thisTransaction}
+    from taken t, reported r
+    where i.instance_id = r.instance_id and i.worker_id = t.worker_id and i.state = 'failed' and r.state = 'failed'
+      and r.error_message is not null and i.error_message is distinct from r.error_message
+  )`;
+
+/**
  * CTEs that end the instances of the CTE `ending` (instance_id, from_state, to_state, reason, error_code,
  * error_message; rows locked) and free their memory. A failed instance that becomes gone had freed its memory before.
  */

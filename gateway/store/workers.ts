@@ -13,7 +13,7 @@ import { workerMoves } from "../../schema/vocab.ts";
 import type { LastReport } from "../ports.ts";
 import type { Db } from "./database.ts";
 import { logEvents } from "./events.ts";
-import { endInstances } from "./instances.ts";
+import { endInstances, explainFailures } from "./instances.ts";
 import { statesBefore } from "./moves.ts";
 import { mergePlacements, reportedCheckpoints } from "./placements.ts";
 import { listOf } from "./rows.ts";
@@ -150,13 +150,7 @@ export async function heartbeat(db: Db, report: HeartbeatRequest): Promise<Heart
       from taken t, reported r
       where i.instance_id = r.instance_id and i.worker_id = t.worker_id and i.fingerprint is distinct from r.fingerprint
         and t.to_state <> 'gone' and r.state not in ('gone', 'failed')
-    ), explained as (
-      update instances i set error_code = r.error_code, error_message = r.error_message,
-        changed_tx = ${thisTransaction}
-      from taken t, reported r
-      where i.instance_id = r.instance_id and i.worker_id = t.worker_id and i.state = 'failed' and r.state = 'failed'
-        and r.error_message is not null and i.error_message is distinct from r.error_message
-    ), ending as (
+    ), ${explainFailures}, ending as (
       select i.instance_id, i.state as from_state,
         case when r.state = 'failed' then r.state else 'gone' end as to_state,
         case when r.state in ('gone', 'failed') then 'reported' else 'worker_gone' end as reason,

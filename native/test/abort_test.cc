@@ -17,6 +17,9 @@ using sllm::Code;
 
 constexpr std::uint32_t step_tokens = 512;
 
+// Between equal sequences: cells are filled in another order, which is the order that attention adds up in.
+constexpr float rounding = 0.02F;
+
 struct Scene {
     explicit Scene(bool deterministic = false) {
         checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
@@ -82,11 +85,13 @@ TEST("abort: a step that was given up leaves the cache as it was, for all of its
     const std::vector<BatchToken> other = tokens_of(1, 40, 100);
     both.insert(both.end(), other.begin(), other.end());
     for (int i = 0; i < 3; i++) give_up(scene, both);
-    CHECK(largest_difference(logits_of(scene, second), expected) < 1e-3F);
+    CHECK(largest_difference(logits_of(scene, second), expected) < rounding);
     const std::vector<float> shared = logits_of(scene, other);
     scene.backend->cut(1, 0);
     logits_of(scene, tokens_of(1, 0, 40));
-    CHECK(largest_difference(logits_of(scene, other), shared) < 1e-3F);
+    CHECK(largest_difference(logits_of(scene, other), shared) < rounding);
+    // Other sequences are further apart than that.
+    CHECK(largest_difference(shared, expected) > 10 * rounding);
 }
 
 TEST("abort: engines whose step is several calls, as in the deterministic mode, do not give steps up") {

@@ -68,15 +68,9 @@ export class Worker {
     const { config, launch, engine, worker_id } = parts;
     const { memory_bytes, discrete } = parts;
     const repacks = config.worker.weights_layout === "repacked";
-    const processors = {
-      device_id: cpuDeviceId,
-      kind: "cpu",
-      memory_bytes,
-      engine_name: null,
-      repacks,
-    } as const;
+    const processors = { device_id: cpuDeviceId, kind: "cpu", engine_name: null, repacks } as const;
     this.#parts = parts;
-    this.#devices = new Devices(discrete.length > 0 ? discrete : [processors]);
+    this.#devices = new Devices(discrete.length > 0 ? discrete : [{ ...processors, memory_bytes }]);
     const directory = path.join(config.data_dir, "checkpoints");
     const { disk_bytes } = config.worker;
     const onChange = () => this.#link?.notify();

@@ -1,4 +1,7 @@
-/** Instances: memory is booked when they are created and freed once when they end; only legal moves are made. */
+/**
+ * Instances: memory is booked when they are created and freed once when they end; only legal moves are made. Longer than
+ * other files because every move is tried.
+ */
 import { expect, test } from "bun:test";
 import type { InstanceMove } from "../../../gateway/ports.ts";
 import type { InstanceReport } from "../../../schema/cluster/membership.ts";
