@@ -1,6 +1,7 @@
 /** Why an instance failed, in words for the outside: codes of the system, no paths of this host. Pure. */
 import { type FailureName, SllmNativeError } from "../../native/bun-ffi-helpers/native.ts";
 import { SllmError, type WireError } from "../../schema/error.ts";
+import { libraryWords } from "../library-words.ts";
 import { loadErrorCode } from "../status-codes.ts";
 import type { EngineEnd } from "./engine-process.ts";
 
@@ -42,7 +43,7 @@ export function engineEndError(end: EngineEnd, wasLoading: boolean): WireError {
 
 /** What became of an engine, with the last lines of its log. */
 export function engineFailure(what: string, last_lines: readonly string[], wasLoading: boolean): WireError {
-  const words = last_lines.slice(-quotedLines).join("\n");
+  const words = libraryWords(last_lines).slice(-quotedLines).join("\n");
   const message = words === "" ? what : `${what} Its last words: ${words}`;
   return { code: wasLoading ? "model_load_failed" : "engine_failed", message };
 }

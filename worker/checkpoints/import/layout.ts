@@ -8,6 +8,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { SllmError } from "../../../schema/error.ts";
 import { limits } from "../../../schema/limits.ts";
+import { libraryWords } from "../../library-words.ts";
 import { cancelled } from "./cancelled.ts";
 import type { GgufPair, GgufTensor } from "./gguf-reader.ts";
 import { mergeHeader } from "./gguf-writer.ts";
@@ -102,16 +103,9 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** The last lines that the library wrote, without a crash report of the runtime and without folders of its build. */
 function lastWords(stderr: string): string {
-  const [own = ""] = stderr.split(/^={20,}$/m);
-  const lines = own.split("\n").filter((line) => line.trim() !== "");
-  if (lines.length === 0) return "";
-  const words = lines
-    .slice(-5)
-    .join(" | ")
-    .replaceAll(/(?:\/[\w.-]+)+\/([\w.-]+:\d+)/g, "$1");
-  return ` Its last words: ${words.slice(-500)}`;
+  const words = libraryWords(stderr.split("\n")).slice(-5).join(" | ");
+  return words === "" ? "" : ` Its last words: ${words.slice(-500)}`;
 }
 
 function runChild(
