@@ -19,7 +19,14 @@ function model(fields: Partial<ModelRow> = {}): ModelRow {
 function instance(number: number, fields: Partial<InstanceRow> = {}): InstanceRow {
   return {
     instance_id: `i-${number}`,
-    ...{ model_id: "m", checkpoint: "c", worker_id: "w", incarnation: "0", device_id: "cpu" },
+    ...{
+      model_id: "m",
+      checkpoint: "c",
+      worker_id: "w",
+      incarnation: "0",
+      device_id: "cpu",
+      adapter_bytes: 0,
+    },
     ...{ state: "ready", fingerprint: null, memory_bytes: 1, error_code: null, error_message: null },
     ...{ created_at: at, ready_at: at, last_used_at: null, ended_at: null },
     ...settings,

@@ -149,7 +149,8 @@ test("adapters are those of the last read of their model, and go with it", () =>
   const mirror = mirrorOfTwo();
   const model: ModelRow = {
     ...{ model_id: "m", state: "active", checkpoint: "c", context_tokens: 64, slots: 1, kv_tokens: null },
-    ...{ deterministic: false, keep_alive_ms: 1, created_at: at },
+    ...{ deterministic: false, keep_alive_ms: 1, created_at: at, preload: false, queue_delay_ms: 1 },
+    ...{ min_instances: 0, max_instances: null, target_concurrency: null },
   };
   const adapter = (name: string): AdapterRow => ({
     ...{ model_id: "m", name, checkpoint: "a", rank: 4, weights_bytes: 1, created_at: at },
