@@ -1,6 +1,7 @@
 /**
  * Every error code of the system: its HTTP status, the OpenAI error type, whether the same request can succeed
  * later, and what the reader should do. Clients match `code`; messages are for people.
+ * Longer than other files because it is one table.
  */
 
 interface CodeRow {
