@@ -15,7 +15,7 @@ const { values } = parseArgs({
     quick: { type: "boolean", default: false },
     raw: { type: "boolean", default: false },
     seed: { type: "string", default: "1" },
-    "pause-ms": { type: "string", default: "1200" },
+    "pause-ms": { type: "string", default: "1000" },
     workers: { type: "string", default: "1" },
   },
 });
@@ -31,7 +31,7 @@ const starts = await observeStarts(
   {
     workers: Number(values.workers),
     sizes_bytes: [60, 120, 240, 400].map((size) => size * megabyte),
-    requests: values.quick ? 40 : 80,
+    requests: values.quick ? 40 : 90,
     pause_ms: Number(values["pause-ms"]),
     seed: Number(values.seed),
   },

@@ -81,12 +81,14 @@ let cacheBytes: number;
 let link: LinkQueue;
 let version: string;
 let tier: HostTier;
+let evictions: number;
 
 beforeEach(() => {
   store = new ManualStore();
   clock = new ManualClock();
   cacheBytes = 2 * copyBytes;
   version = "1";
+  evictions = 0;
   link = new LinkQueue({ link: "disk", parallel: 2, clock });
   tier = new HostTier({
     store,
@@ -95,6 +97,7 @@ beforeEach(() => {
     cacheBytes: () => cacheBytes,
     fileVersion: () => version,
     process_id: 77,
+    onEvicted: () => evictions++,
   });
 });
 
@@ -415,4 +418,14 @@ test("nothing is evicted for what is read ahead, and no load waits for it", asyn
   expect(tier.preload(checkpoint(3)).outcome).toBe("busy");
   expect(store.released).toEqual([]);
   loading.release();
+});
+
+test("that a copy was evicted is told at once, before its memory is used again", async () => {
+  await useOnce(checkpoint(1));
+  await useOnce(checkpoint(2));
+  expect(evictions).toBe(0);
+  cacheBytes = copyBytes;
+  tier.trim();
+  expect(evictions).toBe(1);
+  expect(tier.placements().map((p) => p.checkpoint)).toEqual([checkpoint(2).digest]);
 });

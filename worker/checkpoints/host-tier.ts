@@ -66,6 +66,8 @@ export interface HostTierOptions {
   readonly cacheBytes: () => number;
   /** Process that owns the descriptors of the store. */
   readonly process_id: number;
+  /** Told when a copy is there no more: who counts on it must hear of it. */
+  readonly onEvicted?: () => void;
 }
 
 export class HostTier {
@@ -271,6 +273,7 @@ export class HostTier {
   /** Resolves when the copy's memory is free. Nobody shares it from the first moment on. */
   #evict(copy: HostCopy): Promise<void> {
     if (this.#copies.get(copy.checkpoint.digest) === copy) this.#copies.delete(copy.checkpoint.digest);
+    this.#options.onEvicted?.();
     if (copy.keepers.size === 0) {
       this.#forget(copy);
       return Promise.resolve();

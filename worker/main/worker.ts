@@ -82,7 +82,7 @@ export class Worker {
       probed_bytes_per_s: () => probedBytesPerSecond(parts.store, directory),
     });
     this.#loads = new LoadLog({ file: path.join(config.data_dir, "loads.jsonl"), log });
-    this.#host = newHostTier(parts, this.#devices, this.#diskLink);
+    this.#host = newHostTier(parts, this.#devices, this.#diskLink, onChange);
     this.#standbys = new StandbyPool({
       size: config.worker.standby_engines,
       // A skeleton holds all the device memory of its model, which nobody has booked.
@@ -245,7 +245,7 @@ function probedBytesPerSecond(store: NativeStore, directory: string): number | n
   }
 }
 
-function newHostTier(parts: WorkerParts, devices: Devices, link: LinkQueue): HostTier {
+function newHostTier(parts: WorkerParts, devices: Devices, link: LinkQueue, onEvicted: () => void): HostTier {
   const { config, store, memory_bytes, discrete } = parts;
   const onProcessors = discrete.length === 0;
   const cacheLimit =
@@ -259,5 +259,6 @@ function newHostTier(parts: WorkerParts, devices: Devices, link: LinkQueue): Hos
     // On a CPU the copies of stopped models lie in the very memory that instances book.
     cacheBytes: () => (onProcessors ? Math.min(cacheLimit, devices.freeBytes(cpuDeviceId)) : cacheLimit),
     process_id: process.pid,
+    onEvicted,
   });
 }

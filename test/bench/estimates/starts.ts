@@ -4,6 +4,7 @@ import path from "node:path";
 import { z } from "zod";
 import { makeModel } from "../../models/make-model.ts";
 import { TestCluster } from "../../support/cluster.ts";
+import { eventually } from "../../support/eventually.ts";
 
 /** As the gateway logs each start that ended well. */
 const estimatedStart = z.object({
@@ -50,7 +51,11 @@ export async function observeStarts(
     workers: plan.workers,
     gateway: { SLLM_GATEWAY_PARK_MS: "1500" },
     // Part of the models fits the host tier, so that some starts are from memory and some from disk.
-    worker: { SLLM_WORKER_HOST_CACHE_BYTES: String(Math.max(largest, Math.round(total / 2))) },
+    worker: {
+      SLLM_WORKER_HOST_CACHE_BYTES: String(Math.max(largest, Math.round(total / 2))),
+      // Loads find memory as they do on a worker that has been up for a while.
+      SLLM_WORKER_PREFAULT_BYTES: String(2 * total),
+    },
   });
   try {
     mkdirSync(path.join(cluster.folder, "models"));
@@ -60,6 +65,9 @@ export async function observeStarts(
       await makeModel({ architecture: "llama", size_bytes, type: "f16", out, seed: i + 1 });
       await cluster.deploy(`m${i}`, out, { keep_alive_ms: 300, context_tokens: 128, slots: 2 });
       models.push(`m${i}`);
+    }
+    for (const worker of cluster.workers) {
+      await eventually("the arena is there", () => worker.log().includes("arena_prefaulted"), 60_000);
     }
     say(`${models.length} models are deployed`);
     await run(cluster, models, plan);
