@@ -5,7 +5,6 @@ import { chatChunk } from "../../schema/api/answers.ts";
 import { parseEventId } from "../../schema/ids.ts";
 import { makeModel } from "../models/make-model.ts";
 import { TestCluster } from "../support/cluster.ts";
-import { eventually } from "../support/eventually.ts";
 import { collectSse, readSse } from "../support/sse-client.ts";
 
 let cluster: TestCluster;
@@ -77,7 +76,7 @@ test("the generation's row tells where the time of the start went", async () => 
   const response = await cluster.post("/v1/chat/completions", { ...ask(), model: "romeo-timeline" });
   const elapsed_ms = performance.now() - started;
   const id = (await response.json()).id as string;
-  const row = await cluster.adminGeneration(id.replace("chatcmpl-", ""));
+  const row = await cluster.endedGeneration(id.replace("chatcmpl-", ""));
   expect(row.state).toBe("finished");
   expect(row.cold_start).toBe(true);
   const timeline = row.timeline_ms;
@@ -128,9 +127,6 @@ test("a client that leaves frees its slot within a second", async () => {
     expect(performance.now() - left).toBeLessThan(1_000);
     await Bun.sleep(10);
   }
-  const row = await eventually("its row has ended", async () => {
-    const found = await cluster.adminGeneration(generation_id);
-    return found.state === "running" ? null : found;
-  });
+  const row = await cluster.endedGeneration(generation_id);
   expect(row.state).toBe("cancelled");
 }, 60_000);

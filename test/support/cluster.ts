@@ -160,6 +160,14 @@ export class TestCluster {
     return adminGeneration.parse(await response.json());
   }
 
+  /** The same once it has ended: rows are written beside the streams, many at a time. */
+  endedGeneration(generation_id: string): Promise<AdminGeneration> {
+    return eventually("the generation's row has ended", async () => {
+      const found = await this.adminGeneration(generation_id);
+      return found.state === "queued" || found.state === "running" ? null : found;
+    });
+  }
+
   /** What worker `index` says of itself, engine process ids included. */
   async workerStatus(index = 0): Promise<WorkerStatus> {
     const worker = this.workers[index];
