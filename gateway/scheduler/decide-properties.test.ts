@@ -238,7 +238,9 @@ describe("whatever the cluster and the policy", () => {
       const { worker_id } = action.target;
       const eased = cluster.links.map((l) => (l.worker_id === worker_id ? { ...l, queued_ms: 0 } : l));
       const after = decide({ ...cluster, links: eased }, request).action;
-      expect(after).toMatchObject({ kind: "start", target: { worker_id } });
+      // Its other device may be the sooner one now, even where idle instances make room first.
+      expect(["start", "reclaim"]).toContain(after.kind);
+      expect(after).toMatchObject({ target: { worker_id } });
     });
   });
 
