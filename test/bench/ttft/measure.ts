@@ -90,14 +90,17 @@ interface Clusters {
   readonly parking: OurCluster;
 }
 
+/** One after the other, and each when all clusters rest: filling a reserve takes a processor for seconds. */
 async function oneRound(it: Case, clusters: Clusters, router: LlamaRouter | null): Promise<Round> {
-  await clusters.cold.atRest();
+  const allRest = () => Promise.all(Object.values(clusters).map((cluster) => cluster.atRest()));
+  await allRest();
   const { ms } = coldCeiling(it);
   const { cold: disk } = await clusters.cold.coldThenWarm();
+  await allRest();
   const peer = router === null ? null : await routerTimes(it, router);
-  await clusters.hosted.atRest();
+  await allRest();
   const { cold: host } = await clusters.hosted.coldThenWarm();
-  await clusters.parking.atRest();
+  await allRest();
   const { cold: parked, warm } = await clusters.parking.coldThenWarm();
   return { ours: { disk, host, parked, warm }, router: peer, ceiling_ms: ms };
 }
