@@ -1,19 +1,19 @@
 // Steps of a model that are given up half-way: the cache is as it was, what is computed afterwards is right, and a
 // cancelled request does not wait for the end of its prompt's step.
-#include <algorithm>
-#include <cmath>
 #include <thread>
 
 #include "engine/engine.h"
 #include "engine/llama/llama_backend.h"
 #include "test/checkpoint_fixture.h"
 #include "test/harness.h"
+#include "test/model_trace.h"
 #include "test/temp_folder.h"
 
 namespace {
 
 using sllm::BatchToken;
 using sllm::Code;
+using test::largest_difference;
 
 constexpr std::uint32_t step_tokens = 512;
 
@@ -50,13 +50,6 @@ std::vector<float> logits_of(Scene &scene, const std::vector<BatchToken> &batch)
     CHECK_OK(scene.backend->decode(batch));
     const float *logits = scene.backend->logits(batch.size() - 1);
     return {logits, logits + scene.backend->facts().vocabulary_tokens};
-}
-
-float largest_difference(const std::vector<float> &a, const std::vector<float> &b) {
-    CHECK_EQ(a.size(), b.size());
-    float largest = 0;
-    for (std::size_t i = 0; i < a.size(); i++) largest = std::max(largest, std::abs(a[i] - b[i]));
-    return largest;
 }
 
 // Gives a decode up as soon as it has begun to compute.

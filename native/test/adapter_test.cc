@@ -1,6 +1,5 @@
 // LoRA adapters: what an engine computes with them, compared with the engine library on the adapter's own file; and how
 // requests of several adapters share an engine.
-#include <cmath>
 #include <thread>
 
 #include "engine/engine.h"
@@ -10,11 +9,13 @@
 #include "test/batcher_scene.h"
 #include "test/checkpoint_fixture.h"
 #include "test/harness.h"
+#include "test/model_trace.h"
 #include "test/temp_folder.h"
 
 namespace {
 
 using sllm::Code;
+using test::largest_difference;
 
 // An adapter in a host copy, as a worker brings it.
 struct Brought {
@@ -83,13 +84,6 @@ std::vector<float> engine_logits(Scene &scene, const std::vector<std::int32_t> &
     CHECK_OK(scene.backend->decode(batch));
     const float *logits = scene.backend->logits(batch.size() - 1);
     return {logits, logits + scene.backend->facts().vocabulary_tokens};
-}
-
-float largest_difference(const std::vector<float> &a, const std::vector<float> &b) {
-    CHECK_EQ(a.size(), b.size());
-    float largest = 0;
-    for (std::size_t i = 0; i < a.size(); i++) largest = std::max(largest, std::abs(a[i] - b[i]));
-    return largest;
 }
 
 TEST("adapter: an engine computes with it what the library does with its file") {

@@ -1,6 +1,8 @@
 // Traces through a backend, and /proc/self.
 #include "test/model_trace.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -43,6 +45,13 @@ void check_bit_equal(const Trace &found, const Trace &expected) {
         }
     }
     CHECK(found.tokens == expected.tokens);
+}
+
+float largest_difference(const std::vector<float> &a, const std::vector<float> &b) {
+    CHECK_EQ(a.size(), b.size());
+    float largest = 0;
+    for (std::size_t i = 0; i < a.size(); i++) largest = std::max(largest, std::abs(a[i] - b[i]));
+    return largest;
 }
 
 Mapped mapped(const std::string &name) {

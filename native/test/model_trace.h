@@ -24,6 +24,9 @@ Trace trace_engine(sllm::llama::LlamaBackend &engine);
 // Throws Failed where they differ first.
 void check_bit_equal(const Trace &found, const Trace &expected);
 
+// Of two vectors of logits of the same vocabulary.
+float largest_difference(const std::vector<float> &a, const std::vector<float> &b);
+
 // Resident and private memory of this process in read-only mappings of a name.
 struct Mapped {
     std::uint64_t rss_kb = 0;
