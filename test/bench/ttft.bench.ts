@@ -9,7 +9,7 @@ import { cpus } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { repositoryRoot } from "../support/processes.ts";
-import { type Case, caseNames, prepareCase } from "./load/cases.ts";
+import { type Case, caseNames, prepareCase, sampleName } from "./load/cases.ts";
 import { openResults } from "./load/raw-runs.ts";
 import { goalsText } from "./load/report-text.ts";
 import { machine } from "./machine.ts";
@@ -39,7 +39,8 @@ const facts = machine();
 results.record("machine", facts);
 say(`${JSON.stringify(facts)}\nraw runs: ${path.relative(repositoryRoot, results.file)}`);
 
-const names = values.model ?? caseNames.filter((name) => !values.quick || name !== "random-4gb");
+const names =
+  values.model ?? [sampleName, ...caseNames].filter((name) => !values.quick || name !== "random-4gb");
 const reports: TtftReport[] = [];
 for (const name of names) {
   const it: Case = await prepareCase(name, say);
