@@ -98,12 +98,9 @@ export class Autoscaler {
 
   /** Instances that run or load; those that are stopped or parked count as not there. */
   #servingOf({ row }: FleetModel): readonly InstanceRow[] {
-    return this.#deps.fleet.instances.filter(
-      (i) =>
-        i.model_id === row.model_id &&
-        i.checkpoint === row.checkpoint &&
-        (i.state === "ready" || i.state === "loading"),
-    );
+    return this.#deps.fleet
+      .instancesOf(row.model_id)
+      .filter((i) => i.checkpoint === row.checkpoint && (i.state === "ready" || i.state === "loading"));
   }
 
   /** Requests at the instances, of all gateways as far as workers report it, and those in the line here; averaged. */
@@ -149,6 +146,7 @@ export class Autoscaler {
     const request = placementRequest(model, {
       ...{ avoid: avoidNothing, policy, seed: seedFor(policy, random), waiting_ahead: 0 },
       claims: queue.claims.all,
+      may_migrate: false,
       now_ms: clock.wallMs(),
     });
     return decideStart(fleet.view(), request, true);

@@ -2,7 +2,6 @@
  * The loop that brings the cluster to what it should be. Every gateway keeps its own knowledge fresh; the one that leads
  * also sees to what need be done once: leases, idle instances, deletions, loads without a follower, old records.
  */
-import type { InstanceRow } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import type { Fleet } from "../placement/fleet.ts";
@@ -12,13 +11,13 @@ import type { Stops } from "../placement/stops.ts";
 import type { WorkerReports } from "../placement/worker-reports.ts";
 import type { Clock, Log, StateStore } from "../ports.ts";
 import type { Autoscaler } from "./autoscaler.ts";
-import { chooseStops } from "./choose-stops.ts";
 import type { EstimateSync } from "./estimate-sync.ts";
 import { LastUses } from "./last-uses.ts";
 import { type Leadership, leaderLease } from "./leadership.ts";
 import type { Preloader } from "./preloader.ts";
 import type { RetentionSweep } from "./retention.ts";
 import { SilenceWatch } from "./silence-watch.ts";
+import { stopUnneeded } from "./stop-unneeded.ts";
 
 export interface ReconcileDeps {
   readonly fleet: Fleet;
@@ -120,7 +119,7 @@ export class ReconcileLoop {
     const { fleet, loads, retention, clock } = this.#deps;
     await this.#expireWorkers();
     for (const instance of fleet.instances) if (instance.state === "loading") loads.follow(instance);
-    this.#stopUnneeded();
+    stopUnneeded(this.#deps);
     await this.#purgeDeleted();
     await retention.run(clock.monotonicMs());
   }
@@ -133,28 +132,6 @@ export class ReconcileLoop {
     const lost = await store.expireWorkers(silent);
     for (const worker_id of lost) log.warn("worker_lost", { worker_id });
     await fleet.refresh();
-  }
-
-  /** Begins stops without waiting for them: an engine that is slow to leave must not hold up the loop. */
-  #stopUnneeded(): void {
-    const { fleet, stops, park_ms, clock, log } = this.#deps;
-    const usage = {
-      now_ms: clock.wallMs(),
-      park_ms,
-      // A discrete device keeps the memory of a model as long as its process lives.
-      canPark: ({ worker_id, device_id }: InstanceRow) =>
-        fleet.snapshot.devices.some(
-          (d) => d.worker_id === worker_id && d.device_id === device_id && d.kind === "cpu",
-        ),
-      inFlight: (instance_id: string) => fleet.inFlight(instance_id),
-      lastUsedMs: (instance_id: string) => fleet.lastUsedMs(instance_id),
-    };
-    for (const { instance, how, reason } of chooseStops(fleet.instances, fleet.snapshot.models, usage)) {
-      if (stops.isStopping(instance.instance_id)) continue;
-      stops[how](instance, reason).catch((error: unknown) => {
-        log.error(`${how}_failed`, { instance_id: instance.instance_id }, error);
-      });
-    }
   }
 
   async #purgeDeleted(): Promise<void> {

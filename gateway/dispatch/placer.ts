@@ -3,7 +3,7 @@ import type { InstanceRow } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { InstanceId, ModelId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
-import type { livePolicies } from "../../schema/vocab.ts";
+import type { SchedulingPolicy } from "../../schema/vocab.ts";
 import type { DeviceAt } from "../admission/device-claims.ts";
 import type { Ticket, WaitQueue } from "../admission/wait-queue.ts";
 import { workersWithout } from "../placement/adapters.ts";
@@ -15,8 +15,9 @@ import type { StartHistory } from "../placement/start-history.ts";
 import type { StartOutcome, Starts } from "../placement/starts.ts";
 import type { Clock, Random } from "../ports.ts";
 import { decide } from "../scheduler/decide.ts";
-import type { Action, Decision } from "../scheduler/decision.ts";
+import type { Decision } from "../scheduler/decision.ts";
 import { type Ask, isRefusal, type Placement, throwIfCancelled } from "./ask.ts";
+import { type Clearing, clearFor, idleVictimsOf, type StartAction } from "./clearing.ts";
 import type { Explanations } from "./explanations.ts";
 import { isDatabaseAway, mayStillBeReported, pauseBeforeAttempt } from "./patience.ts";
 import { settlesWithin } from "./settles-within.ts";
@@ -36,7 +37,11 @@ export interface PlacerDeps {
   readonly queue: WaitQueue;
   readonly explanations: Explanations;
   readonly random: Random;
-  readonly policy: (typeof livePolicies)[number];
+  readonly policy: SchedulingPolicy;
+  /** Without one nothing is moved away, and the policy must be a live one. */
+  readonly clearing?: Clearing;
+  /** How often a waiting reader hears how far things are; every second if left out. */
+  readonly report_ms?: number;
 }
 
 type Waiting<T> = AsyncGenerator<WaitingUpdate, T>;
@@ -93,7 +98,9 @@ export class Placer {
           break;
         }
         case "start":
-        case "reclaim": {
+        case "reclaim":
+        case "migrate":
+        case "preempt": {
           const outcome = yield* this.#start(model, action, ask);
           if (outcome.created) {
             const placement = yield* this.#joinLoad(outcome.instance, outcome.load, ask);
@@ -115,20 +122,16 @@ export class Placer {
           yield* this.#pause(limits.reconcile_ms, ask);
           break;
         default:
-          throw cannotBeDone(action, reason);
+          throw new SllmError(action.code, reason, { retry_after_ms: report_ms });
       }
     }
   }
 
-  async *#start(
-    model: FleetModel,
-    action: Extract<Action, { kind: "start" | "reclaim" }>,
-    ask: Ask,
-  ): Waiting<StartOutcome> {
-    const { starts, clock } = this.#deps;
+  async *#start(model: FleetModel, action: StartAction, ask: Ask): Waiting<StartOutcome> {
+    const { starts, clock, clearing = null } = this.#deps;
     this.#refuseWhileBackingOff(model);
-    const victims = action.kind === "reclaim" ? action.victims : [];
-    const starting = starts.start(model, action.target, victims);
+    const clear = clearFor(action, clearing);
+    const starting = starts.start(model, action.target, idleVictimsOf(action), clear);
     try {
       return yield* this.#hold(starting, () => waiting("loading", ask.ticket, clock.monotonicMs()), ask);
     } catch (error) {
@@ -141,8 +144,9 @@ export class Placer {
   }
 
   #decide(model: FleetModel, { ticket, adapter }: Ask, avoid: Ask["avoid"]): Decision {
-    const { fleet, queue, policy, random, clock } = this.#deps;
+    const { fleet, queue, policy, random, clock, clearing } = this.#deps;
     const request = placementRequest(model, {
+      may_migrate: clearing !== undefined,
       ...(adapter === null ? {} : { unfit: workersWithout(fleet.view(), adapter) }),
       ...{ avoid, policy, seed: seedFor(policy, random) },
       claims: queue.claims.all,
@@ -257,7 +261,7 @@ export class Placer {
     const { clock } = this.#deps;
     // Its failure is thrown below; a reader that leaves before that must not make it an unhandled one.
     done.catch(heardElsewhere);
-    let pause_ms = firstReport_ms;
+    let pause_ms = Math.max(firstReport_ms, this.#deps.report_ms ?? 0);
     for (;;) {
       const update = report();
       yield update;
@@ -265,7 +269,7 @@ export class Placer {
       if (left_ms <= 0) throw heldTooLong(ask, update);
       if (await settlesWithin(done, clock, Math.min(left_ms, pause_ms), ask.signal)) return done;
       throwIfCancelled(ask.signal);
-      pause_ms = report_ms;
+      pause_ms = this.#deps.report_ms ?? report_ms;
     }
   }
 
@@ -274,15 +278,6 @@ export class Placer {
     const over = clock.sleep(delay_ms, ask.signal);
     yield* this.#hold(over, () => waiting("queued", ask.ticket, clock.monotonicMs()), ask);
   }
-}
-
-/** Moves are not asked for, and no live policy preempts: these two would be defects. */
-function cannotBeDone(
-  action: Extract<Action, { kind: "cannot_now" | "migrate" | "preempt" }>,
-  reason: string,
-): Error {
-  if (action.kind !== "cannot_now") return new Error(`the scheduler chose to ${action.kind}`);
-  return new SllmError(action.code, reason, { retry_after_ms: report_ms });
 }
 
 function heardElsewhere(): void {}

@@ -52,6 +52,10 @@ export class ClusterMirror {
     return this.#holdings.get(worker_id)?.placements ?? [];
   }
 
+  device(worker_id: WorkerId, device_id: string): DeviceRow | undefined {
+    return this.#holdings.get(worker_id)?.devices.find((row) => row.device_id === device_id);
+  }
+
   model(model_id: ModelId): ModelRow | undefined {
     return this.#models.get(model_id);
   }

@@ -4,13 +4,14 @@ import type { ClusterSnapshot } from "../ports.ts";
 import type { ClusterFacts, RemoteSources } from "../scheduler/view.ts";
 
 /** Workers cannot fetch from each other or from outside yet. */
-const remote: RemoteSources = { peer: false, origin: false };
+export const noRemote: RemoteSources = { peer: false, origin: false };
 
 /** `instances` are the live ones as this gateway knows them; booked memory follows them, not the older read. */
 export function toClusterFacts(
   snapshot: ClusterSnapshot,
   instances: readonly InstanceRow[],
   usage: ClusterFacts["usage"],
+  remote: RemoteSources = noRemote,
 ): ClusterFacts {
   const bookedNow = bookedByDevice(instances);
   const bookedThen = bookedByDevice(snapshot.instances);

@@ -19,9 +19,9 @@ import type { DeviceKind } from "../../schema/vocab.ts";
 import type { Clock, ClusterChanges, ClusterSnapshot, StateStore, WorkerAddress } from "../ports.ts";
 import { ClusterIndex, type StandbyOf } from "../scheduler/cluster-index.ts";
 import { type Estimates, nominalEstimates } from "../scheduler/estimates.ts";
-import type { ClusterView } from "../scheduler/view.ts";
+import type { ClusterView, RemoteSources } from "../scheduler/view.ts";
 import { ClusterMirror } from "./cluster-mirror.ts";
-import { toClusterFacts } from "./cluster-view.ts";
+import { noRemote, toClusterFacts } from "./cluster-view.ts";
 import { InstanceTable, isLiveState } from "./instance-table.ts";
 import { type InstanceUse, InstanceUses } from "./instance-uses.ts";
 
@@ -50,6 +50,7 @@ export class Fleet {
   readonly #clock: Pick<Clock, "wallMs">;
   readonly #estimates: Estimates;
   readonly #standbyOf: StandbyOf;
+  readonly #remote: RemoteSources;
   readonly #uses: InstanceUses;
   readonly #instances = new InstanceTable();
   readonly #storedUses = new Map<InstanceId, number>();
@@ -68,10 +69,12 @@ export class Fleet {
     clock: Pick<Clock, "wallMs">,
     estimates: Estimates = nominalEstimates,
     standbyOf: StandbyOf = () => null,
+    remote: RemoteSources = noRemote,
   ) {
     this.#store = store;
     this.#clock = clock;
     this.#standbyOf = standbyOf;
+    this.#remote = remote;
     this.#estimates = estimates;
     this.#uses = new InstanceUses(clock);
     this.#index = this.#buildIndex();
@@ -146,7 +149,7 @@ export class Fleet {
         .filter((m) => m.state === "active" && m.min_instances > 0)
         .map((m) => [m.model_id, m.min_instances]),
     );
-    const facts = toClusterFacts(this.snapshot, instances, usage);
+    const facts = toClusterFacts(this.snapshot, instances, usage, this.#remote);
     return new ClusterIndex(facts, this.#estimates, weights, minimums, this.#standbyOf);
   }
 
@@ -196,6 +199,12 @@ export class Fleet {
   /** Live instances: loading, running or being stopped. */
   get instances(): readonly InstanceRow[] {
     return [...this.#instances.rows.values()];
+  }
+
+  /** Live instances of one model. */
+  instancesOf(model_id: ModelId): readonly InstanceRow[] {
+    const rows = this.#index.instancesOf(model_id).map(({ view }) => this.instance(view.instance_id));
+    return rows.filter((row) => row !== null);
   }
 
   instance(instance_id: InstanceId): InstanceRow | null {
@@ -261,15 +270,19 @@ export class Fleet {
   }
 
   #device({ worker_id, device_id }: DeviceAddress): DeviceRow | undefined {
-    return this.snapshot.devices.find((d) => d.worker_id === worker_id && d.device_id === device_id);
+    return this.#mirror.device(worker_id, device_id);
   }
 
   /** Records a change of an instance that the store has accepted. */
   put(row: InstanceRow): void {
     this.#instances.put(row);
     if (isLiveState(row.state)) this.#index.put(row, this.#uses.of(row.instance_id));
-    else this.#index.remove(row.instance_id);
-    this.#changed();
+    else {
+      this.#index.remove(row.instance_id);
+      this.#storedUses.delete(row.instance_id);
+      this.#uses.forget(row.instance_id);
+    }
+    this.#notify();
   }
 
   /** Notes when the load of an instance is expected to end, and to have its bytes from the disk. */

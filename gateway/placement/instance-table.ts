@@ -9,7 +9,7 @@ export function isLiveState(state: InstanceState): boolean {
 
 /** A read that began before a change was written may end after it: such a read must not undo what is known here. */
 export class InstanceTable {
-  #rows: ReadonlyMap<InstanceId, InstanceRow> = new Map();
+  #rows = new Map<InstanceId, InstanceRow>();
   readonly #changes = new Map<InstanceId, { readonly row: InstanceRow; readonly readsBegun: number }>();
   #readsBegun = 0;
 
@@ -40,16 +40,14 @@ export class InstanceTable {
   /** Records a change that the store has accepted. */
   put(row: InstanceRow): void {
     this.#changes.set(row.instance_id, { row, readsBegun: this.#readsBegun });
-    const merged = new Map(this.#rows);
-    setOrDrop(merged, row);
-    this.#rows = merged;
+    setOrDrop(this.#rows, row);
   }
 
   get(instance_id: InstanceId): InstanceRow | undefined {
     return this.#rows.get(instance_id);
   }
 
-  /** All live instances. The map is never changed, only replaced. */
+  /** All live instances. */
   get rows(): ReadonlyMap<InstanceId, InstanceRow> {
     return this.#rows;
   }

@@ -106,12 +106,14 @@ export class InstanceUses {
 
   /** Forgets instances that ended and tells their users. */
   keepOnly(isLive: (instance_id: InstanceId) => boolean): void {
-    for (const [instance_id, { in_flight }] of this.#usages) {
-      if (isLive(instance_id)) continue;
-      if (in_flight === 0) this.#usages.delete(instance_id);
-      const listeners = this.#onLost.get(instance_id);
-      this.#onLost.delete(instance_id);
-      for (const tell of [...(listeners ?? [])]) tell();
-    }
+    for (const instance_id of this.#usages.keys()) if (!isLive(instance_id)) this.forget(instance_id);
+  }
+
+  /** The instance has ended: its users are told. */
+  forget(instance_id: InstanceId): void {
+    if (this.peek(instance_id).in_flight === 0) this.#usages.delete(instance_id);
+    const listeners = this.#onLost.get(instance_id);
+    this.#onLost.delete(instance_id);
+    for (const tell of [...(listeners ?? [])]) tell();
   }
 }

@@ -12,8 +12,7 @@ type OfModel =
   | "memory_bytes"
   | "repacked_bytes"
   | "max_instances"
-  | "queue_delay_ms"
-  | "may_migrate";
+  | "queue_delay_ms";
 
 export function placementRequest(
   model: FleetModel,
@@ -30,8 +29,6 @@ export function placementRequest(
     repacked_bytes: bookedBytes(model, true) - memory_bytes,
     max_instances: max_instances ?? Number.POSITIVE_INFINITY,
     queue_delay_ms,
-    // Nothing carries moves out yet.
-    may_migrate: false,
   };
 }
 

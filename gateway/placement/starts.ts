@@ -48,14 +48,20 @@ export class Starts {
   }
 
   /**
-   * Starts an instance of the model after stopping the victims. While one call for the model runs, further calls
-   * join it whatever they wanted: they decide again afterwards, on what it has changed.
+   * Starts an instance of the model after stopping the victims, and before that `clear` where work has to leave. While
+   * one call for the model runs, further calls join it whatever they wanted: they decide again afterwards, on what it has
+   * changed.
    */
-  start(model: FleetModel, target: StartTarget, victims: readonly InstanceId[]): Promise<StartOutcome> {
+  start(
+    model: FleetModel,
+    target: StartTarget,
+    victims: readonly InstanceId[],
+    clear: (() => Promise<boolean>) | null = null,
+  ): Promise<StartOutcome> {
     const { model_id } = model.row;
     const running = this.#running.get(model_id);
     if (running !== undefined) return running;
-    const start = this.#start(model, target, victims).finally(() => this.#running.delete(model_id));
+    const start = this.#start(model, target, victims, clear).finally(() => this.#running.delete(model_id));
     this.#running.set(model_id, start);
     return start;
   }
@@ -64,8 +70,10 @@ export class Starts {
     model: FleetModel,
     target: StartTarget,
     victims: readonly InstanceId[],
+    clear: (() => Promise<boolean>) | null,
   ): Promise<StartOutcome> {
     const { fleet, loads, clock, log } = this.#deps;
+    if (clear !== null && !(await clear())) return { created: false };
     if (!(await this.#makeRoom(victims, `makes room for ${model.row.model_id}`))) return { created: false };
     const { worker_id, device_id, tier, parked } = target;
     const result = parked === null ? await this.#book(model, target) : await this.#bookAgain(model, parked);
@@ -135,7 +143,7 @@ export class Starts {
       deterministic,
       adapter_bytes: bookedAdapterBytes(model.adapters),
       memory_bytes: bookedBytes(model, fleet.repacks(target)),
-      expected_live: fleet.instances.filter((i) => i.model_id === model_id).length,
+      expected_live: fleet.instancesOf(model_id).length,
     });
   }
 }

@@ -33,6 +33,8 @@ export function observeStart(
   timings: LoadTimings,
 ): void {
   const { worker_id, device_id, tier, parked, estimate_ms, queued_ms, is_beside } = target;
+  // The timings do not tell the network's part apart.
+  if (tier === "peer" || tier === "origin") return;
   const { disk_read_ms, disk_read_bytes, upload_ms = 0, upload_bytes = 0, total_ms } = timings;
   const how = startHowOf(parked, timings);
   const built_ms = how === "resume" ? 0 : timings.process_start_ms + timings.model_build_ms;
