@@ -287,6 +287,22 @@ sllm_status sllm_engine_cancel(sllm_engine *engine, uint64_t request) {
     return guarded([&]() -> Status { return engine == nullptr ? no_handle() : engine->impl.cancel(request); });
 }
 
+sllm_status sllm_engine_hold(sllm_engine *engine, uint64_t request) {
+    return guarded([&]() -> Status { return engine == nullptr ? no_handle() : engine->impl.hold(request); });
+}
+
+sllm_status sllm_engine_extend(sllm_engine *engine, uint64_t request, const int32_t *tokens, uint64_t n_tokens,
+                               uint8_t go) {
+    return guarded([&]() -> Status {
+        if (engine == nullptr) return no_handle();
+        if (tokens == nullptr && n_tokens > 0) return {Code::invalid_argument, "tokens is NULL"};
+        if (n_tokens > limits::context_tokens) return {Code::context_overflow, "more tokens than any context has"};
+        std::vector<std::int32_t> copy;
+        if (n_tokens > 0) copy.assign(tokens, tokens + n_tokens);
+        return engine->impl.extend(request, std::move(copy), go != 0);
+    });
+}
+
 sllm_status sllm_engine_wait(sllm_engine *engine, uint64_t timeout_us) {
     return guarded([&]() -> Status {
         if (engine == nullptr) return no_handle();

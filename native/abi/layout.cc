@@ -28,9 +28,10 @@ static_assert(sizeof(sllm_engine_activity) == 64 && offsetof(sllm_engine_activit
               offsetof(sllm_engine_activity, progress) == 48 && offsetof(sllm_engine_activity, computing) == 60);
 static_assert(sizeof(sllm_text) == 16);
 static_assert(sizeof(sllm_logit_bias) == 8 && sizeof(sllm_logprob) == 16);
-static_assert(sizeof(sllm_request) == 184 && offsetof(sllm_request, typical_p) == 88 &&
+static_assert(sizeof(sllm_request) == 192 && offsetof(sllm_request, typical_p) == 88 &&
               offsetof(sllm_request, logit_bias) == 128 && offsetof(sllm_request, constraint_bytes) == 152 &&
-              offsetof(sllm_request, resume) == 160 && offsetof(sllm_request, dimensions) == 176);
+              offsetof(sllm_request, resume) == 160 && offsetof(sllm_request, dimensions) == 176 &&
+              offsetof(sllm_request, held) == 184);
 static_assert(sizeof(sllm_adapter_params) == 40 && offsetof(sllm_adapter_params, weights_bytes) == 24);
 static_assert(offsetof(sllm_request, request) == 8 &&
               offsetof(sllm_request, max_tokens) == 32 && offsetof(sllm_request, temperature) == 48 &&

@@ -100,6 +100,8 @@ export interface NativeRequest {
   readonly top_logprobs?: number | undefined;
   /** Number of an adapter that was added; left out: the model as it is. */
   readonly adapter?: number | undefined;
+  /** Draws no token before `extend` lets it go; left out: false. */
+  readonly held?: boolean | undefined;
   /** JSON of what the answer must look like, see sllm_request; left out: anything. */
   readonly constraint?: string | undefined;
 }
@@ -275,6 +277,7 @@ export class NativeEngine implements Disposable {
       resume: memory.address(request.resume ?? new Int32Array()),
       n_resume: BigInt(request.resume?.length ?? 0),
       adapter: request.adapter ?? 0,
+      held: request.held === true ? 1 : 0,
     });
     const status = this.#binding.calls.sllm_engine_submit(this.#open(), encoded);
     checkStatus("sllm_engine_submit", this.#binding, status);
@@ -303,6 +306,24 @@ export class NativeEngine implements Disposable {
     const status = this.#binding.calls.sllm_engine_cancel(this.#open(), BigInt(request));
     if (status === statuses.SLLM_E_NOT_FOUND) return false;
     checkStatus("sllm_engine_cancel", this.#binding, status);
+    return true;
+  }
+
+  /** sllm_engine_hold: a HELD event follows; false when the request has ended. Any thread. */
+  hold(request: number): boolean {
+    const status = this.#binding.calls.sllm_engine_hold(this.#open(), BigInt(request));
+    if (status === statuses.SLLM_E_NOT_FOUND) return false;
+    checkStatus("sllm_engine_hold", this.#binding, status);
+    return true;
+  }
+
+  /** sllm_engine_extend: more output of a held request; `go` lets it go. False when it has ended. Any thread. */
+  extend(request: number, tokens: Int32Array, go: boolean): boolean {
+    const given = tokens.length === 0 ? null : tokens;
+    const { sllm_engine_extend } = this.#binding.calls;
+    const status = sllm_engine_extend(this.#open(), BigInt(request), given, tokens.length, go ? 1 : 0);
+    if (status === statuses.SLLM_E_NOT_FOUND) return false;
+    checkStatus("sllm_engine_extend", this.#binding, status);
     return true;
   }
 

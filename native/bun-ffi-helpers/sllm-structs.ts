@@ -2,7 +2,7 @@
 import { struct } from "./struct.ts";
 
 /** SLLM_ABI_VERSION of the header these layouts were written for; the major half must agree. */
-export const abiVersion = 0x0001_0003;
+export const abiVersion = 0x0001_0004;
 
 /** sllm_status, by name. */
 export const statuses = {
@@ -43,6 +43,7 @@ export const eventKind = {
   SLLM_EVENT_DONE: 3,
   SLLM_EVENT_ERROR: 4,
   SLLM_EVENT_VECTOR: 5,
+  SLLM_EVENT_HELD: 6,
 } as const;
 export const finishKind = { SLLM_FINISH_STOP: 1, SLLM_FINISH_LENGTH: 2 } as const;
 
@@ -200,6 +201,8 @@ export const request = struct("sllm_request", {
   n_resume: "u64",
   dimensions: "u32",
   adapter: "u32",
+  held: "u32",
+  reserved: "u32",
 });
 
 export const adapterParams = struct("sllm_adapter_params", {

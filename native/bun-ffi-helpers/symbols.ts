@@ -102,6 +102,11 @@ export const symbols = {
   sllm_engine_submit: { args: ["handle", "buffer"], returns: "i32" },
   // sllm_status sllm_engine_cancel(sllm_engine *engine, uint64_t request)
   sllm_engine_cancel: { args: ["handle", "u64"], returns: "i32" },
+  // sllm_status sllm_engine_hold(sllm_engine *engine, uint64_t request)
+  sllm_engine_hold: { args: ["handle", "u64"], returns: "i32" },
+  // sllm_status sllm_engine_extend(sllm_engine *engine, uint64_t request, const int32_t *tokens, uint64_t n_tokens,
+  //                                uint8_t go)
+  sllm_engine_extend: { args: ["handle", "u64", "buffer", "u64", "u8"], returns: "i32" },
   // sllm_status sllm_engine_wait(sllm_engine *engine, uint64_t timeout_us)
   sllm_engine_wait: { args: ["handle", "u64"], returns: "i32" },
   // sllm_status sllm_engine_drain(sllm_engine *engine, sllm_event *out, uint64_t cap, uint64_t *n, char *text,

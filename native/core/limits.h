@@ -34,6 +34,9 @@ inline constexpr std::uint32_t batch_tokens_max = 16'384;
 // Tokens of a step for prompts when the caller names no number: while a stream runs, a long prompt pauses it no longer
 // than this many tokens take.
 inline constexpr std::uint32_t prefill_tokens = 256;
+// Of a step for sequences that are held, while anything else is computed: nobody waits for them yet, so that streams
+// that stay lose little. A source makes one token a step, so rounds of a move still shrink 16-fold.
+inline constexpr std::uint32_t held_tokens = 16;
 
 // Tokens of the KV cache kept free for every running request when another one is admitted.
 inline constexpr std::uint32_t kv_tokens_ahead = 16;

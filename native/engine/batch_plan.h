@@ -10,12 +10,15 @@ namespace sllm {
 struct StepLimits {
     std::uint32_t batch_tokens = 0;    // of a step, at least one per sequence
     std::uint32_t prefill_tokens = 0;  // of them for prompts, at least one, while any stream runs: bounds its pause
+    std::uint32_t held_tokens = 0;     // of them for sequences that are held, at least one, while anything else runs
 };
 
-// left: tokens of each sequence that wait to be computed, at least one. One token is what a running stream has: all of
+// left: tokens of each sequence that wait to be computed. One token is what a running stream has: all of
 // those are part of every step. The rest of the step is shared evenly among longer ones, what a short one leaves goes
 // to the others. turn: counts the steps; where not every prompt gets a part, another one is the first each time.
-// Returns the tokens to take of each.
-std::vector<std::uint32_t> plan_step(std::span<const std::uint32_t> left, const StepLimits &limits, std::uint64_t turn);
+// held: the same for sequences that nobody waits for yet, 0 for all others and in `left` for these; they share what the
+// step has left over. Returns the tokens to take of each.
+std::vector<std::uint32_t> plan_step(std::span<const std::uint32_t> left, std::span<const std::uint32_t> held,
+                                     const StepLimits &limits, std::uint64_t turn);
 
 }  // namespace sllm

@@ -11,17 +11,22 @@
 namespace sllm {
 
 Batcher::Batcher(Backend &backend, std::uint32_t prefill_tokens, Env &env, Emit emit)
-    : backend_(backend), limits_{backend.facts().batch_tokens, prefill_tokens}, env_(env), emit_(std::move(emit)),
-      kv_(backend.facts().slots, backend.facts().kv) {}
+    : backend_(backend), limits_{backend.facts().batch_tokens, prefill_tokens, limits::held_tokens}, env_(env),
+      emit_(std::move(emit)), kv_(backend.facts().slots, backend.facts().kv) {}
 
 void Batcher::cancel(std::uint64_t request) {
-    const auto is_it = [request](const auto &session) { return session->request.number == request; };
-    if (const auto found = std::find_if(running_.begin(), running_.end(), is_it); found != running_.end()) {
-        give_up(**found, {Code::cancelled, "the request was cancelled"});
+    if (Session *session = find(request)) fail(*session, {Code::cancelled, "the request was cancelled"});
+}
+
+void Batcher::fail(Session &session, const Status &why) {
+    const auto is_it = [&session](const auto &one) { return one.get() == &session; };
+    if (std::any_of(running_.begin(), running_.end(), is_it)) {
+        give_up(session, why);
         std::erase(running_, nullptr);
-    } else if (const auto waits = std::find_if(waiting_.begin(), waiting_.end(), is_it); waits != waiting_.end()) {
-        waiting_.erase(waits);
-        emit_error(request, {Code::cancelled, "the request was cancelled"});
+    } else {
+        const std::uint64_t request = session.request.number;
+        std::erase_if(waiting_, is_it);
+        emit_error(request, why);
     }
 }
 
@@ -31,6 +36,7 @@ Status Batcher::step() {
     Status status = running_.empty() ? Status() : compute();
     heaviest_ = no_request;
     std::erase(running_, nullptr);
+    report_held();
     return status.code() == Code::cancelled ? Status() : status;
 }
 
@@ -87,35 +93,17 @@ bool Batcher::start(Session &session, const KvTable::Place &place) {
         backend_.share(place.source, place.slot, place.reused);
     }
     kv_.take(place, session.sequence, session.request.adapter);
-    if (again) return true;  // it was preempted: nobody outside knows
+    if (session.announced) return true;  // it was preempted: nobody outside knows
 
-    session.started_ms = env_.now_ms();
-    session.cached_tokens = std::min(place.reused, session.prompt_tokens());
-    const std::uint32_t room = backend_.facts().context_tokens - session.prompt_tokens();
-    const std::uint64_t asked = session.request.max_tokens;
-    session.output_limit = asked == 0 ? room : static_cast<std::uint32_t>(std::min<std::uint64_t>(asked, room));
-    sllm_event event = event_of(session, SLLM_EVENT_STARTED);
-    event.prompt_tokens = session.prompt_tokens();
-    event.cached_tokens = session.cached_tokens;
-    emit_(event, replay_text(session), {});
-    if (session.text.stopped()) {
-        finish(session, SLLM_FINISH_STOP, {});
-    } else if (session.output_tokens() >= session.output_limit) {
-        finish(session, SLLM_FINISH_LENGTH, session.text.finish());
-    } else {
-        return true;
+    if (!again) {
+        session.started_ms = env_.now_ms();
+        session.cached_tokens = std::min(place.reused, session.prompt_tokens());
+        const std::uint32_t room = backend_.facts().context_tokens - session.prompt_tokens();
+        const std::uint64_t asked = session.request.max_tokens;
+        session.output_limit = asked == 0 ? room : static_cast<std::uint32_t>(std::min<std::uint64_t>(asked, room));
     }
-    return false;
-}
-
-std::string Batcher::replay_text(Session &session) {
-    std::string certain;
-    for (const std::int32_t token : session.request.resume) {
-        std::string piece;
-        backend_.append_piece(session.slot, token, &piece);
-        certain += session.text.push(piece);
-    }
-    return certain;
+    replay_text(session);
+    return session.held || announce(session);
 }
 
 void Batcher::make_room() {
@@ -139,11 +127,16 @@ void Batcher::preempt_youngest() {
 
 Status Batcher::compute() {
     std::vector<std::uint32_t> left;
+    std::vector<std::uint32_t> held;
     for (const auto &session : running_) {
-        left.push_back(static_cast<std::uint32_t>(session->sequence.size()) - kv_.length(session->slot));
+        left.push_back(session->held ? 0 : left_of(*session));
+        held.push_back(session->held ? left_of(*session) : 0);
     }
-    const std::vector<std::uint32_t> taken = plan_step(left, limits_, steps_++);
-    last_step_tokens_ = std::accumulate(taken.begin(), taken.end(), 0u);
+    const std::vector<std::uint32_t> taken = plan_step(left, held, limits_, steps_);
+    const std::uint32_t all = std::accumulate(taken.begin(), taken.end(), 0u);
+    if (all == 0) return {};
+    steps_++;
+    last_step_tokens_ = all;
     const auto heaviest = std::max_element(taken.begin(), taken.end());
     if (2 * *heaviest >= last_step_tokens_) {
         heaviest_ = running_[static_cast<std::size_t>(heaviest - taken.begin())]->request.number;
@@ -155,6 +148,7 @@ Status Batcher::compute() {
         Group &group = groups[running_[i]->request.adapter];
         const std::uint32_t from = kv_.length(running_[i]->slot);
         const std::span<const std::int32_t> sequence(running_[i]->sequence);
+        // Nothing is drawn of a held one: its last token is left for the step after it is let go.
         group.parts.push_back({running_[i]->slot, from, sequence.subspan(from, taken[i]), taken[i] == left[i]});
         group.owners.push_back(i);
     }

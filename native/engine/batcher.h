@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,12 +23,15 @@ namespace sllm {
 
 class Batcher : public RequestRunner {
 public:
-    // prefill_tokens: of a step for prompts while streams run, at least 1.
+    // prefill_tokens: of a step for prompts while streams run, at least 1. Of held sequences a step takes
+    // limits::held_tokens at most while anything else runs.
     Batcher(Backend &backend, std::uint32_t prefill_tokens, Env &env, Emit emit);
 
-    bool idle() const override { return running_.empty() && waiting_.empty(); }
+    bool idle() const override;
     void add(std::unique_ptr<Session> session) override { waiting_.push_back(std::move(session)); }
     void cancel(std::uint64_t request) override;
+    void hold(std::uint64_t request) override;
+    void extend(std::uint64_t request, std::span<const std::int32_t> tokens, bool go) override;
     Status step() override;
     bool dominates_step(std::uint64_t request) const override { return heaviest_.load() == request; }
     void fail_all(const Status &why) override;
@@ -39,14 +43,24 @@ public:
     RunnerActivity activity() const override;
 
 private:
+    // Without one that has ended.
+    Session *find(std::uint64_t request);
     void admit();
+    // Tokens that the next step may compute of a running session.
+    std::uint32_t left_of(const Session &session) const;
     bool has_room_for(const Session &session) const;
     // INVALID_ARGUMENT when the resumed output cannot be that of such a request.
     Status begin(Session &session);
-    // The text of resumed tokens as far as it is certain.
-    std::string replay_text(Session &session);
     // Whether the session goes on: it may end at once.
     bool start(Session &session, const KvTable::Place &place);
+    // The text of resumed tokens that it is not known of yet. The session has a slot.
+    void replay_text(Session &session);
+    // Tells that it starts. Whether the session goes on: what it resumes may be all of it.
+    bool announce(Session &session);
+    // More resumed output. INVALID_ARGUMENT when it cannot be that of such a request.
+    Status append(Session &session, std::span<const std::int32_t> tokens);
+    // Tells of held sessions that have caught up.
+    void report_held();
     void make_room();
     void preempt_youngest();
     // What one call of a step computes.
@@ -65,6 +79,8 @@ private:
     // Each of the first two ends a request, its event comes last; leave gives its slot back.
     void finish(Session &session, std::int32_t reason, std::string text);
     void give_up(Session &session, const Status &why);
+    // Gives up a session wherever it is, between two steps.
+    void fail(Session &session, const Status &why);
     void leave(Session &session);
     void emit_error(std::uint64_t request, const Status &why);
 

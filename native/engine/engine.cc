@@ -129,6 +129,30 @@ Status Engine::cancel(std::uint64_t request) {
     return {};
 }
 
+Status Engine::hold(std::uint64_t request) {
+    if (backend_->facts().embedding.pooling != Pooling::none) {
+        return {Code::invalid_argument, "an engine that embeds holds no requests"};
+    }
+    return command({request, true, {}, false});
+}
+
+Status Engine::extend(std::uint64_t request, std::vector<std::int32_t> tokens, bool go) {
+    if (Status s = check_tokens(tokens, backend_->facts()); !s.ok()) return s;
+    return command({request, false, std::move(tokens), go});
+}
+
+Status Engine::command(HeldCommand command) {
+    {
+        const std::lock_guard lock(mutex_);
+        if (!unfinished_.contains(command.request)) {
+            return {Code::not_found, "no unfinished request " + std::to_string(command.request)};
+        }
+        held_.push_back(std::move(command));
+    }
+    work_.notify_one();
+    return {};
+}
+
 Status Engine::add_adapter(const AdapterFiles &files) {
     const auto name = std::to_string(files.adapter);
     {
@@ -194,15 +218,19 @@ void Engine::run() {
 
 bool Engine::take_work() {
     std::vector<std::unique_ptr<Session>> submitted;
+    std::vector<HeldCommand> held;
     std::vector<std::uint64_t> cancelled;
     std::vector<std::uint32_t> removed;
     {
         std::unique_lock lock(mutex_);
         work_.wait(lock, [this] {
-            return stopping_ || !runner_->idle() || !submitted_.empty() || !removed_.empty();
+            // Unfinished requests may be held, with nothing to compute.
+            const bool told = !submitted_.empty() || !held_.empty() || !cancelled_.empty() || !removed_.empty();
+            return stopping_ || told || !runner_->idle();
         });
         if (stopping_) return false;
         submitted = std::exchange(submitted_, {});
+        held = std::exchange(held_, {});
         cancelled = std::exchange(cancelled_, {});
         removed = removed_;
         if (std::exchange(cache_is_gone_, false)) runner_->forget_cache();
@@ -214,6 +242,10 @@ bool Engine::take_work() {
         removal_.notify_all();
     }
     for (auto &session : submitted) runner_->add(std::move(session));
+    for (const HeldCommand &told : held) {
+        if (told.hold) runner_->hold(told.request);
+        else runner_->extend(told.request, told.tokens, told.go);
+    }
     for (const std::uint64_t request : cancelled) runner_->cancel(request);
     return true;
 }
@@ -224,6 +256,7 @@ void Engine::emit(const sllm_event &event, std::string text, std::string logprob
         const std::lock_guard lock(mutex_);
         unfinished_.erase(event.request);
         std::erase(cancelled_, event.request);
+        std::erase_if(held_, [&event](const HeldCommand &told) { return told.request == event.request; });
     }
     events_.push(event, std::move(text), std::move(logprobs));
 }

@@ -51,6 +51,9 @@ public:
     // Duration of the last attach.
     double attach_ms();
     Status cancel(std::uint64_t request);
+    // See sllm_engine_hold and sllm_engine_extend.
+    Status hold(std::uint64_t request);
+    Status extend(std::uint64_t request, std::vector<std::int32_t> tokens, bool go);
     EngineActivity activity();
     // See sllm_engine_add_adapter. [blocks]
     Status add_adapter(const AdapterFiles &files);
@@ -58,8 +61,16 @@ public:
 
 private:
     enum class Weights { absent, moving, present };
+    // What is asked of a held request, or to hold it.
+    struct HeldCommand {
+        std::uint64_t request = 0;
+        bool hold = false;  // else it gets tokens
+        std::vector<std::int32_t> tokens;
+        bool go = false;
+    };
 
     void run();
+    Status command(HeldCommand command);
     // Hands what came in to the runner; false when the engine ends.
     bool take_work();
     void emit(const sllm_event &event, std::string text, std::string logprobs);
@@ -85,6 +96,7 @@ private:
     bool aborting_ = false;        // the step under way is being given up
     bool aborted_before_ = false;  // the step before it was
     std::vector<std::unique_ptr<Session>> submitted_;
+    std::vector<HeldCommand> held_;  // in the order they came
     std::vector<std::uint64_t> cancelled_;
     std::unordered_map<std::uint64_t, std::uint32_t> unfinished_;  // request -> its adapter
     std::set<std::uint32_t> adapters_;                             // that requests may name

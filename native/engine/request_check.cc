@@ -10,19 +10,12 @@ namespace sllm {
 
 namespace {
 
-Status check_tokens(const std::vector<std::int32_t> &tokens, const BackendFacts &facts) {
-    for (const std::int32_t token : tokens) {
-        if (token >= 0 && static_cast<std::uint32_t>(token) < facts.vocabulary_tokens) continue;
-        return {Code::invalid_argument, "token " + std::to_string(token) + " is not in the vocabulary"};
-    }
-    return {};
-}
-
 Status check_embedding(const Request &request, const BackendFacts &facts) {
     if (request.prompt.size() > facts.context_tokens) {
         return {Code::context_overflow, "the input has " + std::to_string(request.prompt.size()) +
                                             " tokens, the context " + std::to_string(facts.context_tokens)};
     }
+    if (request.held) return {Code::invalid_argument, "an engine that embeds holds no requests"};
     if (request.dimensions > 0 && facts.embedding.pooling == Pooling::rank) {
         return {Code::invalid_argument, "the model ranks: its scores have no dimensions"};
     }
@@ -33,6 +26,14 @@ Status check_embedding(const Request &request, const BackendFacts &facts) {
 }
 
 }  // namespace
+
+Status check_tokens(const std::vector<std::int32_t> &tokens, const BackendFacts &facts) {
+    for (const std::int32_t token : tokens) {
+        if (token >= 0 && static_cast<std::uint32_t>(token) < facts.vocabulary_tokens) continue;
+        return {Code::invalid_argument, "token " + std::to_string(token) + " is not in the vocabulary"};
+    }
+    return {};
+}
 
 Status check_request(const Request &request, const BackendFacts &facts) {
     if (request.prompt.empty()) return {Code::invalid_argument, "the prompt has no tokens"};

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "core/status.h"
@@ -31,11 +32,14 @@ public:
 
     virtual ~RequestRunner() = default;
 
-    // No request is unfinished.
+    // There is nothing to do: no request is unfinished, or those that are wait to be let go.
     virtual bool idle() const = 0;
     virtual void add(std::unique_ptr<Session> session) = 0;
     // Ends a request as CANCELLED; nothing when it has ended.
     virtual void cancel(std::uint64_t request) = 0;
+    // See sllm_engine_hold and sllm_engine_extend; nothing when the request has ended.
+    virtual void hold(std::uint64_t) {}
+    virtual void extend(std::uint64_t, std::span<const std::int32_t>, bool) {}
     // Gives requests that wait what is free and computes once. After an error only fail_all may follow.
     virtual Status step() = 0;
     // Whether a request makes up at least half of the step under way: the others lose little with it. [any]

@@ -1,6 +1,7 @@
 // One request inside the engine: what was asked, how far it is, and its text.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -21,11 +22,13 @@ struct Request {
     std::vector<std::string> stops;
     bool ignore_eos = false;
     std::uint32_t adapter = 0;     // 0: the bare model
+    bool held = false;             // computes what it has and draws nothing until it is let go
     std::uint32_t dimensions = 0;  // of the vector, where the engine embeds; 0: all
 };
 
 struct Session {
-    Session(Request asked, double now_ms) : request(std::move(asked)), text(request.stops), submitted_ms(now_ms) {
+    Session(Request asked, double now_ms)
+        : request(std::move(asked)), text(request.stops), held(request.held), submitted_ms(now_ms) {
         sequence.reserve(request.prompt.size() + request.resume.size());
         sequence.insert(sequence.end(), request.prompt.begin(), request.prompt.end());
         sequence.insert(sequence.end(), request.resume.begin(), request.resume.end());
@@ -41,7 +44,12 @@ struct Session {
     Request request;
     TextAssembler text;
     std::vector<std::int32_t> sequence;  // the prompt and all output so far
+    bool held = false;                   // it draws no tokens, for now
+    bool told_held = false;              // the last HELD event is about the sequence as it is
     bool started = false;                // it has had a slot
+    bool announced = false;              // its STARTED event was emitted
+    std::size_t replayed = 0;            // tokens of resumed output whose text went into `resumed_text`
+    std::string resumed_text;            // as far as it is certain; until the STARTED event takes it
     std::uint32_t slot = 0;              // while it runs
     std::uint32_t cached_tokens = 0;     // of the sequence at its start, reused from the cache
     std::uint32_t output_limit = 0;      // from max_tokens and what the context leaves

@@ -133,6 +133,41 @@ static void echo_requests(sllm_engine *engine, const int32_t *tokens, uint64_t n
     CHECK(strcmp(answer, "one two three") == 0);
 }
 
+/* Held, given what it said elsewhere, let go. */
+static void echo_held(sllm_engine *engine, const int32_t *tokens, uint64_t n) {
+    sllm_request request;
+    sllm_event event;
+    char text[64];
+    uint64_t events = 0;
+    uint64_t text_n = 0;
+    const int32_t outside = 257;
+    memset(&request, 0, sizeof request);
+    request.struct_size = sizeof request;
+    request.request = 6;
+    request.prompt = tokens;
+    request.n_prompt = n;
+    request.held = 1;
+    CHECK(sllm_engine_hold(engine, 6) == SLLM_E_NOT_FOUND && sllm_engine_hold(NULL, 6) == SLLM_E_INVALID_ARGUMENT);
+    CHECK(sllm_engine_submit(engine, &request) == SLLM_OK);
+    CHECK(sllm_engine_extend(engine, 6, &outside, 1, 1) == SLLM_E_INVALID_ARGUMENT);
+    CHECK(sllm_engine_extend(engine, 6, NULL, 1, 1) == SLLM_E_INVALID_ARGUMENT);
+    CHECK(sllm_engine_extend(engine, 7, tokens, 1, 1) == SLLM_E_NOT_FOUND);
+    CHECK(sllm_engine_extend(engine, 6, tokens, 4, 0) == SLLM_OK);
+    do {
+        CHECK(sllm_engine_wait(engine, 20000000) == SLLM_OK);
+        CHECK(sllm_engine_drain(engine, &event, 1, &events, text, sizeof text, &text_n) == SLLM_OK);
+        CHECK(events == 1 && event.kind == SLLM_EVENT_HELD && event.prompt_tokens == n);
+    } while (events == 1 && event.index < 4);
+    CHECK(sllm_engine_extend(engine, 6, tokens + 4, n - 4, 1) == SLLM_OK);
+    do {
+        CHECK(sllm_engine_wait(engine, 20000000) == SLLM_OK);
+        CHECK(sllm_engine_drain(engine, &event, 1, &events, text, sizeof text, &text_n) == SLLM_OK);
+        CHECK(events == 1 && event.kind != SLLM_EVENT_TOKEN);
+        if (events == 1 && event.kind == SLLM_EVENT_STARTED) CHECK(memcmp(text, "one two three", 13) == 0);
+    } while (events == 1 && event.kind != SLLM_EVENT_DONE);
+    CHECK(event.index == 13 && event.status == SLLM_FINISH_STOP);
+}
+
 static void echo_activity(sllm_engine *engine) {
     sllm_engine_activity activity;
     memset(&activity, 0, sizeof activity);
@@ -181,12 +216,14 @@ static void test_echo(void) {
     CHECK(n == 13);
     CHECK(sllm_engine_tokenize(engine, prompt, 13, 1, 0, tokens, 64, &n) == SLLM_OK);
     echo_requests(engine, tokens, n);
+    echo_held(engine, tokens, n);
     echo_activity(engine);
     CHECK(sllm_engine_attach(engine, NULL) == SLLM_E_WRONG_STATE);
     CHECK(sllm_engine_park(engine, 1) == SLLM_OK);
     echo_requests_refused(engine, tokens, n);
     CHECK(sllm_engine_attach(engine, NULL) == SLLM_OK);
     echo_requests(engine, tokens, n);
+    echo_held(engine, tokens, n);
     echo_activity(engine);
     sllm_engine_destroy(engine);
     CHECK(sllm_engine_attach(NULL, NULL) == SLLM_E_INVALID_ARGUMENT);

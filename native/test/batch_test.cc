@@ -17,7 +17,9 @@ using sllm::StepLimits;
 using Tokens = std::vector<std::int32_t>;
 using Counts = std::vector<std::uint32_t>;
 
-Counts plan(const Counts &left, StepLimits limits, std::uint64_t turn = 0) { return plan_step(left, limits, turn); }
+Counts plan(const Counts &left, StepLimits limits, std::uint64_t turn = 0) {
+    return plan_step(left, Counts(left.size(), 0), limits, turn);
+}
 
 Tokens range(std::int32_t from, std::int32_t to) {
     Tokens all(static_cast<std::size_t>(to - from));
@@ -46,6 +48,15 @@ TEST("plan: running streams are part of every step, prompts share the rest evenl
     // Nobody waits for these: a whole step of prompt.
     CHECK(plan({100, 100}, {64, 20}) == Counts({32, 32}));
     CHECK(plan({1, 1, 9}, {2, 20}) == Counts({1, 1, 0}));
+}
+
+TEST("plan: held sequences share what is left over, and little of it while anything else runs") {
+    const StepLimits limits{64, 20, 6};
+    CHECK(plan_step(Counts{1, 0, 0}, Counts{0, 100, 2}, limits, 0) == Counts({1, 4, 2}));
+    CHECK(plan_step(Counts{100, 0}, Counts{0, 100}, limits, 0) == Counts({64, 0}));
+    CHECK(plan_step(Counts{1, 30, 0}, Counts{0, 0, 100}, limits, 0) == Counts({1, 20, 6}));
+    CHECK(plan_step(Counts{0, 0}, Counts{100, 100}, limits, 0) == Counts({32, 32}));
+    CHECK(plan_step(Counts{0, 0}, Counts{0, 0}, limits, 0) == Counts({0, 0}));
 }
 
 TEST("plan: where not every prompt gets a part, each is first in turn and none starves") {

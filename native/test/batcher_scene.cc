@@ -17,6 +17,11 @@ void BatcherScene::submit(sllm::Request request) {
     batcher_.add(std::make_unique<sllm::Session>(std::move(request), 0));
 }
 
+void BatcherScene::extend(std::uint64_t request, std::span<const std::int32_t> tokens, bool go) {
+    next_index_.at(request) += static_cast<std::uint32_t>(tokens.size());
+    batcher_.extend(request, tokens, go);
+}
+
 void BatcherScene::step() { CHECK_OK(batcher_.step()); }
 
 void BatcherScene::run(std::uint64_t most_steps) {
@@ -30,6 +35,10 @@ void BatcherScene::take(const sllm_event &event, const std::string &text) {
     Answer &answer = answers.at(event.request);
     CHECK_EQ(answer.ends, 0u);
     answer.last = event;
+    if (event.kind == SLLM_EVENT_HELD) {
+        answer.held.push_back(event.index);
+        return;
+    }
     if (event.kind == SLLM_EVENT_STARTED) {
         CHECK_EQ(answer.started.kind, 0u);
         answer.started = event;

@@ -18,6 +18,7 @@ struct Answer {
     std::vector<std::int32_t> tokens;  // resumed ones not included
     std::string resumed_text;  // as far as it was certain
     std::string text;
+    std::vector<std::uint32_t> held;  // the index of every HELD event
     sllm_event started{};
     sllm_event last{};
 };
@@ -28,6 +29,9 @@ public:
 
     void submit(sllm::Request request);
     void cancel(std::uint64_t request) { batcher_.cancel(request); }
+    void hold(std::uint64_t request) { batcher_.hold(request); }
+    void extend(std::uint64_t request, std::span<const std::int32_t> tokens, bool go);
+    bool idle() const { return batcher_.idle(); }
     bool dominates_step(std::uint64_t request) const { return batcher_.dominates_step(request); }
     // Throws when the step fails.
     void step();

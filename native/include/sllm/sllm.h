@@ -34,7 +34,7 @@ extern "C" {
 #endif
 
 /* Major in the upper, minor in the lower 16 bits. Major: a function or field changed or left; minor: something came. */
-#define SLLM_ABI_VERSION 0x00010003u
+#define SLLM_ABI_VERSION 0x00010004u
 
 typedef int32_t sllm_status;
 
@@ -438,6 +438,9 @@ typedef struct sllm_request {
     uint64_t n_resume;       /* with the prompt at most context_tokens */
     uint32_t dimensions;     /* an engine that embeds: values of the vector, its first ones; 0: all. Since 1.3 */
     uint32_t adapter;        /* number of an adapter that was added; 0: the model as it is. Since 1.3 */
+    uint32_t held;           /* 1: computes what it has and draws no token before sllm_engine_extend lets it go; until
+                                then its only events are HELD and ERROR. Since 1.4 */
+    uint32_t reserved;
 } sllm_request;
 
 typedef struct sllm_adapter_params {
@@ -472,12 +475,26 @@ SLLM_API sllm_status sllm_engine_submit(sllm_engine *engine, const sllm_request 
  * [any] */
 SLLM_API sllm_status sllm_engine_cancel(sllm_engine *engine, uint64_t request);
 
+/* Holds a request from the next step on: it keeps its slot and its cache, draws no token, and may be let go again. Its
+ * HELD event tells how many output tokens it has; no TOKEN comes between that and the call that lets it go. Since 1.4.
+ * NOT_FOUND when it has ended; INVALID_ARGUMENT on an engine that embeds. [any] */
+SLLM_API sllm_status sllm_engine_hold(sllm_engine *engine, uint64_t request);
+
+/* More output, generated elsewhere, for a request that was submitted held; go 1: it is complete, the answer goes on
+ * from here, beginning with its STARTED event. A HELD event tells when all tokens but the last are computed. A step
+ * computes few tokens of held requests while it has others to compute. For a request that sllm_engine_hold has held:
+ * no tokens. What cannot be output of the request ends it with an ERROR. Since 1.4.
+ * Errors: INVALID_ARGUMENT, NOT_FOUND when it has ended. [any] */
+SLLM_API sllm_status sllm_engine_extend(sllm_engine *engine, uint64_t request, const int32_t *tokens,
+                                        uint64_t n_tokens, uint8_t go);
+
 enum {
     SLLM_EVENT_STARTED = 1, /* the request has a slot; prefill begins */
     SLLM_EVENT_TOKEN = 2,
     SLLM_EVENT_DONE = 3,
     SLLM_EVENT_ERROR = 4,
-    SLLM_EVENT_VECTOR = 5   /* the text is the vector: index values of 32-bit floating point. Since 1.3 */
+    SLLM_EVENT_VECTOR = 5,  /* the text is the vector: index values of 32-bit floating point. Since 1.3 */
+    SLLM_EVENT_HELD = 6     /* the request is held, with all but its last token computed. Since 1.4 */
 };
 
 enum { SLLM_FINISH_STOP = 1, SLLM_FINISH_LENGTH = 2 };
@@ -500,13 +517,13 @@ typedef struct sllm_event {
     uint32_t kind;            /* SLLM_EVENT_* */
     int32_t status;           /* ERROR: a negative sllm_status; DONE: SLLM_FINISH_* */
     int32_t token;            /* TOKEN */
-    uint32_t index;           /* TOKEN: index of the output token from 0; DONE: number of output tokens */
+    uint32_t index;           /* TOKEN: index of the output token from 0; DONE, HELD: number of output tokens */
     uint32_t text_offset;
     uint32_t text_bytes;
-    uint32_t prompt_tokens;   /* STARTED, DONE */
+    uint32_t prompt_tokens;   /* STARTED, DONE, HELD */
     union {                   /* since 1.3 */
         uint32_t logprob_bytes; /* TOKEN */
-        uint32_t cached_tokens; /* STARTED, DONE: of the prompt, found in the KV cache */
+        uint32_t cached_tokens; /* STARTED, DONE, HELD: of the prompt, found in the KV cache */
     };
     double queue_ms;          /* DONE: submit to slot */
     double prefill_ms;        /* DONE: slot to first token */

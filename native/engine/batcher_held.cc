@@ -1,0 +1,123 @@
+// Sessions that are held: they compute what they have, get further tokens, and draw none until they are let go. So a
+// generation moves: held where it comes from, and held where it goes to.
+#include <algorithm>
+#include <string>
+
+#include "engine/batcher.h"
+
+namespace sllm {
+
+Session *Batcher::find(std::uint64_t request) {
+    const auto is_it = [request](const auto &session) { return session && session->request.number == request; };
+    if (const auto runs = std::find_if(running_.begin(), running_.end(), is_it); runs != running_.end()) {
+        return runs->get();
+    }
+    const auto waits = std::find_if(waiting_.begin(), waiting_.end(), is_it);
+    return waits == waiting_.end() ? nullptr : waits->get();
+}
+
+std::uint32_t Batcher::left_of(const Session &session) const {
+    const auto all = static_cast<std::uint32_t>(session.sequence.size());
+    const std::uint32_t wanted = session.held ? all - 1 : all;
+    return wanted - std::min(wanted, kv_.length(session.slot));
+}
+
+bool Batcher::idle() const {
+    const auto works = [this](const auto &session) { return left_of(*session) > 0; };
+    if (std::any_of(running_.begin(), running_.end(), works)) return false;
+    if (waiting_.empty()) return true;
+    // Whoever waits behind nothing but held ones has to wait.
+    const Session &next = *waiting_.front();
+    return !running_.empty() && (!has_room_for(next) || !kv_.find(next.sequence, next.request.adapter));
+}
+
+void Batcher::hold(std::uint64_t request) {
+    Session *session = find(request);
+    if (session == nullptr) return;
+    session->held = true;
+    session->told_held = true;
+    sllm_event event = event_of(*session, SLLM_EVENT_HELD);
+    event.index = session->output_tokens();
+    event.prompt_tokens = session->prompt_tokens();
+    emit_(event, {}, {});
+}
+
+void Batcher::extend(std::uint64_t request, std::span<const std::int32_t> tokens, bool go) {
+    Session *session = find(request);
+    if (session == nullptr) return;
+    if (!session->held) return fail(*session, {Code::wrong_state, "the request is not held"});
+    if (Status s = append(*session, tokens); !s.ok()) return fail(*session, s);
+    if (!tokens.empty()) session->told_held = false;
+    if (go) {
+        session->held = false;
+        const bool has_slot = std::any_of(running_.begin(), running_.end(), [session](const auto &one) {
+            return one.get() == session;
+        });
+        // One that waits for a slot tells when it has it.
+        if (has_slot && !session->announced) announce(*session);
+        std::erase(running_, nullptr);
+    }
+    report_held();
+}
+
+Status Batcher::append(Session &session, std::span<const std::int32_t> tokens) {
+    if (tokens.empty()) return {};
+    if (session.announced) return {Code::wrong_state, "only a request that was submitted held takes tokens"};
+    const bool has_slot = std::any_of(running_.begin(), running_.end(), [&session](const auto &one) {
+        return one.get() == &session;
+    });
+    const auto ends = [this](std::int32_t token) { return backend_.ends_generation(token); };
+    if (!session.request.ignore_eos && std::any_of(tokens.begin(), tokens.end(), ends)) {
+        return {Code::invalid_argument, "the resumed output holds a token that ends it"};
+    }
+    if (session.sequence.size() + tokens.size() > backend_.facts().context_tokens) {
+        return {Code::context_overflow, "prompt and resumed output have more tokens than the context"};
+    }
+    for (const std::int32_t token : tokens) {
+        if (has_slot) {
+            if (Status s = backend_.accept(session.slot, token); !s.ok()) return s;
+            kv_.grow(session.slot);
+        }
+        session.sequence.push_back(token);
+    }
+    if (has_slot) replay_text(session);
+    return {};
+}
+
+void Batcher::replay_text(Session &session) {
+    for (; session.replayed < session.output_tokens(); session.replayed++) {
+        std::string piece;
+        backend_.append_piece(session.slot, session.sequence[session.prompt_tokens() + session.replayed], &piece);
+        session.resumed_text += session.text.push(piece);
+    }
+}
+
+bool Batcher::announce(Session &session) {
+    session.announced = true;
+    sllm_event event = event_of(session, SLLM_EVENT_STARTED);
+    event.prompt_tokens = session.prompt_tokens();
+    event.cached_tokens = session.cached_tokens;
+    emit_(event, std::move(session.resumed_text), {});
+    if (session.text.stopped()) {
+        finish(session, SLLM_FINISH_STOP, {});
+    } else if (session.output_tokens() >= session.output_limit) {
+        finish(session, SLLM_FINISH_LENGTH, session.text.finish());
+    } else {
+        return true;
+    }
+    return false;
+}
+
+void Batcher::report_held() {
+    for (const auto &session : running_) {
+        if (!session || !session->held || session->told_held || left_of(*session) > 0) continue;
+        session->told_held = true;
+        sllm_event event = event_of(*session, SLLM_EVENT_HELD);
+        event.index = session->output_tokens();
+        event.prompt_tokens = session->prompt_tokens();
+        event.cached_tokens = session->cached_tokens;
+        emit_(event, {}, {});
+    }
+}
+
+}  // namespace sllm

@@ -1,0 +1,266 @@
+// Held requests over the echo backend: rounds of tokens, the hand-over, and what happens around them.
+#include <functional>
+#include <random>
+#include <utility>
+
+#include "core/limits.h"
+#include "engine/echo_backend.h"
+#include "test/batcher_scene.h"
+#include "test/harness.h"
+
+namespace {
+
+using sllm::EchoBackend;
+using sllm::Request;
+using test::BatcherScene;
+using Tokens = std::vector<std::int32_t>;
+
+Request request_of(std::uint64_t number, const std::string &text, std::uint64_t max_tokens = 0) {
+    Request request;
+    request.number = number;
+    request.max_tokens = max_tokens;
+    for (const char byte : text) request.prompt.push_back(static_cast<unsigned char>(byte));
+    return request;
+}
+
+Request held(Request request, const Tokens &resume) {
+    request.held = true;
+    request.resume = resume;
+    return request;
+}
+
+Tokens part(const Tokens &all, std::size_t from, std::size_t to) {
+    return {all.begin() + static_cast<std::ptrdiff_t>(from), all.begin() + static_cast<std::ptrdiff_t>(to)};
+}
+
+void step_until(BatcherScene &scene, const std::function<bool()> &done) {
+    for (int i = 0; !done(); i++) {
+        CHECK(i < 10'000);
+        scene.step();
+    }
+}
+
+// Streams of two scenes that move to and fro at random. A move gives a request a number of its own at the destination.
+class RandomMoves {
+public:
+    explicit RandomMoves(std::mt19937_64 &random) : random_(random) {}
+
+    void turn() {
+        if (streams_.size() < 60 && random_() % 8 == 0) begin();
+        for (Stream &stream : streams_) {
+            if (collect(stream) || random_() % 4 != 0) continue;
+            if (!stream.moving) open(stream);
+            else if (random_() % 3 == 0) end_move(stream);
+            else send(stream, false);
+        }
+        for (BatcherScene &scene : scenes_) scene.step();
+    }
+
+    void finish() {
+        for (Stream &stream : streams_) {
+            if (std::exchange(stream.moving, false)) scenes_[1 - stream.at].cancel(stream.number_there);
+        }
+        for (BatcherScene &scene : scenes_) scene.run();
+        CHECK_EQ(streams_.size(), 60u);
+        for (Stream &stream : streams_) {
+            CHECK(collect(stream));
+            CHECK(stream.tokens == stream.request.prompt);
+        }
+    }
+
+private:
+    struct Stream {
+        Request request;
+        Tokens tokens;  // of all places, in order
+        std::size_t at = 0;
+        std::uint64_t number = 0;
+        std::size_t taken = 0;  // of its tokens there
+        bool moving = false;
+        std::uint64_t number_there = 0;
+        std::size_t sent = 0;
+    };
+
+    void begin() {
+        std::string text(5 + random_() % 40, 'a');
+        for (char &byte : text) byte = static_cast<char>('a' + random_() % 26);
+        Stream stream{request_of(next_, text), {}, random_() % 2, next_, 0, false, 0, 0};
+        scenes_[stream.at].submit(stream.request);
+        streams_.push_back(stream);
+        next_++;
+    }
+
+    // Whether it has ended.
+    bool collect(Stream &stream) {
+        const test::Answer &answer = scenes_[stream.at].answers[stream.number];
+        const Tokens more = part(answer.tokens, stream.taken, answer.tokens.size());
+        stream.tokens.insert(stream.tokens.end(), more.begin(), more.end());
+        stream.taken = answer.tokens.size();
+        if (answer.ends == 0) return false;
+        if (std::exchange(stream.moving, false)) scenes_[1 - stream.at].cancel(stream.number_there);
+        return true;
+    }
+
+    void open(Stream &stream) {
+        stream.moving = true;
+        stream.sent = stream.tokens.size();
+        stream.number_there = next_++;
+        Request moved = held(stream.request, stream.tokens);
+        moved.number = stream.number_there;
+        scenes_[1 - stream.at].submit(moved);
+    }
+
+    void send(Stream &stream, bool go) {
+        const Tokens more = part(stream.tokens, stream.sent, stream.tokens.size());
+        scenes_[1 - stream.at].extend(stream.number_there, more, go);
+        stream.sent = stream.tokens.size();
+    }
+
+    // Half of them fail.
+    void end_move(Stream &stream) {
+        scenes_[stream.at].hold(stream.number);
+        stream.moving = false;
+        if (random_() % 2 == 0) {
+            scenes_[1 - stream.at].cancel(stream.number_there);
+            scenes_[stream.at].extend(stream.number, {}, true);
+            return;
+        }
+        send(stream, true);
+        scenes_[stream.at].cancel(stream.number);
+        stream.at = 1 - stream.at;
+        stream.number = stream.number_there;
+        stream.taken = 0;
+    }
+
+    std::mt19937_64 &random_;
+    EchoBackend echoes_[2] = {{120, 3, 32, 0, 150}, {120, 3, 32, 0, 150}};
+    BatcherScene scenes_[2] = {{echoes_[0], 16}, {echoes_[1], 16}};
+    std::vector<Stream> streams_;
+    std::uint64_t next_ = 1;
+};
+
+}  // namespace
+
+TEST("held: a request that moves in rounds goes on where it was, and says every token once") {
+    EchoBackend from(500, 2, 64, 0);
+    EchoBackend to(500, 3, 64, 0);
+    BatcherScene source(from, 32);
+    BatcherScene destination(to, 32);
+    const Request request = request_of(1, "Shall I compare thee to a summer's day?");
+    source.submit(request);
+    test::Answer &first = source.answers[1];
+    step_until(source, [&] { return first.tokens.size() >= 10; });
+
+    destination.submit(held(request, part(first.tokens, 0, 10)));
+    test::Answer &second = destination.answers[1];
+    step_until(destination, [&] { return !second.held.empty(); });
+    CHECK_EQ(second.held.back(), 10u);
+    CHECK(destination.idle());
+    CHECK_EQ(second.started.kind, 0u);
+
+    for (int i = 0; i < 5; i++) source.step();
+    destination.extend(1, part(first.tokens, 10, 15), false);
+    step_until(destination, [&] { return second.held.back() == 15; });
+
+    source.step();
+    source.hold(1);
+    CHECK(first.held == std::vector<std::uint32_t>{16});
+    CHECK(source.idle());
+    destination.extend(1, part(first.tokens, 15, 16), true);
+    CHECK_EQ(second.resumed_text, first.text);
+    destination.run();
+    source.cancel(1);
+    CHECK_EQ(first.ends, 1u);
+    CHECK_EQ(first.tokens.size() + second.tokens.size(), request.prompt.size());
+    CHECK_EQ(first.text + second.text, "Shall I compare thee to a summer's day?");
+    CHECK_EQ(second.last.index, request.prompt.size());
+}
+
+TEST("held: a source that is let go again goes on as if nothing had been") {
+    EchoBackend backend(500, 2, 64, 0);
+    BatcherScene scene(backend, 32);
+    scene.submit(request_of(1, "one answer"));
+    scene.submit(request_of(2, "another answer"));
+    for (int i = 0; i < 4; i++) scene.step();
+    scene.hold(1);
+    const std::size_t before = scene.answers[1].tokens.size();
+    scene.run();
+    CHECK_EQ(scene.answers[1].tokens.size(), before);
+    CHECK_EQ(scene.answers[2].ends, 1u);
+    scene.extend(1, {}, true);
+    scene.run();
+    CHECK_EQ(scene.answers[1].text, "one answer");
+}
+
+TEST("held: streams that stay lose few tokens of a step to what is held") {
+    struct Widest : test::BackendWrapper {
+        using BackendWrapper::BackendWrapper;
+        sllm::Status decode(std::span<const sllm::BatchToken> batch) override {
+            widest = std::max(widest, batch.size());
+            return inner_.decode(batch);
+        }
+        std::size_t widest = 0;
+    };
+    EchoBackend echo(2'000, 2, 512, 0);
+    Widest backend(echo);
+    BatcherScene scene(backend, 256);
+    Request stays = request_of(1, "x", 400);
+    stays.ignore_eos = true;
+    scene.submit(stays);
+    scene.step();
+    scene.submit(held(request_of(2, std::string(900, 'a')), Tokens(100, 'a')));
+    backend.widest = 0;
+    step_until(scene, [&] { return !scene.answers[2].held.empty(); });
+    CHECK_EQ(backend.widest, 1 + std::size_t{sllm::limits::held_tokens});
+    CHECK(scene.answers[1].tokens.size() >= 999 / sllm::limits::held_tokens);
+}
+
+TEST("held: what stops during the rounds stops at the hand-over, and limits count what came before") {
+    EchoBackend backend(500, 2, 64, 0);
+    BatcherScene scene(backend, 32);
+    Request stops = request_of(1, "abcdef");
+    stops.stops = {"cd"};
+    scene.submit(held(stops, {'a', 'b'}));
+    scene.run();
+    scene.extend(1, Tokens{'c', 'd'}, true);
+    CHECK_EQ(scene.answers[1].last.kind, static_cast<std::uint32_t>(SLLM_EVENT_DONE));
+    CHECK_EQ(scene.answers[1].resumed_text, "ab");
+    CHECK_EQ(scene.answers[1].last.status, static_cast<std::int32_t>(SLLM_FINISH_STOP));
+
+    scene.submit(held(request_of(2, "abcdef", 4), {'a', 'b'}));
+    scene.run();
+    scene.extend(2, Tokens{'c'}, true);
+    scene.run();
+    CHECK_EQ(scene.answers[2].last.status, static_cast<std::int32_t>(SLLM_FINISH_LENGTH));
+    CHECK_EQ(scene.answers[2].last.index, 4u);
+    CHECK_EQ(scene.answers[2].text, "d");
+}
+
+TEST("held: what cannot be output of the request ends it with a reason") {
+    EchoBackend backend(16, 4, 64, 0);
+    BatcherScene scene(backend, 32);
+    for (std::uint64_t i = 1; i <= 3; i++) scene.submit(held(request_of(i, "prompt"), {}));
+    scene.submit(request_of(4, "prompt"));
+    scene.run();
+    scene.extend(1, Tokens{EchoBackend::end_token}, false);
+    scene.extend(2, Tokens(11, 'a'), false);
+    scene.submit(held(request_of(5, "prompt"), {}));
+    scene.run();
+    scene.hold(5);
+    CHECK_EQ(scene.answers[1].last.status, static_cast<std::int32_t>(SLLM_E_INVALID_ARGUMENT));
+    CHECK_EQ(scene.answers[2].last.status, static_cast<std::int32_t>(SLLM_E_CONTEXT_OVERFLOW));
+    scene.cancel(3);
+    CHECK_EQ(scene.answers[3].last.status, static_cast<std::int32_t>(SLLM_E_CANCELLED));
+    // Nobody knows these any more.
+    scene.extend(4, {}, true);
+    scene.hold(1);
+    CHECK_EQ(scene.answers[4].ends, 1u);
+}
+
+TEST("held: random moves among cancels on a short cache lose no token and double none") {
+    std::mt19937_64 random(test::seed());
+    RandomMoves moves(random);
+    for (int i = 0; i < 3'000; i++) moves.turn();
+    moves.finish();
+}
+
+TEST_MAIN()
