@@ -80,6 +80,20 @@ export const engineCommand = z.discriminatedUnion("op", [
     adapter: adapterNumber.optional(),
     resume: resumedOutput.optional(),
     tell_prompt: z.boolean().optional(),
+    /** Draws no token until an `extend` lets it go; `held` answers, `started` comes when it goes. */
+    held: z.boolean().optional(),
+  }),
+  /** Hold a request from the next step on; `held` answers, unless it has ended. */
+  z.strictObject({ op: z.literal("hold"), request: requestNumber }),
+  /**
+   * More output for a request that came held; without tokens also for one that was held later. `held` answers when all
+   * but the last token are computed. With `go` it is complete, and the request goes on.
+   */
+  z.strictObject({
+    op: z.literal("extend"),
+    request: requestNumber,
+    tokens: z.array(z.number().int().min(0)).max(limits.context_tokens),
+    go: z.boolean(),
   }),
   /** On an engine whose model embeds or ranks; `vectors` are in the order of the inputs. */
   z.strictObject({ op: z.literal("embed"), request: requestNumber, ...embedFields }),
@@ -123,6 +137,13 @@ export const engineMessage = z.discriminatedUnion("type", [
   /** The load failed or the engine cannot go on; the process ends afterwards. */
   z.strictObject({ type: z.literal("failed"), error: wireError }),
   z.strictObject({ type: z.literal("started"), request: requestNumber, ...startedFields }),
+  /** It draws no tokens; so many of its output are there, with all but the last one computed. */
+  z.strictObject({
+    type: z.literal("held"),
+    request: requestNumber,
+    completion_tokens: z.number().int().min(0),
+    cached_tokens,
+  }),
   z.strictObject({
     type: z.literal("tokens"),
     request: requestNumber,

@@ -82,6 +82,33 @@ test("without its engine libraries it cannot warm up, says so and ends", async (
   expect(await engine.exited).toBe(1);
 });
 
+test("a held request takes tokens from elsewhere, says when it has them, and goes on after them", async () => {
+  const engine = await startReady({ variables: { SLLM_ECHO_TOKEN_US: "2000" } });
+  engine.generate(1);
+  await eventually("it runs", () => engine.of(1).find((message) => message.type === "tokens"));
+  engine.send({ op: "hold", request: 1 });
+  const { completion_tokens } = await engine.waitFor("held", 1);
+  const said = textOf(engine.of(1));
+  expect(said.length).toBe(completion_tokens);
+
+  engine.generate(2, { held: true, resume: { prompt: [...Buffer.from("to be or not ")], output: [] } });
+  const half = completion_tokens >> 1;
+  const bytes = [...Buffer.from(said)];
+  engine.send({ op: "extend", request: 2, tokens: bytes.slice(0, half), go: false });
+  await eventually("it has them", () =>
+    engine.of(2).some((message) => message.type === "held" && message.completion_tokens === half),
+  );
+  engine.send({ op: "extend", request: 2, tokens: bytes.slice(half), go: true });
+  await engine.waitFor("done", 2);
+  const other = engine.of(2).filter((message) => message.type !== "held");
+  expect(other[0]).toMatchObject({ type: "started", resumed_text: said });
+  expect(said + textOf(other)).toBe(echoOf("to be or not ", 20));
+
+  engine.send({ op: "extend", request: 1, tokens: [], go: true });
+  await engine.waitFor("done", 1);
+  expect(textOf(engine.of(1))).toBe(echoOf("to be or not ", 20));
+}, 30_000);
+
 test.each(["bun", "deno"] as const)(
   "under %s it says that it lives, and what its engine is at",
   async (runtime) => {

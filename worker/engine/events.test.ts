@@ -66,6 +66,14 @@ test("a request's own order is kept: started, tokens, done", () => {
   for (const message of messages) engineMessage.parse(message);
 });
 
+test("a held request says how far it is, and tokens after that make a message of their own", () => {
+  const held: NativeEvent = { ...blank, kind: 6, index: 1, prompt_tokens: 7, cached_tokens: 3 };
+  const messages = toMessages([token(1, 0, "a"), held, token(1, 1, "b")]);
+  expect(messages.map((m) => m.type)).toEqual(["tokens", "held", "tokens"]);
+  expect(messages[1]).toEqual({ type: "held", request: 1, completion_tokens: 1, cached_tokens: 3 });
+  for (const message of messages) engineMessage.parse(message);
+});
+
 test("a number that is used again after its end begins a new message", () => {
   const done: NativeEvent = { ...blank, kind: 3, status: 1, index: 1 };
   const messages = toMessages([token(1, 0, "a"), done, { ...blank, kind: 1 }, token(1, 0, "b")]);

@@ -18,6 +18,11 @@ export function toMessages(events: readonly NativeEvent[]): EngineMessage[] {
       case eventKind.SLLM_EVENT_STARTED:
         messages.push(startedMessage(event));
         break;
+      case eventKind.SLLM_EVENT_HELD:
+        // Tokens that come after it belong to what follows: they must not be told before it.
+        open.delete(event.request);
+        messages.push(heldMessage(event));
+        break;
       case eventKind.SLLM_EVENT_TOKEN:
         addToken(messages, open, event);
         break;
@@ -86,6 +91,11 @@ function startedMessage({ request, prompt_tokens, cached_tokens, text }: NativeE
     ...(cached_tokens > 0 ? { cached_tokens } : {}),
     ...(text === "" ? {} : { resumed_text: text }),
   };
+}
+
+function heldMessage({ request, index, cached_tokens }: NativeEvent): EngineMessage {
+  const completion_tokens = index;
+  return { type: "held", request, completion_tokens, ...(cached_tokens > 0 ? { cached_tokens } : {}) };
 }
 
 function doneMessage(event: NativeEvent): EngineMessage {

@@ -31,6 +31,7 @@ type EngineWarmCommand = Extract<EngineCommand, { op: "warm" }>;
 type BuildCommand = Extract<EngineCommand, { op: "build" | "load" }>;
 type AddAdapterCommand = Extract<EngineCommand, { op: "add_adapter" }>;
 type EmbedCommand = Extract<EngineCommand, { op: "embed" }>;
+type ExtendCommand = Extract<EngineCommand, { op: "extend" }>;
 type GenerateCommand = Extract<EngineCommand, { op: "generate" }>;
 
 export interface SessionOptions {
@@ -116,6 +117,12 @@ export class Session {
         break;
       case "remove_adapter":
         this.#removeAdapter(command.adapter);
+        break;
+      case "hold":
+        this.#engine?.hold(command.request);
+        break;
+      case "extend":
+        this.#extend(command);
         break;
       case "cancel":
         if (this.#embeddings?.cancel(command.request) !== true) this.#engine?.cancel(command.request);
@@ -221,6 +228,17 @@ export class Session {
     }
   }
 
+  #extend({ request, tokens, go }: ExtendCommand): void {
+    try {
+      this.#engine?.extend(request, Int32Array.from(tokens), go);
+    } catch (error) {
+      if (!(error instanceof SllmNativeError)) throw error;
+      // What is no token of the model cannot be output of it: the request cannot go on.
+      process.stderr.write(`request ${request} was not extended: ${error.message}\n`);
+      this.#engine?.cancel(request);
+    }
+  }
+
   #addAdapter({ op: _, weights_bytes, ...files }: AddAdapterCommand): void {
     const { adapter } = files;
     if (this.#engine === null || !this.#takesRequests) {
@@ -288,6 +306,7 @@ export class Session {
         stop: [...command.stop, ...stops],
         constraint,
         adapter: command.adapter,
+        held: command.held,
         ...command.sampling,
         seed: BigInt.asUintN(64, BigInt(command.sampling.seed)),
       });

@@ -26,6 +26,7 @@ import {
   type EmbedSettings,
   type GenerateSettings,
   type GenerationListener,
+  type HeldListener,
   RequestTable,
 } from "./request-table.ts";
 import { Watchdog } from "./watchdog.ts";
@@ -278,6 +279,21 @@ export class Instance {
     const { memory_limit_bytes: limit, request } = this.#options;
     const more = Math.max(0, bytes - (request.adapter_bytes ?? 0));
     if (limit !== null) this.#engine?.send({ op: "limit", private_bytes: limit + more });
+  }
+
+  /** Tells `onHeld` whenever a request is held, with all that the engine has of it computed. */
+  followHeld(request: number, onHeld: HeldListener): void {
+    this.#requests.followHeld(request, onHeld);
+  }
+
+  /** Holds a request: it draws no token until `extend` lets it go. Nothing when it has ended. */
+  hold(request: number): void {
+    if (this.#requests.has(request)) this.#engine?.send({ op: "hold", request });
+  }
+
+  /** Gives a held request output from elsewhere, and lets it `go` on. Nothing when it has ended. */
+  extend(request: number, tokens: readonly number[], go: boolean): void {
+    if (this.#requests.has(request)) this.#engine?.send({ op: "extend", request, tokens: [...tokens], go });
   }
 
   /** Asks the engine to end a request; its `error` event with code `cancelled` follows unless it was done before. */

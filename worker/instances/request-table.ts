@@ -12,13 +12,17 @@ export type EmbedSettings = Omit<Extract<EngineCommand, { op: "embed" }>, "op" |
 /** Messages of the engine that belong to a request. */
 export type RequestMessage = Extract<
   EngineMessage,
-  { type: "started" | "tokens" | "vectors" | "done" | "error" }
+  { type: "started" | "held" | "tokens" | "vectors" | "done" | "error" }
 >;
 
 export type GenerationListener = (event: GenerationEvent) => void;
 
+/** Told how many output tokens a held request has, with all but the last one computed. */
+export type HeldListener = (completion_tokens: number) => void;
+
 interface RunningRequest {
   readonly onEvent: GenerationListener;
+  onHeld: HeldListener | null;
   /** False while it waits for a slot. */
   started: boolean;
 }
@@ -41,8 +45,14 @@ export class RequestTable {
 
   /** Opens a request; its number was never used before. */
   open(onEvent: GenerationListener): number {
-    this.#running.set(++this.#last, { onEvent, started: false });
+    this.#running.set(++this.#last, { onEvent, onHeld: null, started: false });
     return this.#last;
+  }
+
+  /** Who hears that a request is held; nobody once it has ended. */
+  followHeld(number: number, onHeld: HeldListener): void {
+    const request = this.#running.get(number);
+    if (request) request.onHeld = onHeld;
   }
 
   has(number: number): boolean {
@@ -54,6 +64,11 @@ export class RequestTable {
     const { request: number, ...event } = message;
     const request = this.#running.get(number);
     if (!request) return;
+    if (event.type === "held") {
+      request.started = true;
+      request.onHeld?.(event.completion_tokens);
+      return;
+    }
     if (event.type === "started") request.started = true;
     if (event.type === "done" || event.type === "error") this.#running.delete(number);
     request.onEvent(event.type === "tokens" ? { ...event, choice: 0 } : event);
