@@ -78,7 +78,8 @@ export function createGateway(deps: GatewayDeps): Gateway {
   const onArrived = (model_id: ModelId) => preloader.arrived(model_id);
   const requests = { fleet, placer, records, estimates, queue, onArrived, hold_ms };
   const dispatcher = new Dispatcher({ ...world, ...requests });
-  const retention = new RetentionSweep({ store, log }, config.retention_ms);
+  const ages = { older_than_ms: config.retention_ms, replay_ms: config.replay_ms };
+  const retention = new RetentionSweep({ store, log }, ages);
   const ahead = { autoscaler, preloader };
   const kept = { fleet, loads, stops, history, reports, estimates: estimateSync, leadership, retention };
   const loop = new ReconcileLoop({ ...lasting, ...kept, ...ahead, park_ms });

@@ -1,10 +1,19 @@
 /**
  * The only ways in which the gateway touches the world. Implementations are bound in gateway/main and, for tests
  * and the simulator, by whoever composes; nothing else in the gateway names a runtime, a clock or a database.
+ * Longer than other files because it is the list of all of them.
  */
 import type { DeployRequest, ExplainedDecision, Timeline } from "../schema/api/admin.ts";
+import type { AttachEvent, AttachQuery, CancelQuery, CancelResponse } from "../schema/cluster/attach.ts";
 import type { EmbedRequest } from "../schema/cluster/embed.ts";
-import type { GenerateRequest, GenerationEvent } from "../schema/cluster/generate.ts";
+import type {
+  DoneEvent,
+  GenerateRequest,
+  GenerationEvent,
+  GenerationHop,
+  GenerationSettings,
+  TokensEvent,
+} from "../schema/cluster/generate.ts";
 import type { LoadEvent, LoadRequest } from "../schema/cluster/instances.ts";
 import type { LoadsQuery, LoadTrace } from "../schema/cluster/loads.ts";
 import type { HeartbeatRequest, HeartbeatResponse, RegisterRequest } from "../schema/cluster/membership.ts";
@@ -15,9 +24,11 @@ import type {
   DeviceRow,
   EstimateRow,
   EventRow,
+  GenerationRecordRow,
   GenerationRow,
   InstanceRow,
   LeaseRow,
+  MigrationRow,
   ModelRow,
   PlacementRow,
   WorkerRow,
@@ -26,12 +37,21 @@ import type { WireError } from "../schema/error.ts";
 import type {
   AdapterName,
   CheckpointDigest,
+  GatewayId,
   GenerationId,
   InstanceId,
+  MigrationId,
   ModelId,
   WorkerId,
 } from "../schema/ids.ts";
-import type { EventEntity, FinishReason, GenerationState, InstanceState } from "../schema/vocab.ts";
+import type {
+  EventEntity,
+  FinishReason,
+  GenerationState,
+  InstanceState,
+  MigrationMethod,
+  MigrationState,
+} from "../schema/vocab.ts";
 
 export interface Clock {
   /** Wall time for records, milliseconds since 1970. */
@@ -87,8 +107,19 @@ export interface WorkerClient {
   embed(worker: WorkerAddress, request: EmbedRequest, signal: AbortSignal): AsyncIterable<GenerationEvent>;
   /** Traces of the worker's last loads, the newest first. */
   loadTraces(worker: WorkerAddress, query: LoadsQuery): Promise<LoadTrace[]>;
-  /** Ends a generation; false when the worker does not run it (any more). */
-  cancel(worker: WorkerAddress, generation_id: GenerationId): Promise<boolean>;
+  /** Reads a generation that is there, from a token on; `not_found`, `stale_generation` and `generation_lost` beside. */
+  attach(
+    worker: WorkerAddress,
+    generation_id: GenerationId,
+    query: AttachQuery,
+    signal: AbortSignal,
+  ): AsyncIterable<AttachEvent>;
+  /** Ends a generation; with an epoch, also any that would begin there with a lower one. */
+  cancel(
+    worker: WorkerAddress,
+    generation_id: GenerationId,
+    query?: CancelQuery,
+  ): Promise<Pick<CancelResponse, "cancelled" | "moved">>;
 }
 
 /** Everything the scheduler and the lists of the admin API look at, read in one go. Ended instances are left out. */
@@ -131,6 +162,8 @@ export type LastReport = Pick<WorkerRow, "worker_id" | "incarnation" | "heartbea
 /** Ages from which ended rows are forgotten, and how many of each kind one call removes at most. */
 export interface Retention {
   readonly older_than_ms: number;
+  /** For how long an ended generation can be told again. */
+  readonly replay_ms: number;
   readonly limit: number;
 }
 
@@ -196,12 +229,15 @@ export interface NewGeneration {
   readonly generation_id: GenerationId;
   readonly model_id: ModelId;
   readonly created_at_ms: number;
+  readonly owner?: GatewayId;
   /** As far as they are known then. */
   readonly decisions?: readonly ExplainedDecision[];
 }
 
 export interface GenerationMove {
   readonly generation_id: GenerationId;
+  /** Of who says it: nothing moves in the name of an epoch that is over. Left out: whatever the epoch. */
+  readonly epoch?: number;
   readonly from: readonly GenerationState[];
   readonly to: GenerationState;
   readonly reason: string;
@@ -214,6 +250,87 @@ export interface GenerationMove {
   readonly error?: WireError;
   readonly timeline_ms?: Timeline;
   readonly decisions?: readonly ExplainedDecision[];
+}
+
+/** A request that may be read again, to be written down before anybody works on it. */
+export interface NewResumable {
+  readonly generation_id: GenerationId;
+  readonly model_id: ModelId;
+  readonly created_at_ms: number;
+  readonly owner: GatewayId;
+  readonly tenant: string;
+  /** How long it is kept without a reader; null: it runs to its end without one. */
+  readonly resume_ms: number | null;
+  readonly settings: GenerationSettings;
+  readonly idempotency: { readonly key: string; readonly body_digest: string } | null;
+}
+
+/** `begun` is false where the tenant's key stands for a generation already. */
+export type BeginResult =
+  | { readonly begun: true }
+  | { readonly begun: false; readonly generation_id: GenerationId; readonly body_digest: string };
+
+/** A new owner for a generation that was seen with this epoch. */
+export interface EpochClaim {
+  readonly generation_id: GenerationId;
+  readonly model_id: ModelId;
+  readonly created_at_ms: number;
+  readonly seen_epoch: number;
+  readonly owner: GatewayId;
+  /** Where it runs from now on, of a planned move; as it was if left out. */
+  readonly at?: { readonly worker_id: WorkerId; readonly instance_id: InstanceId };
+}
+
+/** What became known of a resumable generation since the last batch. */
+export interface TokenBatch {
+  readonly generation_id: GenerationId;
+  readonly epoch: number;
+  readonly worker_id: WorkerId;
+  readonly instance_id: InstanceId;
+  readonly hops: readonly GenerationHop[];
+  /** null: unknown, or written before. */
+  readonly prompt: readonly number[] | null;
+  /** Consecutive, after those of the batch before; perhaps none. */
+  readonly events: readonly TokensEvent[];
+  readonly done: DoneEvent | null;
+}
+
+/** All that any gateway needs to tell a generation again, or to go on with it. */
+export interface StoredGeneration {
+  readonly row: GenerationRow;
+  readonly record: GenerationRecordRow;
+  /** In their order, from the first token on. */
+  readonly events: readonly TokensEvent[];
+}
+
+export interface NewMigration {
+  readonly migration_id: MigrationId;
+  readonly generation_id: GenerationId;
+  readonly model_id: ModelId;
+  readonly owner: GatewayId;
+  readonly from_worker_id: WorkerId;
+  readonly from_instance_id: InstanceId;
+  readonly to_worker_id: WorkerId;
+  readonly to_instance_id: InstanceId | null;
+  readonly reason: string;
+}
+
+/** A step of a migration; what is left out stays as it is. */
+export interface MigrationMove {
+  readonly migration_id: MigrationId;
+  /** The same state again notes progress only. */
+  readonly from: readonly MigrationState[];
+  readonly to: MigrationState;
+  readonly reason: string;
+  readonly owner?: GatewayId;
+  readonly to_instance_id?: InstanceId;
+  readonly epoch?: number;
+  readonly method?: MigrationMethod;
+  readonly rounds?: number;
+  readonly tokens?: number;
+  readonly bytes?: number;
+  readonly timings_ms?: Readonly<Record<string, number>>;
+  readonly error?: WireError;
 }
 
 /**
@@ -286,6 +403,36 @@ export interface StateStore {
   /** One move at most for each generation. Returns those that moved; a guard that fails stops no other's move. */
   moveGenerations(moves: readonly GenerationMove[]): Promise<GenerationId[]>;
   getGeneration(generation_id: GenerationId): Promise<GenerationRow | null>;
+
+  /** Writes row, record and key of a resumable request, all or nothing. */
+  beginGeneration(request: NewResumable): Promise<BeginResult>;
+  /**
+   * Raises the epoch by one for its new owner if it still is as it was seen and the generation has not ended; a row that
+   * is missing is written. Returns whether it did, and the row as it is then.
+   */
+  claimGeneration(claim: EpochClaim): Promise<{ readonly won: boolean; readonly row: GenerationRow }>;
+  /** Adds what became known. Returns the ids whose epoch still is the row's; nothing is written of the others. */
+  appendTokens(batches: readonly TokenBatch[]): Promise<GenerationId[]>;
+  /** null for a generation that left no record, or whose record is gone. */
+  getStored(generation_id: GenerationId): Promise<StoredGeneration | null>;
+  /** What a tenant's key stands for. */
+  findKey(tenant: string, key: string): Promise<{ generation_id: GenerationId; body_digest: string } | null>;
+  /** Unfinished generations of owners that are not among these, with `resume_ms` of those that left a record. */
+  unfinishedOfOthers(
+    alive: readonly GatewayId[],
+    limit: number,
+  ): Promise<{ row: GenerationRow; record: Pick<GenerationRecordRow, "tenant" | "resume_ms"> | null }[]>;
+
+  /** null when the stream is on its way already. */
+  createMigration(migration: NewMigration): Promise<MigrationRow | null>;
+  /** Takes a step, with its event unless it is progress only; false when the guard fails. */
+  moveMigration(move: MigrationMove): Promise<boolean>;
+  /** Those under way, or all of a generation; the newest first. */
+  listMigrations(filter: {
+    live?: boolean;
+    generation_id?: GenerationId;
+    limit: number;
+  }): Promise<MigrationRow[]>;
 
   /** Adds values and errors to what is known of each key; the oldest beyond the limits are forgotten. */
   recordEstimates(observed: readonly ObservedEstimate[]): Promise<void>;

@@ -116,6 +116,12 @@ export const codes = {
     retryable: false,
     hint: "Another owner took over; stop sending.",
   },
+  stale_generation: {
+    http_status: 409,
+    type: "conflict_error",
+    retryable: false,
+    hint: "A newer owner continues this generation; read it where it runs now.",
+  },
   instance_busy: {
     http_status: 409,
     type: "conflict_error",
@@ -223,6 +229,12 @@ export const codes = {
     type: "server_error",
     retryable: true,
     hint: "The engine process ended; the message holds its last words.",
+  },
+  engine_silent: {
+    http_status: 503,
+    type: "server_error",
+    retryable: true,
+    hint: "The engine stopped answering; its generations go on elsewhere where that is possible.",
   },
   generation_lost: {
     http_status: 502,

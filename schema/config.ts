@@ -85,6 +85,15 @@ export const gatewayConfig = z.strictObject({
     .min(60_000)
     .default(limits.retention_ms)
     .describe("How long records of ended requests, ended instances and events are kept in the database."),
+  replay_ms: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .default(limits.replay_ms)
+    .describe(
+      "How long the output of an ended request with an idempotency key, 'background' or 'x-sllm-resume' is kept, to be " +
+        "told again.",
+    ),
   migrations: z
     .enum(["apply", "check"])
     .default("apply")

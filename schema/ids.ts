@@ -44,6 +44,13 @@ export type WorkerId = z.infer<typeof workerId>;
 export const instanceId = z.string().regex(/^i-[0-9a-f]{16}$/, "expected i- and 16 hexadecimal digits");
 export type InstanceId = z.infer<typeof instanceId>;
 
+/** Drawn by every gateway process at its start. */
+export const gatewayId = z.string().regex(/^g-[0-9a-f]{16}$/, "expected g- and 16 hexadecimal digits");
+export type GatewayId = z.infer<typeof gatewayId>;
+
+export const migrationId = z.string().regex(/^m-[0-9a-f]{16}$/, "expected m- and 16 hexadecimal digits");
+export type MigrationId = z.infer<typeof migrationId>;
+
 /** SHA-256 over a checkpoint's content, in hexadecimal; see schema/checkpoint/README.md. */
 export const checkpointDigest = z.string().regex(/^[0-9a-f]{64}$/, "expected 64 hexadecimal digits");
 export type CheckpointDigest = z.infer<typeof checkpointDigest>;

@@ -137,6 +137,8 @@ export const limits = {
   database_call_ms: 10_000,
   /** How long ended requests, ended instances and events are kept: a week, so that Monday can be asked about Tuesday. */
   retention_ms: 7 * 24 * 60 * 60 * 1000,
+  /** How long the output of an ended request that may be read again is kept: a client's break, and little disk. */
+  replay_ms: 600_000,
   /** Pause between two removals of rows that are older. */
   retention_pause_ms: 10_000,
   /** Rows of a kind that one removal takes: a short transaction. When more may be left the next one follows at once. */
@@ -149,8 +151,12 @@ export const limits = {
   reconcile_ms: 250,
   /** How long a gateway that stops lets streams go on. Supervisors kill after 15 s and more. */
   drain_ms: 10_000,
-  /** After its last reader left, a generation that nobody cancelled goes on this long at the worker. */
+  /** After its last reader left, a generation goes on, or its log is kept, so long at the worker unless it says more. */
   orphan_grace_ms: 5_000,
+  /** Longest time that a request may ask to be kept for its client's return; an hour of a closed laptop. */
+  resume_ms: 3_600_000,
+  /** Workers that a generation has run on: the path of its tokens, and far more moves than any has. */
+  generation_hops: 1_024,
 
   /** Parallel sequences of one instance. */
   slots: 256,

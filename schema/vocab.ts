@@ -49,6 +49,30 @@ export type PlacementState = (typeof placementStates)[number];
 export const generationStates = ["queued", "running", "finished", "cancelled", "failed"] as const;
 export type GenerationState = (typeof generationStates)[number];
 
+/**
+ * A stream on its way from one worker to another. `copying`: the destination takes in what the source has so far, round
+ * by round. `handing_over`: the epoch is raised, so that the source only hands its last tokens over. `dropped`: the
+ * generation ended first; `failed`: it goes on where it was, or by failover.
+ */
+export const migrationStates = [
+  "planned",
+  "loading",
+  "copying",
+  "handing_over",
+  "finished",
+  "dropped",
+  "failed",
+] as const;
+export type MigrationState = (typeof migrationStates)[number];
+
+/** How a destination gets a stream's KV cache: computed from its tokens, or the source's own bytes. */
+export const migrationMethods = ["recompute", "kv_transfer"] as const;
+export type MigrationMethod = (typeof migrationMethods)[number];
+
+/** Which public API an answer is shaped for. */
+export const answerShapes = ["chat", "text"] as const;
+export type AnswerShapeName = (typeof answerShapes)[number];
+
 /** Why a generation ended, in the words of the OpenAI API. */
 export const finishReasons = ["stop", "length"] as const;
 export type FinishReason = (typeof finishReasons)[number];
@@ -82,6 +106,7 @@ export const eventEntities = [
   "instance",
   "generation",
   "adapter",
+  "migration",
 ] as const;
 export type EventEntity = (typeof eventEntities)[number];
 
@@ -122,6 +147,16 @@ export const generationMoves = {
   cancelled: [],
   failed: [],
 } as const satisfies Record<GenerationState, readonly GenerationState[]>;
+
+export const migrationMoves = {
+  planned: ["loading", "copying", "dropped", "failed"],
+  loading: ["copying", "dropped", "failed"],
+  copying: ["handing_over", "dropped", "failed"],
+  handing_over: ["finished", "dropped", "failed"],
+  finished: [],
+  dropped: [],
+  failed: [],
+} as const satisfies Record<MigrationState, readonly MigrationState[]>;
 
 export const modelMoves = {
   active: ["deleting"],

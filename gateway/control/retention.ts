@@ -1,19 +1,19 @@
 /** Forgets records of what ended long ago, a bounded number at a time. Only the leader does. */
 import { limits } from "../../schema/limits.ts";
-import type { Log, StateStore } from "../ports.ts";
+import type { Log, Retention, StateStore } from "../ports.ts";
 
 export class RetentionSweep {
-  readonly #older_than_ms: number;
+  readonly #ages: Omit<Retention, "limit">;
   readonly #deps: { readonly store: Pick<StateStore, "forget">; readonly log: Log };
   #next_ms = Number.NEGATIVE_INFINITY;
 
-  /** `older_than_ms` is the age at which records go. */
+  /** The ages at which records go. */
   constructor(
     deps: { readonly store: Pick<StateStore, "forget">; readonly log: Log },
-    older_than_ms: number,
+    ages: Omit<Retention, "limit">,
   ) {
     this.#deps = deps;
-    this.#older_than_ms = older_than_ms;
+    this.#ages = ages;
   }
 
   /** One removal if it is time for one. Throws what the store throws. */
@@ -21,7 +21,7 @@ export class RetentionSweep {
     if (now_ms < this.#next_ms) return;
     this.#next_ms = now_ms + limits.retention_pause_ms;
     const { store, log } = this.#deps;
-    const removed = await store.forget({ older_than_ms: this.#older_than_ms, limit: limits.retention_rows });
+    const removed = await store.forget({ ...this.#ages, limit: limits.retention_rows });
     if (removed === 0) return;
     log.info("records_forgotten", { rows: removed });
     // Some kind may have more that are old: busy clusters leave records faster than one removal in a while takes.

@@ -9,7 +9,8 @@ import type { Ticket } from "../admission/wait-queue.ts";
 import { type FailInstanceDeps, failInstance } from "../placement/fail-instance.ts";
 import type { Clock, WorkerAddress, WorkerClient } from "../ports.ts";
 import { type Deadline, type Placement, throwIfCancelled } from "./ask.ts";
-import { advance, type Generation, type GenerationInput, hasEnded, mayPlaceAgain } from "./generation.ts";
+import { mayPlaceAgain } from "./due.ts";
+import { advance, type Generation, type GenerationInput, hasEnded } from "./generation.ts";
 import type { Placer } from "./placer.ts";
 import type { AnswerPiece, GenerationUpdate, WorkRequest } from "./updates.ts";
 
@@ -108,11 +109,11 @@ export class GenerationDriver {
       const error = toSllmError(thrown);
       if (this.#signal.aborted) throw error;
       const recorded = this.#recordDeadInstance(error, placement);
-      if (!mayPlaceAgain(this.#state, error)) throw error;
+      if (this.#state.next_index > 0 || !mayPlaceAgain(this.#state, error)) throw error;
       this.#avoidHostOf(error);
       // Its memory has to be free before the next attempt decides.
       await recorded;
-      this.#apply({ type: "attempt_failed" });
+      this.#apply({ type: "attempt_failed", takes_claim: false });
     } finally {
       placement?.use.release();
     }
@@ -209,6 +210,8 @@ export class GenerationDriver {
       }
       case "error":
         throw new SllmError(event.error.code, event.error.message);
+      case "moved":
+        throw new SllmError("generation_lost", "The generation was moved to another worker.");
     }
   }
 
@@ -218,8 +221,7 @@ export class GenerationDriver {
 
   #open(worker: WorkerAddress, instance_id: InstanceId, signal: AbortSignal): AsyncIterable<GenerationEvent> {
     const { workers } = this.#deps;
-    const { generation_id, failed_attempts } = this.#state;
-    const epoch = failed_attempts + 1;
+    const { generation_id, epoch } = this.#state;
     const run = { protocol_version: protocolVersion, generation_id, epoch, instance_id };
     const { model_id: _, ...request } = this.#request;
     if ("inputs" in request) return workers.embed(worker, { ...run, ...request }, signal);
@@ -235,7 +237,7 @@ export class GenerationDriver {
     try {
       for (const pause_ms of cancelPauses_ms) {
         if (pause_ms > 0) await clock.sleep(pause_ms);
-        if (await workers.cancel(worker, generation_id)) return;
+        if ((await workers.cancel(worker, generation_id)).cancelled) return;
       }
     } catch (error) {
       // The worker's own grace time ends the generation of a reader that is gone.

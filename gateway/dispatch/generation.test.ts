@@ -4,49 +4,56 @@ import fc from "fast-check";
 import { SllmError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import { checkProperty } from "../../test/support/property.ts";
+import { dueIn, isOnPath, mayPlaceAgain } from "./due.ts";
 import { toEndMove, toTimeline } from "./end-record.ts";
 import {
   advance,
+  foundGeneration,
   type Generation,
   type GenerationInput,
   hasEnded,
-  mayPlaceAgain,
   newGeneration,
 } from "./generation.ts";
 
 const host = { worker_id: "w-1", instance_id: "i-1" };
+const other = { worker_id: "w-2", instance_id: "i-2" };
 const timings = { queue_ms: 1, prefill_ms: 10, decode_ms: 20 };
 const fresh = () => newGeneration("0".repeat(32), "m", 100);
 const error = new SllmError("worker_unavailable", "gone");
+const failedAttempt = { type: "attempt_failed", takes_claim: false } as const;
+const sent = { type: "sent", host, at_ms: 110, load: null } as const;
+const started = { type: "started", prompt_tokens: 7 } as const;
+const tokens = (first_index: number, count: number) =>
+  ({ type: "tokens", first_index, count, at_ms: 130 + first_index }) as const;
 
 const finished: GenerationInput[] = [
-  { type: "sent", host, at_ms: 110, load: null },
-  { type: "started", prompt_tokens: 7 },
-  { type: "tokens", first_index: 0, count: 2, at_ms: 130 },
-  { type: "tokens", first_index: 2, count: 1, at_ms: 140 },
+  sent,
+  started,
+  tokens(0, 2),
+  tokens(2, 1),
   { type: "done", finish_reason: "length", prompt_tokens: 7, completion_tokens: 3, timings },
 ];
 
-const run = (inputs: readonly GenerationInput[]) => inputs.reduce(advance, fresh());
+const run = (inputs: readonly GenerationInput[], from = fresh()) => inputs.reduce(advance, from);
 
 const someInput: fc.Arbitrary<GenerationInput> = fc.oneof(
   fc.constant({ type: "load_awaited", host, at_ms: 105 } as const),
-  fc.constant({ type: "sent", host, at_ms: 110, load: null } as const),
-  fc.constant({ type: "started", prompt_tokens: 7 } as const),
+  fc.constant(sent),
+  fc.constant(started),
   fc.record({
     type: fc.constant("tokens" as const),
     first_index: fc.integer({ min: 0, max: 4 }),
     count: fc.integer({ min: 1, max: 3 }),
     at_ms: fc.constant(130),
   }),
-  fc.constant({
-    type: "done",
-    finish_reason: "stop",
-    prompt_tokens: 7,
-    completion_tokens: 3,
-    timings,
-  } as const),
-  fc.constant({ type: "attempt_failed" } as const),
+  fc.constant({ ...finished[4] } as GenerationInput),
+  fc.record({ type: fc.constant("attempt_failed" as const), takes_claim: fc.boolean() }),
+  fc.constant({ type: "lost" } as const),
+  fc.constant({ type: "attached", epoch: 1, hops: [] } as const),
+  fc.constant({ type: "hand_over", to: { ...other, epoch: 2 } } as const),
+  fc.constant({ type: "hand_over_ended" } as const),
+  fc.constant({ type: "moved", to: { ...other, epoch: 2 } } as const),
+  fc.constant({ type: "superseded", at: { ...other, epoch: 3 } } as const),
   fc.constant({ type: "failed", error } as const),
   fc.constant({ type: "cancelled" } as const),
 );
@@ -68,17 +75,16 @@ describe("a generation", () => {
   test("that waited for a load is a cold start, also after another attempt", () => {
     const state = run([
       { type: "load_awaited", host, at_ms: 105 },
-      { type: "attempt_failed" },
+      failedAttempt,
       { type: "sent", host, at_ms: 120, load: null },
     ]);
-    expect(state).toMatchObject({ cold_start: true, failed_attempts: 1 });
+    expect(state).toMatchObject({ cold_start: true, failed_attempts: 1, epoch: 2 });
     expect(state.marks.told_ms).toBe(105);
   });
 
-  test("takes no token twice and leaves none out, whatever arrives", () => {
-    checkProperty(fc.array(someInput, { maxLength: 20 }), (inputs) => {
+  test("counts every token once, never goes back, and has something due until it ends, whatever arrives", () => {
+    checkProperty(fc.array(someInput, { maxLength: 30 }), (inputs) => {
       let state = fresh();
-      let due = 0;
       for (const input of inputs) {
         const before: Generation = state;
         try {
@@ -90,30 +96,104 @@ describe("a generation", () => {
           continue;
         }
         expect(hasEnded(before)).toBe(false);
-        if (input.type === "tokens") {
-          expect(input.first_index).toBe(due);
-          due += input.count;
-        }
+        expect(state.epoch).toBeGreaterThanOrEqual(before.epoch);
+        const isNext = input.type === "tokens" && input.first_index <= before.next_index;
+        const due = isNext ? Math.max(before.next_index, input.first_index + input.count) : before.next_index;
         expect(state.next_index).toBe(due);
+        expect(dueIn(state).kind === "end").toBe(hasEnded(state));
       }
       if (!hasEnded(state)) expect(() => toEndMove(state)).toThrow();
       else expect(toEndMove(state).to).toBe(state.phase as "finished");
     });
   });
 
-  test("is placed again only before its first token, for failures of workers, a bounded number of times", () => {
-    const sent = run(finished.slice(0, 2));
-    expect(mayPlaceAgain(sent, error)).toBe(true);
-    expect(mayPlaceAgain(sent, new SllmError("context_length_exceeded", "long"))).toBe(false);
-    expect(mayPlaceAgain(run(finished.slice(0, 3)), error)).toBe(false);
+  test("is placed again for failures of workers, a bounded number of times without a new token", () => {
+    const begun = run(finished.slice(0, 2));
+    expect(mayPlaceAgain(begun, error)).toBe(true);
+    expect(mayPlaceAgain(begun, new SllmError("context_length_exceeded", "long"))).toBe(false);
     let state = fresh();
     let attempts = 1;
     while (mayPlaceAgain(state, error)) {
-      state = advance(state, { type: "attempt_failed" });
+      state = advance(state, failedAttempt);
       attempts += 1;
     }
     expect(attempts).toBe(limits.placement_attempts);
+    expect(mayPlaceAgain(run([sent, started, tokens(0, 1)], state), error)).toBe(true);
   });
+});
+
+describe("a stream that breaks", () => {
+  const running = run([sent, started, tokens(0, 3)]);
+
+  test("is read again where it was, from the next token on; tokens that came before change nothing", () => {
+    const lost = advance(running, { type: "lost" });
+    expect(dueIn(lost)).toEqual({ kind: "attach", at: host, from: 3 });
+    const again = run([{ type: "attached", epoch: 1, hops: running.hops }, tokens(1, 2)], lost);
+    expect(again).toMatchObject({ phase: "running", next_index: 3 });
+    expect(run([tokens(2, 3)], again).next_index).toBe(5);
+  });
+
+  test("with a gap is fetched from where it stands", () => {
+    expect(dueIn(run([tokens(5, 1)], running))).toEqual({ kind: "attach", at: host, from: 3 });
+  });
+
+  test("goes on elsewhere with a higher epoch, won where others may have been faster", () => {
+    const lost = advance(running, { type: "lost" });
+    expect(dueIn(advance(lost, failedAttempt))).toEqual({ kind: "place" });
+    const claiming = advance(lost, { type: "attempt_failed", takes_claim: true });
+    expect(dueIn(claiming)).toEqual({ kind: "claim", seen_epoch: 1 });
+    const won = run(
+      [
+        { type: "claimed", epoch: 2 },
+        { ...sent, host: other },
+      ],
+      claiming,
+    );
+    expect(won).toMatchObject({ epoch: 2, is_owner: true });
+    expect(won.hops).toEqual([
+      { worker_id: "w-1", epoch: 1, first_index: 0 },
+      { worker_id: "w-2", epoch: 2, first_index: 3 },
+    ]);
+    const beaten = advance(claiming, { type: "superseded", at: { ...other, epoch: 2 } });
+    expect(beaten).toMatchObject({ is_owner: false, epoch: 2 });
+    expect(dueIn(beaten)).toEqual({ kind: "attach", at: other, from: 3 });
+  });
+
+  test("in a hand-over asks the destination first, and is claimed when that does not have it", () => {
+    const handing = advance(running, { type: "hand_over", to: { ...other, epoch: 2 } });
+    expect(handing.phase).toBe("running");
+    const lost = advance(handing, { type: "lost" });
+    expect(dueIn(lost)).toEqual({ kind: "attach", at: other, from: 3 });
+    const claiming = advance(lost, { type: "attempt_failed", takes_claim: true });
+    expect(dueIn(claiming)).toEqual({ kind: "claim", seen_epoch: 2 });
+    const goesOn = run([{ type: "hand_over_ended" }, { type: "lost" }], handing);
+    expect(dueIn(goesOn)).toEqual({ kind: "attach", at: host, from: 3 });
+  });
+
+  test("that moved is read where it went", () => {
+    const moved = advance(running, { type: "moved", to: { ...other, epoch: 2 } });
+    expect(dueIn(moved)).toEqual({ kind: "attach", at: other, from: 3 });
+  });
+
+  test("of another gateway is found by its place, or claimed where that is unknown", () => {
+    const at = { ...host, epoch: 4 };
+    const found = foundGeneration("0".repeat(32), "m", 1, { at, epoch: 4, next_index: 9 });
+    expect(dueIn(found)).toEqual({ kind: "attach", at: host, from: 9 });
+    const nowhere = foundGeneration("0".repeat(32), "m", 1, { at: null, epoch: 4, next_index: 9 });
+    expect(dueIn(nowhere)).toEqual({ kind: "claim", seen_epoch: 4 });
+  });
+});
+
+test("a token that a worker made after the others had gone on without it is on no path", () => {
+  const hops = [
+    { worker_id: "w-1", epoch: 1, first_index: 0 },
+    { worker_id: "w-2", epoch: 2, first_index: 10 },
+  ];
+  expect(isOnPath(hops, "w-1", 9)).toBe(true);
+  expect(isOnPath(hops, "w-1", 10)).toBe(false);
+  expect(isOnPath(hops, "w-2", 3)).toBe(true);
+  expect(isOnPath(hops, "w-2", 300)).toBe(true);
+  expect(isOnPath(hops, "w-3", 3)).toBe(false);
 });
 
 describe("the timeline", () => {

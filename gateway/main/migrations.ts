@@ -6,6 +6,7 @@ import kvSettings from "../../schema/db/migrations/0003_kv_settings.sql" with { 
 import severalGateways from "../../schema/db/migrations/0004_several_gateways.sql" with { type: "text" };
 import scaling from "../../schema/db/migrations/0005_scaling.sql" with { type: "text" };
 import adapters from "../../schema/db/migrations/0006_adapters.sql" with { type: "text" };
+import streams from "../../schema/db/migrations/0007_streams.sql" with { type: "text" };
 
 export interface Migration {
   /** Name of the file without its ending. */
@@ -21,4 +22,5 @@ export const migrations: readonly Migration[] = [
   { name: "0004_several_gateways", sql: severalGateways },
   { name: "0005_scaling", sql: scaling },
   { name: "0006_adapters", sql: adapters },
+  { name: "0007_streams", sql: streams },
 ];

@@ -14,14 +14,14 @@ import { storableMessage } from "./text.ts";
 /** Queues generations; one that is there already stays as it is. */
 export async function insertGenerations(db: Db, begun: readonly NewGeneration[]): Promise<void> {
   if (begun.length === 0) return;
-  const rows = begun.map(({ generation_id, model_id, created_at_ms, decisions }) => {
+  const rows = begun.map(({ generation_id, model_id, created_at_ms, owner, decisions }) => {
     const created_at = new Date(created_at_ms).toISOString();
     return sql`(${generation_id}::text, ${model_id}::text, 'queued'::generation_state,
-      ${created_at}::timestamptz, ${json(decisions)}::json)`;
+      ${created_at}::timestamptz, ${owner ?? null}::text, ${json(decisions)}::json)`;
   });
   await db.execute(sql`
     with created as (
-      insert into generations (generation_id, model_id, state, created_at, decisions)
+      insert into generations (generation_id, model_id, state, created_at, owner, decisions)
       values ${sql.join(rows, sql`, `)}
       on conflict do nothing
       returning generation_id as entity_id, null as from_state, state as to_state, 'arrived' as reason
@@ -31,23 +31,24 @@ export async function insertGenerations(db: Db, begun: readonly NewGeneration[])
 
 /**
  * Moves each generation that is in one of the states its move starts `from`, with what the move carries; a generation
- * has one move at most. Returns the ids of those that moved.
+ * has one move at most. A move in the name of an epoch that is over is none. Returns the ids of those that moved.
  */
 export async function moveGenerations(db: Db, moves: readonly GenerationMove[]): Promise<string[]> {
   if (moves.length === 0) return [];
   for (const { from, to } of moves) assertLegal("generation", generationMoves, from, to);
   const rows = await db.execute<{ entity_id: string }>(sql`
-    with asked (generation_id, from_states, to_state, reason, worker_id, instance_id, cold_start, prompt_tokens,
+    with asked (generation_id, epoch, from_states, to_state, reason, worker_id, instance_id, cold_start, prompt_tokens,
       completion_tokens, finish_reason, error_code, error_message, timeline_ms, decisions) as (
       values ${sql.join(moves.map(asked), sql`, `)}
     ), before as (
       select g.generation_id, g.state from generations g join asked a using (generation_id)
-      where g.state = any(a.from_states)
+      where g.state = any(a.from_states) and (a.epoch is null or g.epoch <= a.epoch)
       order by g.generation_id
       for update of g
     ), moved as (
       update generations g set
         state = a.to_state,
+        epoch = coalesce(a.epoch, g.epoch),
         worker_id = coalesce(a.worker_id, g.worker_id),
         instance_id = coalesce(a.instance_id, g.instance_id),
         cold_start = coalesce(a.cold_start, g.cold_start),
@@ -70,7 +71,7 @@ export async function moveGenerations(db: Db, moves: readonly GenerationMove[]):
 /** The row of values of one move; null where it says nothing. */
 function asked(move: GenerationMove): SQL {
   const { error } = move;
-  return sql`(${move.generation_id}::text, ${`{${move.from.join(",")}}`}::generation_state[],
+  return sql`(${move.generation_id}::text, ${move.epoch ?? null}::integer, ${`{${move.from.join(",")}}`}::generation_state[],
     ${move.to}::generation_state, ${move.reason}::text, ${move.worker_id ?? null}::text,
     ${move.instance_id ?? null}::text, ${move.cold_start ?? null}::boolean, ${move.prompt_tokens ?? null}::integer,
     ${move.completion_tokens ?? null}::integer, ${move.finish_reason ?? null}::finish_reason,

@@ -6,9 +6,18 @@ import type { Database, Db } from "./database.ts";
 import { listEstimates, recordEstimates } from "./estimates.ts";
 import { listEvents } from "./events.ts";
 import { callDatabase } from "./failures.ts";
+import {
+  appendTokens,
+  beginGeneration,
+  claimGeneration,
+  findKey,
+  getStored,
+  unfinishedOfOthers,
+} from "./generation-records.ts";
 import { getGeneration, insertGenerations, moveGenerations } from "./generations.ts";
 import { createInstance, endedInstances, moveInstance, touchInstance } from "./instances.ts";
 import { holdLease, releaseLease } from "./leases.ts";
+import { createMigration, listMigrations, moveMigration } from "./migrations.ts";
 import { deleteModel, deployModel, getModel, listModels, purgeModel } from "./models.ts";
 import { forget } from "./retention.ts";
 import { changes, snapshot } from "./snapshot.ts";
@@ -44,6 +53,15 @@ export function createStateStore(database: Database, clock: Clock): StateStore {
     insertGenerations: (begun) => run((db) => insertGenerations(db, begun)),
     moveGenerations: (moves) => run((db) => moveGenerations(db, moves)),
     getGeneration: (generation_id) => run((db) => getGeneration(db, generation_id)),
+    beginGeneration: (request) => run((db) => beginGeneration(db, request)),
+    claimGeneration: (claim) => run((db) => claimGeneration(db, claim)),
+    appendTokens: (batches) => run((db) => appendTokens(db, batches)),
+    getStored: (generation_id) => run((db) => getStored(db, generation_id)),
+    findKey: (tenant, key) => run((db) => findKey(db, tenant, key)),
+    unfinishedOfOthers: (alive, limit) => run((db) => unfinishedOfOthers(db, alive, limit)),
+    createMigration: (migration) => run((db) => createMigration(db, migration)),
+    moveMigration: (move) => run((db) => moveMigration(db, move)),
+    listMigrations: (filter) => run((db) => listMigrations(db, filter)),
     recordEstimates: (observed) => run((db) => recordEstimates(db, observed)),
     estimates: () => run(listEstimates),
     forget: (retention) => run((db) => forget(db, retention)),

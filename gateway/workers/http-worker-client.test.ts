@@ -224,7 +224,7 @@ describe("a control call", () => {
     const { generation_id } = request;
     for (const cancelled of [true, false]) {
       const client = answer(Response.json({ generation_id, cancelled }));
-      expect(await client.cancel(worker, generation_id)).toBe(cancelled);
+      expect((await client.cancel(worker, generation_id)).cancelled).toBe(cancelled);
     }
     const strange = await failure(answer(Response.json({})).cancel(worker, generation_id));
     expect(strange.code).toBe("worker_unavailable");

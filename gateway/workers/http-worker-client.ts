@@ -1,6 +1,13 @@
 /** The worker API over HTTP. `fetch` is given, so that each runtime can bring its own connection pool. */
 import type { z } from "zod";
-import { cancelResponse, generationEvent } from "../../schema/cluster/generate.ts";
+import {
+  type AttachQuery,
+  attachEvent,
+  type CancelQuery,
+  cancelResponse,
+  isLastAttachEvent,
+} from "../../schema/cluster/attach.ts";
+import { generationEvent, isLastEvent } from "../../schema/cluster/generate.ts";
 import { loadEvent, parkResponse, unloadResponse } from "../../schema/cluster/instances.ts";
 import { type LoadsQuery, loadTraceList } from "../../schema/cluster/loads.ts";
 import { type PreloadRequest, preloadResponse } from "../../schema/cluster/preloads.ts";
@@ -39,23 +46,15 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
   };
 
   const generation = (worker: WorkerAddress, path: string, request: unknown, signal: AbortSignal) =>
-    stream(
-      worker,
-      generationEvent,
-      (event) => event.type === "done" || event.type === "error",
-      signal,
-      (opening) => call(worker, "POST", path, opening, request),
+    stream(worker, generationEvent, isLastEvent, signal, (opening) =>
+      call(worker, "POST", path, opening, request),
     );
 
   return {
-    load: (worker, request, signal) =>
-      stream(
-        worker,
-        loadEvent,
-        (event) => event.type !== "progress",
-        signal,
-        (opening) => call(worker, "POST", workerPaths.instances, opening, request),
-      ),
+    load: (worker, request, signal) => {
+      const open = (opening: AbortSignal) => call(worker, "POST", workerPaths.instances, opening, request);
+      return stream(worker, loadEvent, (event) => event.type !== "progress", signal, open);
+    },
 
     generate: (worker, request, signal) => generation(worker, workerPaths.generations, request, signal),
     embed: (worker, request, signal) => generation(worker, workerPaths.embeddings, request, signal),
@@ -71,12 +70,18 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
     preload: async (worker, checkpoint) =>
       (await control(worker, "POST", workerPaths.preloads, preloadResponse, toPreload(checkpoint))).outcome,
 
-    loadTraces: async (worker, query) => (await control(worker, "GET", loadsPath(query), loadTraceList)).data,
+    loadTraces: async (worker, query) =>
+      (await control(worker, "GET", `${workerPaths.loads}${queryText(query)}`, loadTraceList)).data,
 
-    cancel: async (worker, generation_id) => {
-      const path = `${workerPaths.generations}/${generation_id}`;
-      const answer = await unlessGone(control(worker, "DELETE", path, cancelResponse));
-      return answer?.cancelled ?? false;
+    attach: (worker, generation_id, query, signal) => {
+      const path = `${workerPaths.generations}/${generation_id}/events${queryText(query)}`;
+      const open = (opening: AbortSignal) => call(worker, "GET", path, opening);
+      return stream(worker, attachEvent, isLastAttachEvent, signal, open);
+    },
+
+    cancel: async (worker, generation_id, query: CancelQuery = {}) => {
+      const path = `${workerPaths.generations}/${generation_id}${queryText(query)}`;
+      return (await unlessGone(control(worker, "DELETE", path, cancelResponse))) ?? { cancelled: false };
     },
   };
 }
@@ -96,9 +101,10 @@ async function unlessGone<T>(answer: Promise<T>): Promise<T | null> {
 }
 
 /** Fields that are not given stay out. */
-function loadsPath(query: LoadsQuery): string {
+function queryText(query: LoadsQuery | AttachQuery | CancelQuery): string {
   const given = Object.entries(query).filter(([, value]) => value !== undefined);
-  return `${workerPaths.loads}?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}`;
+  if (given.length === 0) return "";
+  return `?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}`;
 }
 
 /** One HTTP call; resolves with a 2xx response, whose body is the caller's to read or cancel. */

@@ -14,6 +14,7 @@ export const workerPaths = {
   livez: "/livez",
   status: "/v1/status",
   instances: "/v1/instances",
+  /** Below it, `/{id}/events` for further readers. */
   generations: "/v1/generations",
   embeddings: "/v1/embeddings",
   loads: "/v1/loads",

@@ -19,9 +19,11 @@ import {
   primaryKey,
   text,
   timestamp,
+  uniqueIndex,
 } from "drizzle-orm/pg-core";
 import type { ExplainedDecision, Timeline } from "../api/admin.ts";
 import type { Manifest } from "../checkpoint/manifest.ts";
+import type { DoneEvent, GenerationHop, GenerationSettings, TokensEvent } from "../cluster/generate.ts";
 import type { LinkReport, StoreProblem } from "../cluster/membership.ts";
 import type { ErrorCode } from "../codes.ts";
 import { limits } from "../limits.ts";
@@ -32,6 +34,8 @@ import {
   finishReasons,
   generationStates,
   instanceStates,
+  migrationMethods,
+  migrationStates,
   modelStates,
   placementStates,
   tiers,
@@ -44,6 +48,8 @@ export const eventEntityEnum = pgEnum("event_entity", eventEntities);
 export const finishReasonEnum = pgEnum("finish_reason", finishReasons);
 export const generationStateEnum = pgEnum("generation_state", generationStates);
 export const instanceStateEnum = pgEnum("instance_state", instanceStates);
+export const migrationMethodEnum = pgEnum("migration_method", migrationMethods);
+export const migrationStateEnum = pgEnum("migration_state", migrationStates);
 export const modelStateEnum = pgEnum("model_state", modelStates);
 export const placementStateEnum = pgEnum("placement_state", placementStates);
 export const tierEnum = pgEnum("tier", tiers);
@@ -51,6 +57,9 @@ export const workerStateEnum = pgEnum("worker_state", workerStates);
 
 /** Instances that hold memory. Queries must say it in these words for the planner to take the partial indexes. */
 const liveInstance = sql`state not in ('gone', 'failed')`;
+
+/** Migrations under way, in the words of the index that lets a generation have one. */
+const liveMigration = sql`state not in ('finished', 'dropped', 'failed')`;
 
 const bytes = (name: string) => bigint(name, { mode: "number" });
 const at = (name: string) => timestamp(name, { withTimezone: true, mode: "date", precision: 3 });
@@ -234,7 +243,10 @@ export const generations = pgTable(
     generation_id: text("generation_id").primaryKey(),
     model_id: text("model_id").notNull(),
     state: generationStateEnum("state").notNull(),
+    /** Changes together with `owner`, the gateway that feeds the generation's placement, and only upwards. */
     epoch: integer("epoch").notNull().default(1),
+    /** null: the row of a gateway that wrote none. */
+    owner: text("owner"),
     worker_id: text("worker_id"),
     instance_id: text("instance_id"),
     cold_start: boolean("cold_start").notNull().default(false),
@@ -251,10 +263,112 @@ export const generations = pgTable(
   },
   (t) => [
     index("generations_by_creation").on(t.created_at),
+    index("generations_unfinished").on(t.owner).where(sql`${t.finished_at} is null`),
     check(
       "generations_finished_with_time",
       sql`(${t.state} in ('finished', 'cancelled', 'failed')) = (${t.finished_at} is not null)`,
     ),
+  ],
+);
+
+/**
+ * Of requests that may be read again (an idempotency key, `background`, `x-sllm-resume`): all that is needed to go on
+ * with them. Gone with the replay time after their end, unlike their rows in `generations`.
+ */
+export const generation_records = pgTable("generation_records", {
+  generation_id: text("generation_id")
+    .primaryKey()
+    .references(() => generations.generation_id, { onDelete: "cascade" }),
+  tenant: text("tenant").notNull(),
+  /** How long it is kept without a reader; null: it runs to its end without one. */
+  resume_ms: integer("resume_ms"),
+  settings: json("settings").$type<GenerationSettings>().notNull(),
+  /** The prompt's tokens; null before a worker told them. */
+  prompt: json("prompt").$type<number[]>(),
+  hops: json("hops").$type<GenerationHop[]>().notNull().default([]),
+  /** Its end, once it finished: what was held back until then, and usage. */
+  done: json("done").$type<DoneEvent>(),
+});
+
+/** Output of such requests in batches, as it was told to readers. Only the owner of the row's epoch adds to it. */
+export const token_log = pgTable(
+  "token_log",
+  {
+    generation_id: text("generation_id")
+      .notNull()
+      .references(() => generation_records.generation_id, { onDelete: "cascade" }),
+    first_index: integer("first_index").notNull(),
+    /** One beyond the last token of the batch: where the next one begins. */
+    next_index: integer("next_index").notNull(),
+    /** Consecutive. */
+    events: json("events").$type<TokensEvent[]>().notNull(),
+    written_at: at("written_at").notNull().defaultNow(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.generation_id, t.first_index] }),
+    check("token_log_not_empty", sql`${t.next_index} > ${t.first_index}`),
+  ],
+);
+
+/** Which generation a tenant's key stands for. */
+export const idempotency_keys = pgTable(
+  "idempotency_keys",
+  {
+    tenant: text("tenant").notNull(),
+    key: text("key").notNull(),
+    /** SHA-256 of the request: another one must not take the key. */
+    body_digest: text("body_digest").notNull(),
+    generation_id: text("generation_id")
+      .notNull()
+      .references(() => generation_records.generation_id, { onDelete: "cascade" }),
+    created_at: createdAt(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenant, t.key] }),
+    index("idempotency_keys_by_generation").on(t.generation_id),
+  ],
+);
+
+/** Streams that move, or moved, from one worker to another. A stream has at most one move under way. */
+export const migrations = pgTable(
+  "migrations",
+  {
+    migration_id: text("migration_id").primaryKey(),
+    generation_id: text("generation_id").notNull(),
+    model_id: text("model_id").notNull(),
+    state: migrationStateEnum("state").notNull(),
+    /** The gateway that drives it; another one may finish or end it from this row. */
+    owner: text("owner").notNull(),
+    from_worker_id: text("from_worker_id").notNull(),
+    from_instance_id: text("from_instance_id").notNull(),
+    to_worker_id: text("to_worker_id").notNull(),
+    /** null until the destination has an instance. */
+    to_instance_id: text("to_instance_id"),
+    /** That the generation has at the destination; null before the hand-over. */
+    epoch: integer("epoch"),
+    method: migrationMethodEnum("method"),
+    rounds: integer("rounds").notNull().default(0),
+    /** Taken in by the destination so far: tokens, computed or copied, and bytes of the KV cache. */
+    tokens: integer("tokens").notNull().default(0),
+    bytes: bytes("bytes").notNull().default(0),
+    /** How long its steps took, and the stream's pause; as far as known. */
+    timings_ms: jsonb("timings_ms").$type<Record<string, number>>(),
+    /** Why it was asked for. */
+    reason: text("reason").notNull(),
+    error_code: text("error_code").$type<ErrorCode>(),
+    error_message: text("error_message"),
+    created_at: createdAt(),
+    updated_at: at("updated_at").notNull().defaultNow(),
+    ended_at: at("ended_at"),
+  },
+  (t) => [
+    uniqueIndex("migrations_live").on(t.generation_id).where(liveMigration),
+    index("migrations_by_creation").on(t.created_at),
+    check(
+      "migrations_ended_with_time",
+      sql`(${t.state} in ('finished', 'dropped', 'failed')) = (${t.ended_at} is not null)`,
+    ),
+    check("migrations_elsewhere", sql`${t.from_worker_id} <> ${t.to_worker_id}`),
   ],
 );
 
@@ -318,6 +432,9 @@ export type AdapterRow = typeof adapters.$inferSelect;
 export type PlacementRow = typeof placements.$inferSelect;
 export type InstanceRow = Omit<typeof instances.$inferSelect, "changed_tx">;
 export type GenerationRow = typeof generations.$inferSelect;
+export type GenerationRecordRow = typeof generation_records.$inferSelect;
+export type TokenLogRow = Omit<typeof token_log.$inferSelect, "written_at">;
+export type MigrationRow = typeof migrations.$inferSelect;
 export type EstimateRow = typeof estimates.$inferSelect;
 export type EventRow = typeof events.$inferSelect;
 export type LeaseRow = Omit<typeof leases.$inferSelect, "renewed_at">;

@@ -15,6 +15,7 @@ import { instanceContract } from "./state-store/instances.contract.ts";
 import { leaseContract } from "./state-store/leases.contract.ts";
 import { modelContract } from "./state-store/models.contract.ts";
 import { retentionContract } from "./state-store/retention.contract.ts";
+import { streamContract } from "./state-store/streams.contract.ts";
 import { workerContract } from "./state-store/workers.contract.ts";
 
 /** Runs the suite against the store that `open` makes; it is closed at the end. Only a durable one is reopened. */
@@ -44,6 +45,7 @@ export function stateStoreContract(
     describe("leases", () => leaseContract(fixture));
     describe("instances", () => instanceContract(fixture));
     describe("generations", () => generationContract(fixture));
+    describe("streams", () => streamContract(fixture));
     describe("estimates", () => estimateContract(fixture));
     describe("retention", () => retentionContract(fixture));
     describe("under concurrency", () => concurrencyContract(fixture));

@@ -117,11 +117,11 @@ test("an explicit cancel frees the slot within a second", async () => {
   const waiting = host.generate(instance_id, { max_tokens: 2 });
   await eventually("the second one waits", async () => (await host.instance(instance_id))?.queued === 1);
   const start = performance.now();
-  expect(await host.client.cancel(host.address, first.generation_id)).toBe(true);
+  expect((await host.client.cancel(host.address, first.generation_id)).cancelled).toBe(true);
   expect((await waiting).at(-1)).toMatchObject({ type: "done" });
   expect(performance.now() - start).toBeLessThan(1_000);
   expect((await running).at(-1)).toMatchObject({ type: "error", error: { code: "cancelled" } });
-  expect(await host.client.cancel(host.address, first.generation_id)).toBe(false);
+  expect((await host.client.cancel(host.address, first.generation_id)).cancelled).toBe(false);
   await host.client.unload(host.address, instance_id, { if_idle: true });
 });
 

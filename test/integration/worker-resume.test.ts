@@ -218,7 +218,7 @@ describe.each(runtimes)("under %s", (runtime) => {
       const started = next.next();
       await eventually("the next one waits", async () => (await host.instance(alone))?.queued === 1);
       const asked = performance.now();
-      expect(await host.client.cancel(host.address, long.generation_id)).toBe(true);
+      expect((await host.client.cancel(host.address, long.generation_id)).cancelled).toBe(true);
       expect((await started).value).toMatchObject({ type: "started" });
       waits.push(performance.now() - asked);
       for (let event = await next.next(); !event.done; event = await next.next());

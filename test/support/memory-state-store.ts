@@ -4,19 +4,26 @@
  * Longer than other files because the port is one: some thirty small operations over the same tables.
  */
 import type {
+  BeginResult,
   Clock,
   ClusterChanges,
   ClusterSnapshot,
   CreateInstanceResult,
+  EpochClaim,
   GenerationMove,
   InstanceMove,
   LastReport,
+  MigrationMove,
   NewAdapter,
   NewGeneration,
   NewInstance,
+  NewMigration,
+  NewResumable,
   ObservedEstimate,
   Retention,
   StateStore,
+  StoredGeneration,
+  TokenBatch,
 } from "../../gateway/ports.ts";
 import {
   adapterExists,
@@ -43,6 +50,7 @@ import type {
   GenerationRow,
   InstanceRow,
   LeaseRow,
+  MigrationRow,
   ModelRow,
   PlacementRow,
   WorkerRow,
@@ -58,6 +66,7 @@ import {
   type WorkerState,
   workerMoves,
 } from "../../schema/vocab.ts";
+import { MemoryMigrations, MemoryRecords, newGenerationRow } from "./memory-generations.ts";
 
 const estimateOrder = ["quantity", "worker_id", "model_id", "device_kind", "detail"] as const;
 
@@ -80,11 +89,20 @@ export class MemoryStateStore implements StateStore {
   readonly #generations = new Map<string, Mutable<GenerationRow>>();
   readonly #estimates = new Map<string, EstimateRow>();
   readonly #leases = new Map<string, LeaseRow>();
+  readonly #records: MemoryRecords;
+  readonly #migrations: MemoryMigrations;
   readonly #events: EventRow[] = [];
 
   /** The clock dates rows and events; the tests' own where time matters. */
   constructor(clock: Pick<Clock, "wallMs"> = { wallMs: () => Date.now() }) {
     this.#clock = clock;
+    this.#records = new MemoryRecords(this.#generations, (id, from, to, reason) =>
+      this.#log("generation", id, from, to, reason),
+    );
+    this.#migrations = new MemoryMigrations(
+      () => this.#now(),
+      (id, from, to, reason) => this.#log("migration", id, from, to, reason),
+    );
   }
 
   ping(): Promise<void> {
@@ -426,27 +444,49 @@ export class MemoryStateStore implements StateStore {
     });
   }
 
-  #insertGeneration({ generation_id, model_id, created_at_ms, decisions = [] }: NewGeneration): void {
+  #insertGeneration(begun: NewGeneration): void {
+    const { generation_id } = begun;
     if (this.#generations.has(generation_id)) return;
-    this.#generations.set(generation_id, {
-      generation_id,
-      model_id,
-      state: "queued",
-      epoch: 1,
-      worker_id: null,
-      instance_id: null,
-      cold_start: false,
-      prompt_tokens: null,
-      completion_tokens: null,
-      finish_reason: null,
-      error_code: null,
-      error_message: null,
-      timeline_ms: null,
-      decisions: decisions.length === 0 ? null : [...decisions],
-      created_at: new Date(created_at_ms),
-      finished_at: null,
-    });
+    this.#generations.set(generation_id, newGenerationRow(begun));
     this.#log("generation", generation_id, null, "queued", "arrived");
+  }
+
+  beginGeneration(request: NewResumable): Promise<BeginResult> {
+    return this.#do("beginGeneration", () => this.#records.begin(request));
+  }
+
+  claimGeneration(claim: EpochClaim): Promise<{ won: boolean; row: GenerationRow }> {
+    return this.#do("claimGeneration", () => this.#records.claim(claim));
+  }
+
+  appendTokens(batches: readonly TokenBatch[]): Promise<string[]> {
+    return this.#do("appendTokens", () =>
+      batches.filter((batch) => this.#records.append(batch)).map((batch) => batch.generation_id),
+    );
+  }
+
+  getStored(generation_id: string): Promise<StoredGeneration | null> {
+    return this.#do("getStored", () => this.#records.stored(generation_id));
+  }
+
+  findKey(tenant: string, key: string): Promise<{ generation_id: string; body_digest: string } | null> {
+    return this.#do("findKey", () => this.#records.key(tenant, key));
+  }
+
+  unfinishedOfOthers(alive: readonly string[], limit: number): ReturnType<StateStore["unfinishedOfOthers"]> {
+    return this.#do("unfinishedOfOthers", () => this.#records.unfinished(alive, limit));
+  }
+
+  createMigration(migration: NewMigration): Promise<MigrationRow | null> {
+    return this.#do("createMigration", () => this.#migrations.create(migration));
+  }
+
+  moveMigration(move: MigrationMove): Promise<boolean> {
+    return this.#do("moveMigration", () => this.#migrations.move(move));
+  }
+
+  listMigrations(filter: Parameters<StateStore["listMigrations"]>[0]): Promise<MigrationRow[]> {
+    return this.#do("listMigrations", () => this.#migrations.list(filter));
   }
 
   moveGenerations(moves: readonly GenerationMove[]): Promise<string[]> {
@@ -459,6 +499,7 @@ export class MemoryStateStore implements StateStore {
   #moveGeneration(move: GenerationMove): boolean {
     const row = this.#generations.get(move.generation_id);
     if (row === undefined || !move.from.includes(row.state)) return false;
+    if (move.epoch !== undefined && row.epoch > move.epoch) return false;
     const { generation_id, from: _, to, reason, error, ...known } = move;
     this.#log("generation", generation_id, row.state, to, reason);
     Object.assign(row, known, { state: to });
@@ -494,19 +535,24 @@ export class MemoryStateStore implements StateStore {
     return this.#do("estimates", () => byKey(this.#estimates));
   }
 
-  forget({ older_than_ms, limit }: Retention): Promise<number> {
+  forget({ older_than_ms, replay_ms, limit }: Retention): Promise<number> {
     return this.#do("forget", () => {
+      const records = this.#records.forget(new Date(this.#clock.wallMs() - replay_ms), limit);
       const before_ms = this.#clock.wallMs() - older_than_ms;
       const isOld = (at: Date | null) => at !== null && at.getTime() < before_ms;
       const generations = [...this.#generations.values()]
         .filter((row) => isOld(row.created_at))
         .slice(0, limit);
-      for (const { generation_id } of generations) this.#generations.delete(generation_id);
+      for (const { generation_id } of generations) {
+        this.#generations.delete(generation_id);
+        this.#records.remove(generation_id);
+      }
+      const migrations = this.#migrations.forget(new Date(before_ms), limit);
       const instances = [...this.#instances.values()].filter((row) => isOld(row.ended_at)).slice(0, limit);
       for (const { instance_id } of instances) this.#instances.delete(instance_id);
       const events = this.#events.slice(0, limit).filter((row) => isOld(row.at));
       this.#events.splice(0, events.length);
-      return generations.length + instances.length + events.length;
+      return generations.length + instances.length + events.length + records + migrations;
     });
   }
 

@@ -3,6 +3,7 @@
  * Records every call. Keeps to the port's promises about signals and errors.
  */
 import type { WorkerAddress, WorkerClient } from "../../gateway/ports.ts";
+import type { AttachEvent, AttachQuery } from "../../schema/cluster/attach.ts";
 import type { EmbedRequest } from "../../schema/cluster/embed.ts";
 import type { GenerateRequest, GenerationEvent } from "../../schema/cluster/generate.ts";
 import type { LoadEvent, LoadRequest, LoadTimings } from "../../schema/cluster/instances.ts";
@@ -37,6 +38,7 @@ export class ScriptedWorker implements WorkerClient {
   readonly parks: string[] = [];
   readonly preloads: { readonly worker_id: string; readonly checkpoint: string }[] = [];
   readonly cancels: string[] = [];
+  readonly attaches: { worker_id: string; generation_id: string; query: AttachQuery }[] = [];
   /** Generations whose stream is open. */
   open = 0;
 
@@ -46,6 +48,13 @@ export class ScriptedWorker implements WorkerClient {
   onUnload: (instance_id: string) => Promise<void> = () => Promise.resolve();
   onPark: (instance_id: string) => Promise<void> = () => Promise.resolve();
   onPreload: (worker_id: string, checkpoint: string) => PreloadOutcome = () => "reading";
+  onAttach: (
+    generation_id: string,
+    query: AttachQuery,
+    worker_id: string,
+  ) => AsyncIterable<AttachEvent> | Iterable<AttachEvent> = () => {
+    throw new SllmError("not_found", "The worker does not know the generation.");
+  };
   onCancel: (generation_id: string) => boolean = () => true;
 
   async *load(_worker: WorkerAddress, request: LoadRequest, signal: AbortSignal): AsyncGenerator<LoadEvent> {
@@ -98,9 +107,19 @@ export class ScriptedWorker implements WorkerClient {
     return (this.traces.get(worker_id) ?? unreachable()).slice(0, limit);
   }
 
-  cancel(_worker: WorkerAddress, generation_id: string): Promise<boolean> {
+  async *attach(
+    { worker_id }: WorkerAddress,
+    generation_id: string,
+    query: AttachQuery,
+    signal: AbortSignal,
+  ): AsyncGenerator<AttachEvent> {
+    this.attaches.push({ worker_id, generation_id, query });
+    yield* untilAborted(this.onAttach(generation_id, query, worker_id), signal);
+  }
+
+  cancel(_worker: WorkerAddress, generation_id: string): Promise<{ cancelled: boolean }> {
     this.cancels.push(generation_id);
-    return Promise.resolve(this.onCancel(generation_id));
+    return Promise.resolve({ cancelled: this.onCancel(generation_id) });
   }
 }
 

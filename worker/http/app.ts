@@ -2,8 +2,9 @@
 import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import type { z } from "zod";
+import type { CancelResponse } from "../../schema/cluster/attach.ts";
 import { embedRequest } from "../../schema/cluster/embed.ts";
-import { type CancelResponse, generateRequest } from "../../schema/cluster/generate.ts";
+import { generateRequest } from "../../schema/cluster/generate.ts";
 import { loadRequest, type ParkResponse, type UnloadResponse } from "../../schema/cluster/instances.ts";
 import { type LoadsQuery, type LoadTrace, loadsQuery } from "../../schema/cluster/loads.ts";
 import { type PreloadResponse, preloadRequest } from "../../schema/cluster/preloads.ts";

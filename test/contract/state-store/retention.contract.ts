@@ -4,14 +4,14 @@ import { makeHeartbeat, newGenerationId } from "../../support/cluster-facts.ts";
 import { created, type Fixture, liveInstance, startInstance, wantedInstance } from "./fixture.ts";
 
 const hour_ms = 3_600_000;
-const many = { older_than_ms: 0, limit: 100_000 };
+const many = { older_than_ms: 0, replay_ms: 0, limit: 100_000 };
 
 export function retentionContract(fixture: Fixture): void {
   test("records are kept until they are old enough", async () => {
     const { store } = fixture();
     const generation_id = newGenerationId();
     await store.insertGenerations([{ generation_id, model_id: "m", created_at_ms: Date.now() }]);
-    await store.forget({ older_than_ms: hour_ms, limit: 100_000 });
+    await store.forget({ older_than_ms: hour_ms, replay_ms: hour_ms, limit: 100_000 });
     expect(await store.getGeneration(generation_id)).not.toBeNull();
     await Bun.sleep(5);
     expect(await store.forget(many)).toBeGreaterThan(0);
@@ -30,7 +30,7 @@ export function retentionContract(fixture: Fixture): void {
       await store.insertGenerations([{ generation_id, model_id: "m", created_at_ms: begin_ms + i }]);
     }
     await Bun.sleep(5);
-    expect(await store.forget({ older_than_ms: 0, limit: 2 })).toBe(4);
+    expect(await store.forget({ older_than_ms: 0, replay_ms: 0, limit: 2 })).toBe(4);
     const left = await Promise.all(ids.map((id) => store.getGeneration(id)));
     expect(left.map((row) => row !== null)).toEqual([false, false, true, true, true]);
   });

@@ -1,0 +1,62 @@
+/** What follows from where a generation stands: what is due, whether to try again, who may go on reading. Pure. */
+import type { GenerationHop } from "../../schema/cluster/generate.ts";
+import type { ErrorCode } from "../../schema/codes.ts";
+import type { SllmError } from "../../schema/error.ts";
+import type { InstanceId, WorkerId } from "../../schema/ids.ts";
+import { limits } from "../../schema/limits.ts";
+import { type Generation, hasEnded } from "./generation.ts";
+
+interface Host {
+  readonly worker_id: WorkerId;
+  readonly instance_id: InstanceId;
+}
+
+/** What the driver has to do in a state. */
+export type Due =
+  /** Find an instance and send it there, with what was told so far. */
+  | { readonly kind: "place" }
+  | { readonly kind: "read" }
+  | { readonly kind: "attach"; readonly at: Host; readonly from: number }
+  /** Win the epoch after the one that is known; who loses is superseded. */
+  | { readonly kind: "claim"; readonly seen_epoch: number }
+  | { readonly kind: "end" };
+
+export function dueIn(state: Generation): Due {
+  const { phase, worker_id, instance_id, next_index, epoch } = state;
+  if (hasEnded(state)) return { kind: "end" };
+  if (phase === "queued") return { kind: "place" };
+  if (phase === "claiming") return { kind: "claim", seen_epoch: epoch };
+  if (phase !== "detached") return { kind: "read" };
+  if (worker_id === null || instance_id === null) throw new Error("a detached generation has a place");
+  return { kind: "attach", at: { worker_id, instance_id }, from: next_index };
+}
+
+/** Failures that another attempt may not meet: of the worker, its engine, or an instance that is being stopped. */
+const placeAgainCodes: ReadonlySet<ErrorCode> = new Set([
+  "worker_unavailable",
+  "not_found",
+  "engine_failed",
+  "engine_silent",
+  "state_conflict",
+  "stale_generation",
+]);
+
+/** True when a failed attempt may be followed by another: it had a reason of the worker's, and attempts are left. */
+export function mayPlaceAgain(state: Generation, error: SllmError): boolean {
+  return (
+    !hasEnded(state) &&
+    state.failed_attempts + 1 < limits.placement_attempts &&
+    state.hops.length < limits.generation_hops &&
+    placeAgainCodes.has(error.code)
+  );
+}
+
+/**
+ * Whether the token was made where an event id says, or told there later: what a worker made that was not asked any more
+ * is nobody's, and who has seen it cannot be continued.
+ */
+export function isOnPath(hops: readonly GenerationHop[], worker_id: WorkerId, last_index: number): boolean {
+  const place = hops.findLastIndex((hop) => hop.worker_id === worker_id);
+  const next = hops[place + 1];
+  return place >= 0 && (next === undefined || last_index < next.first_index);
+}
