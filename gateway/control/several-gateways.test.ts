@@ -185,3 +185,21 @@ test("old records are forgotten by the leader, young ones stay", async () => {
   expect(gateways.flatMap((g) => g.log).some((line) => line.event === "records_forgotten")).toBe(false);
   await stop();
 });
+
+test("no request is refused for want of a worker that another gateway has taken in since the last read", async () => {
+  const store = new MemoryStateStore(new ManualClock());
+  const [mine, other] = [new GatewayScene({ store }), new GatewayScene({ store })];
+  const model = await mine.deploy();
+  expect((await mine.chat(model.id)).status).toBe(503);
+  await other.register([model]);
+  expect((await mine.chat(model.id)).status).toBe(200);
+});
+
+test("a refusal stands when the database cannot be asked again", async () => {
+  const store = new MemoryStateStore(new ManualClock());
+  const scene = new GatewayScene({ store });
+  const model = await scene.deploy();
+  expect((await scene.chat(model.id)).status).toBe(503);
+  store.isAway = true;
+  expect(await (await scene.chat(model.id)).json()).toMatchObject({ error: { code: "no_worker" } });
+});

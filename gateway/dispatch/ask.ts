@@ -47,6 +47,11 @@ export function isRefusal(action: Action): boolean {
   return action.kind === "hold" || action.kind === "cannot_now" || action.kind === "cannot_ever";
 }
 
+/** Says of the whole fleet that it cannot serve the request: not merely that it is full. */
+export function isVerdict(action: Action): boolean {
+  return action.kind === "cannot_ever" || (action.kind === "cannot_now" && action.code === "no_worker");
+}
+
 export function throwIfCancelled(signal: AbortSignal): void {
   if (signal.aborted) throw new SllmError("cancelled", "The client closed the request.");
 }

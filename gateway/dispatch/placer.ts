@@ -16,7 +16,7 @@ import type { StartOutcome, Starts } from "../placement/starts.ts";
 import type { Clock, Random } from "../ports.ts";
 import { decide } from "../scheduler/decide.ts";
 import type { Decision } from "../scheduler/decision.ts";
-import { type Ask, isRefusal, type Placement, throwIfCancelled } from "./ask.ts";
+import { type Ask, isRefusal, isVerdict, type Placement, throwIfCancelled } from "./ask.ts";
 import { type Clearing, clearFor, idleVictimsOf, type StartAction } from "./clearing.ts";
 import type { Explanations } from "./explanations.ts";
 import { isDatabaseAway, mayStillBeReported, pauseBeforeAttempt } from "./patience.ts";
@@ -69,6 +69,7 @@ export class Placer {
   async *place(ask: Ask): Waiting<Placement> {
     const { clock, loads, explanations } = this.#deps;
     let refusals = 0;
+    let isFresh = false;
     let avoid = ask.avoid;
     for (;;) {
       throwIfCancelled(ask.signal);
@@ -79,6 +80,10 @@ export class Placer {
       if (isRefusal(action) && avoid !== avoidNothing && ask.failed_attempts > 0) {
         yield* this.#pause(pauseBeforeAttempt(ask.failed_attempts), ask);
         avoid = avoidNothing;
+        continue;
+      }
+      if (isVerdict(action) && !isFresh) {
+        isFresh = yield* this.#readAnew(ask);
         continue;
       }
       if (action.kind === "use" && this.#isNext(ask)) {
@@ -101,30 +106,31 @@ export class Placer {
         case "reclaim":
         case "migrate":
         case "preempt": {
-          const outcome = yield* this.#start(model, action, ask);
-          if (outcome.created) {
-            const placement = yield* this.#joinLoad(outcome.instance, outcome.load, ask);
-            if (placement !== null) return placement;
-            break;
-          }
-          refusals += 1;
+          const started = yield* this.#begin(model, action, ask);
+          if (started !== "refused" && started !== null) return started;
+          if (started === "refused") refusals += 1;
           // The fleet is fresh after a refusal; only repeated ones mean a race that time must settle.
-          if (refusals > 1) yield* this.#pause(limits.reconcile_ms, ask);
+          if (started === "refused" && refusals > 1) yield* this.#pause(limits.reconcile_ms, ask);
           break;
         }
         case "hold":
           yield* this.#holdForDevice(action, ask);
           break;
         case "cannot_ever":
-          if (!mayStillBeReported(action.code, clock.monotonicMs() - ask.arrived_ms)) {
+          if (!mayStillBeReported(action.code, clock.monotonicMs() - ask.arrived_ms))
             throw new SllmError(action.code, reason);
-          }
           yield* this.#pause(limits.reconcile_ms, ask);
           break;
         default:
           throw new SllmError(action.code, reason, { retry_after_ms: report_ms });
       }
     }
+  }
+
+  /** "refused" when another gateway was faster; null when its turn has to be waited for. */
+  async *#begin(model: FleetModel, action: StartAction, ask: Ask): Waiting<Placement | "refused" | null> {
+    const outcome = yield* this.#start(model, action, ask);
+    return outcome.created ? yield* this.#joinLoad(outcome.instance, outcome.load, ask) : "refused";
   }
 
   async *#start(model: FleetModel, action: StartAction, ask: Ask): Waiting<StartOutcome> {
@@ -141,6 +147,19 @@ export class Placer {
       yield* this.#pause(limits.reconcile_ms, ask);
       return { created: false };
     }
+  }
+
+  /**
+   * Nothing is refused by what was known a moment ago: a worker may have come since the last read. True once there is
+   * nothing newer to know; what is known has to do while the database is away.
+   */
+  async *#readAnew(ask: Ask): Waiting<true> {
+    const { fleet, clock } = this.#deps;
+    const reading = fleet.refresh().catch((error: unknown) => {
+      if (!isDatabaseAway(error)) throw error;
+    });
+    yield* this.#hold(reading, () => waiting("queued", ask.ticket, clock.monotonicMs()), ask);
+    return true;
   }
 
   #decide(model: FleetModel, { ticket, adapter }: Ask, avoid: Ask["avoid"]): Decision {
@@ -212,8 +231,8 @@ export class Placer {
   }
 
   #refuseWhileBackingOff(model: FleetModel): void {
-    const { history, clock } = this.#deps;
-    const refusal = history.refusal(model.row.model_id, model.row.checkpoint, clock.monotonicMs());
+    const { model_id, checkpoint } = model.row;
+    const refusal = this.#deps.history.refusal(model_id, checkpoint, this.#deps.clock.monotonicMs());
     if (refusal !== null) throw refusal;
   }
 
@@ -241,11 +260,8 @@ export class Placer {
     ask.onLoadAwaited(loading);
     let placed = false;
     try {
-      const outcome = yield* this.#hold(
-        load.outcome,
-        () => waitingFor(load, ask.ticket, clock.monotonicMs()),
-        ask,
-      );
+      const report = () => waitingFor(load, ask.ticket, clock.monotonicMs());
+      const outcome = yield* this.#hold(load.outcome, report, ask);
       if (!outcome.ok) throw outcome.error;
       const instance = this.#deps.fleet.instance(loading.instance_id);
       if (instance?.state !== "ready") return null;
