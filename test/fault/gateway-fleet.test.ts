@@ -38,6 +38,12 @@ async function checkBooks(): Promise<void> {
 
 const liveInstances = async () =>
   (await fleet.store.snapshot()).instances.map((row) => `${row.instance_id} ${row.state}`).toSorted();
+/** The same once nothing starts or stops: what a test before left behind is none of the next one's doing. */
+const settledInstances = () =>
+  eventually("nothing starts or stops", async () => {
+    const live = await liveInstances();
+    return live.every((text) => text.endsWith(" ready")) ? live : undefined;
+  });
 const lostWorkers = async () =>
   (await fleet.store.listEvents({ entity: "worker", limit: 1_000 })).filter(
     (event) => event.to_state === "lost",
@@ -94,8 +100,8 @@ test("when the leader dies another gateway leads within two leases; streams of t
 }, 60_000);
 
 test("while the database is away warm requests run and cold ones wait; when it is back nothing fails over", async () => {
+  const before = await settledInstances();
   const { warm, cold } = await modelsThatRun();
-  const before = await liveInstances();
   const gateways = [first, second, third];
   const running = warm.slice(0, 6).map((model, i) => fleet.ask(model, 1_500, i));
   fleet.relay.close();
@@ -130,8 +136,8 @@ test("while the database is away warm requests run and cold ones wait; when it i
 }, 90_000);
 
 test("all gateways killed and started anew: what runs at workers goes on, and nothing is forgotten", async () => {
+  const before = await settledInstances();
   const { warm } = await modelsThatRun();
-  const before = await liveInstances();
   const [finished, begun] = [total((w) => w.engines.finished), total((w) => w.begun.length)];
   let started = 0;
   const streams = warm.slice(0, 6).map((model, i) => {
