@@ -242,11 +242,21 @@ export async function buildNative(root, options = {}, log = () => {}) {
   });
 }
 
+/** CMake refuses a build folder that was copied or moved with its sources: such a one begins anew. */
+async function forgetMovedBuild(native, build) {
+  const cache = join(build, "CMakeCache.txt");
+  const text = await readFile(cache, "utf8").catch(() => "");
+  const source = /^CMAKE_HOME_DIRECTORY:INTERNAL=(.*)$/m.exec(text)?.[1];
+  if (source === undefined || source === native) return;
+  for (const name of ["CMakeCache.txt", "CMakeFiles"]) await rm(join(build, name), { recursive: true });
+}
+
 async function compile({ native, build, headers, variant, targets, log }) {
   const configure = [
     ["-S", native, "-B", build, "-G", "Unix Makefiles"],
     [`-DSLLM_LLAMA_HEADERS=${headers}`, `-DSLLM_SANITIZE=${variant === "sanitize" ? "ON" : "OFF"}`],
   ].flat();
+  await forgetMovedBuild(native, build);
   await run("cmake", configure, { cwd: native, log });
   const make = ["--build", build, "--parallel", String(availableParallelism()), "--target", ...targets];
   await run("cmake", make, { cwd: native, log });
