@@ -158,6 +158,21 @@ export const limits = {
   /** Workers that a generation has run on: the path of its tokens, and far more moves than any has. */
   generation_hops: 1_024,
 
+  /** Tokens that may be missing at a destination when a generation is handed over to it. */
+  move_gap_tokens: 1_024,
+  /** Rounds of one move: each takes at least a token's time. */
+  move_rounds: 1_000,
+  /** A round that a source waits for in one call; then it asks again, so that no proxy takes the call for dead. */
+  arrival_wait_ms: 10_000,
+  /** A generation on its way whose source says nothing so long is let go by its destination. */
+  arrival_idle_ms: 30_000,
+  /** How long a source tries to hand a generation over before it says that it does not know. */
+  hand_over_ms: 2_000,
+  /** Pause between two tries, and between its later questions. */
+  hand_over_pause_ms: 200,
+  /** Generations on their way to one worker: each may wait for a slot of its engine. */
+  arrivals: 1_024,
+
   /** Parallel sequences of one instance. */
   slots: 256,
   /** Requests waiting inside one engine beyond its slots. */

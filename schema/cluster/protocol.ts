@@ -16,6 +16,8 @@ export const workerPaths = {
   instances: "/v1/instances",
   /** Below it, `/{id}/events` for further readers. */
   generations: "/v1/generations",
+  /** Generations that other workers send here. */
+  arrivals: "/v1/arrivals",
   embeddings: "/v1/embeddings",
   loads: "/v1/loads",
   preloads: "/v1/preloads",

@@ -1,0 +1,192 @@
+/** A generation that moves between two engines that step by hand, over a network that loses calls and answers. */
+import { expect } from "bun:test";
+import type { GenerationPlace, TokensEvent } from "../../schema/cluster/generate.ts";
+import type { HandOverResponse, MoveEvent } from "../../schema/cluster/moves.ts";
+import { SllmError } from "../../schema/error.ts";
+import { Arrivals } from "../../worker/moves/arrivals.ts";
+import { Departure, type LeavingStream } from "../../worker/moves/departure.ts";
+import type { Destination } from "../../worker/moves/destination.ts";
+import { EngineRun } from "../../worker/moves/engine-run.ts";
+import { endOf } from "../../worker/moves/told.ts";
+import { ManualClock, settle } from "./manual-clock.ts";
+import {
+  checkpoint,
+  generation_id,
+  instance_id,
+  SteppedEngine,
+  settings,
+  tokenAt,
+} from "./stepped-engine.ts";
+
+/** How one call to the destination fails; null: not at all. */
+export type Fault = "request" | "answer" | null;
+
+/** The destination's worker: its arrivals, and the generation once it is one there. */
+class There {
+  readonly engine: SteppedEngine;
+  readonly arrivals: Arrivals;
+  told: TokensEvent[] = [];
+  ended = false;
+  runs = false;
+  fenced = 0;
+
+  constructor(clock: ManualClock, most: number) {
+    this.engine = new SteppedEngine(most);
+    const checkEpoch = (_: string, epoch: number) => {
+      if (epoch < this.fenced || this.runs) throw new SllmError("stale_generation", "an old epoch");
+    };
+    this.arrivals = new Arrivals({
+      findInstance: () => this.engine,
+      checkEpoch,
+      adopt: (request) => {
+        checkEpoch(generation_id, request.epoch);
+        this.runs = true;
+        this.told = [...(request.history?.told ?? [])];
+        return (event) => {
+          if (event.type === "tokens") this.told.push(event);
+          if (event.type === "done") this.ended = true;
+        };
+      },
+      has: (_, epoch) => this.runs && epoch === 2,
+      clock,
+    });
+  }
+}
+
+class Source implements LeavingStream {
+  readonly engine: SteppedEngine;
+  readonly checkpoint = checkpoint;
+  readonly events: TokensEvent[] = [];
+  readonly run: EngineRun;
+  hasEnded = false;
+  movedTo: GenerationPlace | null = null;
+  #grown: (() => void)[] = [];
+
+  constructor(most: number) {
+    this.engine = new SteppedEngine(most);
+    const number = this.engine.submit({ ...settings, resume: { prompt: [1, 2, 3], output: [] } }, (event) => {
+      if (event.type === "tokens") this.events.push(event);
+      if (event.type === "done" || event.type === "error") this.hasEnded = true;
+      for (const wake of this.#grown.splice(0)) wake();
+    });
+    this.run = new EngineRun(this.engine, number);
+  }
+
+  record() {
+    const hops = [{ worker_id: "w-0000000000000001", epoch: 1, first_index: 0 }];
+    const { prompt, sampling, stop, max_tokens, ignore_eos } = settings;
+    const kept = { prompt, sampling, stop: [...stop], max_tokens, ignore_eos };
+    return { generation_id, epoch: 1, owner: null, settings: kept, prompt: [1, 2, 3], hops, first_index: 0 };
+  }
+  get nextIndex(): number {
+    const last = this.events.at(-1);
+    return last === undefined ? 0 : endOf(last);
+  }
+  told(from: number): TokensEvent[] {
+    return this.events.filter((event) => endOf(event) > from);
+  }
+  async grown(index: number, signal: AbortSignal): Promise<void> {
+    while (this.nextIndex < index && !this.hasEnded && !signal.aborted) {
+      await new Promise<void>((resolve) => {
+        this.#grown.push(resolve);
+        signal.addEventListener("abort", () => resolve(), { once: true });
+      });
+    }
+  }
+  async hold(): Promise<boolean> {
+    if (this.hasEnded) return false;
+    await Promise.race([this.run.hold(), this.grown(Number.MAX_SAFE_INTEGER, new AbortController().signal)]);
+    return !this.hasEnded;
+  }
+  goOn(): void {
+    this.run.go();
+  }
+  leave(to: GenerationPlace): void {
+    this.movedTo = to;
+    this.run.cancel();
+  }
+}
+
+export class MoveScene {
+  readonly clock = new ManualClock();
+  readonly source: Source;
+  readonly there: There;
+  readonly seen: MoveEvent[] = [];
+  readonly departure: Departure;
+  faults: Fault[];
+  handOver: HandOverResponse | null = null;
+  #hasBegun = false;
+
+  constructor(options: { most?: number; faults?: Fault[]; gap_tokens?: number; rounds?: number } = {}) {
+    const { most = 100, faults = [], gap_tokens = 2, rounds = 16 } = options;
+    this.faults = faults;
+    this.source = new Source(most);
+    this.there = new There(this.clock, most);
+    const worker_id = "w-0000000000000002";
+    const to = { worker_id, url: "http://127.0.0.1:1", incarnation: "0123456789abcdef", instance_id };
+    this.departure = new Departure({
+      stream: this.source,
+      request: { protocol_version: 1, to, epoch: 2, gap_tokens, rounds },
+      destination: this.#network(this.there.arrivals),
+      clock: this.clock,
+      onEvent: (event) => {
+        this.seen.push(event);
+        if (event.type === "ready") this.#handOver();
+      },
+    });
+  }
+
+  #handOver(): void {
+    void settle().then(async () => {
+      this.handOver = await this.departure
+        .handOver({ protocol_version: 1, epoch: 2, owner: null })
+        .catch(() => null);
+    });
+  }
+
+  #network(arrivals: Arrivals): Destination {
+    const call = async <T>(what: () => Promise<T> | T): Promise<T> => {
+      const fault = this.faults.shift() ?? null;
+      await settle();
+      if (fault === "request") throw new SllmError("worker_unavailable", "the call was lost");
+      const answer = await what();
+      if (fault === "answer") throw new SllmError("worker_unavailable", "the answer was lost");
+      return answer;
+    };
+    return {
+      open: (request) => call(() => arrivals.open(request)),
+      round: (id, round) => call(() => arrivals.round(id, round)),
+      go: (id, last) => call(() => arrivals.go(id, last)),
+      drop: (id, epoch) => call(() => void arrivals.drop(id, epoch)),
+    };
+  }
+
+  begin(): void {
+    if (!this.#hasBegun) void this.departure.run();
+    this.#hasBegun = true;
+  }
+
+  /** Both engines step and time passes, until the source has settled what becomes of it. */
+  async play(turns = 200): Promise<void> {
+    this.begin();
+    for (let i = 0; i < turns; i++) {
+      this.source.engine.step();
+      this.there.engine.step();
+      await this.clock.advance(20);
+    }
+  }
+
+  /** All tokens that a reader gets that follows the redirect. */
+  tokens(): number[] {
+    const events = this.source.movedTo === null ? this.source.events : this.there.told;
+    return events.flatMap(({ tokens }) => tokens.map(({ token }) => token));
+  }
+
+  /** Exactly one of both has run to its end, over the very tokens of an undisturbed run. */
+  check(most: number): void {
+    const moved = this.source.movedTo !== null;
+    expect(this.there.runs).toBe(moved);
+    expect(moved ? this.there.ended : this.source.hasEnded).toBe(true);
+    expect(this.tokens()).toEqual(Array.from({ length: most }, (_, i) => tokenAt(i)));
+  }
+}

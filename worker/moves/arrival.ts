@@ -1,0 +1,168 @@
+/** One generation on its way here: what was told of it elsewhere, and how far the engine has computed it. */
+import type { GenerateRequest, GenerationEvent, TokensEvent } from "../../schema/cluster/generate.ts";
+import type { ArrivalProgress, ArrivalRequest } from "../../schema/cluster/moves.ts";
+import { SllmError, type WireError } from "../../schema/error.ts";
+import type { GatewayId } from "../../schema/ids.ts";
+import { limits } from "../../schema/limits.ts";
+import { Changes } from "../changes.ts";
+import type { GenerateSettings } from "../instances/request-table.ts";
+import type { Clock } from "../ports.ts";
+import type { Adopted, ArrivalTarget } from "./arrivals.ts";
+import { EngineRun } from "./engine-run.ts";
+import { endOf, tokensOf, unknownFrom } from "./told.ts";
+
+export interface ArrivalOptions {
+  readonly request: ArrivalRequest;
+  readonly instance: ArrivalTarget;
+  readonly clock: Clock;
+  /** It goes on here, or nobody will ask for it any more: called once. */
+  readonly onGone: (arrival: Arrival) => void;
+}
+
+export class Arrival {
+  readonly epoch: number;
+  readonly #options: ArrivalOptions;
+  readonly #run: EngineRun;
+  readonly #told: TokensEvent[];
+  readonly #changes = new Changes();
+  readonly #over = new AbortController();
+  /** Output tokens up to which all is computed, but for the last one. */
+  #computed: number | null = null;
+  #error: WireError | null = null;
+  #adopted: Adopted | null = null;
+  #isDropped = false;
+  #heard_ms: number;
+
+  /** Gives it to the engine, held. */
+  constructor(options: ArrivalOptions) {
+    const { request, instance, clock } = options;
+    this.epoch = request.epoch;
+    this.#options = options;
+    this.#told = [...request.history.told];
+    this.#heard_ms = clock.monotonicMs();
+    const number = instance.submit(toSettings(request), (event) => this.#onEvent(event), request.adapter);
+    this.#run = new EngineRun(instance, number);
+    this.#run.followHeld((completion_tokens) => {
+      this.#computed = completion_tokens;
+      this.#changes.notify();
+    });
+    void this.#watchSource();
+  }
+
+  /** More output; what is known already changes nothing. Throws `invalid_request` for a gap. */
+  take(told: readonly TokensEvent[]): void {
+    this.#heard_ms = this.#options.clock.monotonicMs();
+    const news = unknownFrom(told, this.#next);
+    if (news.length === 0) return;
+    this.#told.push(...news);
+    this.#run.extend(tokensOf(news));
+  }
+
+  /** Resolves when all that is here is computed, or after a while. Throws what the engine has ended it with. */
+  async caughtUp(wait_ms: number): Promise<ArrivalProgress> {
+    const { clock } = this.#options;
+    const timeout = new AbortController();
+    const isLate = clock.sleep(wait_ms, timeout.signal).then(() => true);
+    try {
+      while (this.#error === null && this.#adopted === null && (this.#computed ?? -1) < this.#next) {
+        if (await Promise.race([isLate, this.#changes.wait().then(() => false)])) break;
+      }
+    } finally {
+      timeout.abort();
+    }
+    this.#throwIfFailed();
+    return { completion_tokens: this.#next, computed_tokens: this.#computed };
+  }
+
+  /** All of it is here: it goes on, as a generation of this worker. Throws what `adopt` throws. */
+  go(
+    owner: GatewayId | null,
+    told: readonly TokensEvent[],
+    adopt: (request: GenerateRequest, run: EngineRun) => Adopted,
+  ): void {
+    this.#throwIfFailed();
+    const news = unknownFrom(told, this.#next);
+    const { request } = this.#options;
+    const { checkpoint: _, owner: __, ...generate } = request;
+    const all = [...this.#told, ...news];
+    const adopted = adopt(
+      {
+        ...generate,
+        ...(owner === null ? {} : { owner }),
+        resume: { prompt: request.resume.prompt, output: [...request.resume.output, ...this.#since(news)] },
+        history: { hops: request.history.hops, told: all },
+      },
+      this.#run,
+    );
+    this.#adopted = adopted;
+    this.#gone();
+    this.#run.go(tokensOf(news));
+  }
+
+  /** Its source wants it no more. */
+  drop(): void {
+    if (this.#adopted !== null || this.#isDropped) return;
+    this.#isDropped = true;
+    if (this.#error === null) this.#run.cancel();
+    else this.#gone();
+  }
+
+  /** One beyond the last output token. */
+  get #next(): number {
+    const last = this.#told.at(-1);
+    return last === undefined ? this.#options.request.resume.output.length : endOf(last);
+  }
+
+  /** Output that came after the request. */
+  #since(news: readonly TokensEvent[]): number[] {
+    const { length } = this.#options.request.resume.output;
+    return tokensOf(unknownFrom([...this.#told, ...news], length));
+  }
+
+  #onEvent(event: GenerationEvent): void {
+    if (this.#adopted !== null) {
+      this.#adopted(event);
+      return;
+    }
+    // Before it goes on nothing but its end can come.
+    if (event.type !== "error") return;
+    this.#error = event.error;
+    this.#changes.notify();
+    // Kept until its source has heard why, or drops it.
+    if (this.#isDropped) this.#gone();
+  }
+
+  #throwIfFailed(): void {
+    if (this.#error !== null) throw new SllmError(this.#error.code, this.#error.message);
+  }
+
+  #gone(): void {
+    this.#over.abort();
+    this.#options.onGone(this);
+    this.#changes.notify();
+  }
+
+  /** A source that is gone cannot say so: what nobody speaks of any more frees its slot. */
+  async #watchSource(): Promise<void> {
+    const { clock } = this.#options;
+    const { signal } = this.#over;
+    while (!signal.aborted) {
+      const left_ms = this.#heard_ms + limits.arrival_idle_ms - clock.monotonicMs();
+      if (left_ms <= 0) {
+        this.drop();
+        return;
+      }
+      await clock.sleep(left_ms, signal);
+    }
+  }
+}
+
+function toSettings(request: ArrivalRequest): GenerateSettings {
+  const { prompt, sampling, stop, max_tokens, ignore_eos, format, resume } = request;
+  return {
+    ...{ prompt, sampling, stop, max_tokens, ignore_eos, resume },
+    ...(format === undefined ? {} : { format }),
+    held: true,
+    tell_prompt: true,
+  };
+}

@@ -1,0 +1,124 @@
+/** Departure and arrival together, over a network that loses calls and answers, with engines that step by hand. */
+import { expect, test } from "bun:test";
+import fc from "fast-check";
+import { limits } from "../../schema/limits.ts";
+import { type Fault, MoveScene } from "../../test/support/move-scene.ts";
+import { checkAsyncProperty } from "../../test/support/property.ts";
+import { instance_id } from "../../test/support/stepped-engine.ts";
+
+test("a stream moves in rounds, and its readers get every token once", async () => {
+  const scene = new MoveScene();
+  await scene.play();
+  expect(scene.seen.map(({ type }) => type)).toEqual([
+    ...scene.seen.slice(0, -2).map((): "round" => "round"),
+    "ready",
+    "handed_over",
+  ]);
+  expect(scene.handOver).toMatchObject({ outcome: "moved", error: null });
+  expect(scene.source.movedTo).toMatchObject({ epoch: 2, worker_id: "w-0000000000000002", instance_id });
+  scene.check(100);
+  expect(scene.source.engine.unfinished).toBe(0);
+});
+
+test("a generation that ends during the rounds is not moved, and nothing of it stays there", async () => {
+  const scene = new MoveScene({ most: 3, gap_tokens: 1 });
+  scene.there.engine.computes = false;
+  await scene.play(5);
+  expect(scene.seen.at(-1)).toEqual({ type: "ended" });
+  scene.check(3);
+  expect(scene.there.engine.unfinished).toBe(0);
+});
+
+test("a move that never gets close gives up after its rounds, and the generation goes on", async () => {
+  const scene = new MoveScene({ most: 400, rounds: 3, gap_tokens: 1 });
+  scene.there.engine.tokensPerStep = 1;
+  scene.source.engine.tokensPerStep = 3;
+  await scene.play();
+  expect(scene.seen.at(-1)).toMatchObject({ type: "error", error: { code: "state_conflict" } });
+  scene.check(400);
+  expect(scene.there.engine.unfinished).toBe(0);
+});
+
+test("a destination whose engine gives it up changes nothing at the source", async () => {
+  const scene = new MoveScene();
+  scene.there.engine.computes = false;
+  scene.begin();
+  await scene.clock.advance(10);
+  scene.there.engine.fail();
+  await scene.play();
+  expect(scene.seen.at(-1)).toMatchObject({ type: "error", error: { code: "engine_failed" } });
+  scene.check(100);
+});
+
+test("when the gateway that asked for it leaves, the move is over", async () => {
+  const scene = new MoveScene();
+  scene.there.engine.computes = false;
+  scene.begin();
+  await scene.clock.advance(50);
+  scene.departure.stop();
+  await scene.play();
+  expect(scene.seen.at(-1)).toMatchObject({ type: "error", error: { code: "cancelled" } });
+  scene.check(100);
+  expect(scene.there.engine.unfinished).toBe(0);
+});
+
+test("while nobody knows whether the destination has it, it stands still; then it goes on at one of both", async () => {
+  for (const isFenced of [true, false]) {
+    const scene = new MoveScene();
+    await scene.play(1);
+    await Bun.sleep(0);
+    scene.faults = new Array<Fault>(100).fill("request");
+    for (let i = 0; i < 200 && scene.handOver === null; i++) {
+      scene.source.engine.step();
+      scene.there.engine.step();
+      await scene.clock.advance(20);
+    }
+    if (scene.handOver === null) throw new Error("the hand-over has no end");
+    expect(scene.handOver.outcome).toBe("unknown");
+    const before = scene.source.nextIndex;
+    scene.source.engine.step();
+    expect(scene.source.nextIndex).toBe(before);
+    scene.faults = [];
+    if (isFenced) {
+      scene.there.fenced = 3;
+      scene.departure.goOn();
+    }
+    for (let i = 0; i < 200; i++) {
+      scene.source.engine.step();
+      scene.there.engine.step();
+      await scene.clock.advance(20);
+    }
+    expect(scene.there.runs).toBe(!isFenced);
+    scene.check(100);
+  }
+});
+
+test("a source that is never heard of again does not keep the destination's slot", async () => {
+  const scene = new MoveScene();
+  scene.there.engine.computes = false;
+  scene.begin();
+  await scene.clock.advance(50);
+  scene.faults = new Array<Fault>(1_000).fill("request");
+  await scene.clock.advance(limits.arrival_idle_ms + 100);
+  expect(scene.there.engine.unfinished).toBe(0);
+});
+
+test("whatever calls and answers are lost, exactly one worker runs it, and no token is lost or doubled", async () => {
+  const fault = fc.constantFrom<Fault>(null, null, null, "request", "answer");
+  const cases = fc.record({
+    faults: fc.array(fault, { maxLength: 30 }),
+    most: fc.integer({ min: 1, max: 60 }),
+    gap_tokens: fc.integer({ min: 1, max: 5 }),
+    speeds: fc.tuple(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 1, max: 4 })),
+  });
+  await checkAsyncProperty(
+    cases,
+    async ({ speeds, ...options }) => {
+      const scene = new MoveScene(options);
+      [scene.source.engine.tokensPerStep, scene.there.engine.tokensPerStep] = speeds;
+      await scene.play(300);
+      scene.check(options.most);
+    },
+    60,
+  );
+});
