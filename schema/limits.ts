@@ -123,6 +123,12 @@ export const limits = {
   leader_renewal_ms: 1_000,
   /** How often a gateway reads the whole cluster, where changes are enough: for rows that are gone without a trace. */
   whole_read_ms: 60_000,
+  /** Time between comments of a worker's stream while it has nothing else to say: whoever reads it knows that it lives. */
+  stream_beat_ms: 1_000,
+  /** Silence after which a worker's stream counts as broken: two beats, and some slack for a busy host. */
+  stream_silence_ms: 2_500,
+  /** How long a worker may take to answer a reader that comes back. */
+  attach_ms: 1_000,
   /** From the last event of a worker's stream to the end of its body: they usually come together. */
   stream_end_ms: 1_000,
   /** One HTTP call between gateway and worker that is not a stream. */
@@ -155,6 +161,13 @@ export const limits = {
   orphan_grace_ms: 5_000,
   /** Longest time that a request may ask to be kept for its client's return; an hour of a closed laptop. */
   resume_ms: 3_600_000,
+  /**
+   * Bytes of one generation's events that a worker or a gateway keeps for readers and for a move; without
+   * log-probabilities no context has as many. The oldest beyond them are forgotten.
+   */
+  generation_log_bytes: 16 * 1024 * 1024,
+  /** Bytes of the logs of ended generations that a worker keeps for late readers, all together. */
+  ended_logs_bytes: 64 * 1024 * 1024,
   /** Workers that a generation has run on: the path of its tokens, and far more moves than any has. */
   generation_hops: 1_024,
 
@@ -183,8 +196,8 @@ export const limits = {
   batch_tokens: 512,
   /** Tokens of one step for prompts while answers are generated, where the settings name no other number. */
   prefill_tokens: 256,
-  /** JSON text of a resumed generation's tokens: the largest context, seven digits and a comma each. */
-  resumed_bytes: 8 * 1_048_576,
+  /** A call to a worker: a client's largest body, resumed tokens, and what was told of them, as JSON. */
+  worker_body_bytes: 80 * 1024 * 1024,
   /** Fingerprint of an instance: digest of its checkpoint and what its engine says of itself. */
   fingerprint_chars: 512,
   /** Names of an engine's devices with their shares: 16 devices, 64 characters each. */

@@ -7,7 +7,12 @@ export interface EventReading<T> {
   readonly parse: (data: string) => T;
   /** True for the event that nothing follows. */
   readonly isLast: (event: T) => boolean;
+  /** Silence that counts as a broken connection, while somebody waits for an event; none if left out. */
+  readonly silence_ms?: number;
 }
+
+/** Looks in the time after which a stream counts as broken. A gateway that was stopped itself has not looked. */
+const looks = 5;
 
 /**
  * Yields the events up to the last one. The body is cancelled, and with it the connection closed, when the reader stops
@@ -17,7 +22,7 @@ export interface EventReading<T> {
 export async function* readEventStream<T>(
   body: ReadableStream<Uint8Array>,
   signal: AbortSignal,
-  { parse, isLast }: EventReading<T>,
+  { parse, isLast, silence_ms }: EventReading<T>,
 ): AsyncGenerator<T> {
   const reader = body.getReader();
   const decoder = new TextDecoder();
@@ -34,9 +39,13 @@ export async function* readEventStream<T>(
   // Cancelling the reader, not only the fetch, is what frees the connection on every runtime.
   const leave = () => void reader.cancel().catch(ignoreBrokenConnection);
   signal.addEventListener("abort", leave, { once: true });
+  const watch = silence_ms === undefined ? null : new Watch(silence_ms, leave);
   try {
     while (!signal.aborted) {
+      watch?.wait();
       const { done, value } = await reader.read();
+      watch?.heard();
+      if (watch?.isSilent === true) throw new Error(`nothing was heard for ${silence_ms} ms`);
       if (done) return;
       received = [];
       parser.feed(decoder.decode(value, { stream: true }));
@@ -49,9 +58,49 @@ export async function* readEventStream<T>(
       }
     }
   } finally {
+    watch?.end();
     signal.removeEventListener("abort", leave);
     if (isComplete && !signal.aborted) void readToEnd(reader).catch(ignoreBrokenConnection);
     else leave();
+  }
+}
+
+/** Counts looks while somebody waits. */
+class Watch {
+  isSilent = false;
+  #isWaiting = false;
+  #quiet = 0;
+  readonly #pause_ms: number;
+  readonly #onSilent: () => void;
+  #timer: ReturnType<typeof setTimeout>;
+
+  constructor(silence_ms: number, onSilent: () => void) {
+    this.#pause_ms = silence_ms / looks;
+    this.#onSilent = onSilent;
+    this.#timer = setTimeout(() => this.#look(), this.#pause_ms);
+  }
+
+  wait(): void {
+    this.#isWaiting = true;
+  }
+
+  heard(): void {
+    this.#isWaiting = false;
+    this.#quiet = 0;
+  }
+
+  end(): void {
+    clearTimeout(this.#timer);
+  }
+
+  #look(): void {
+    this.#quiet = this.#isWaiting ? this.#quiet + 1 : 0;
+    if (this.#quiet >= looks) {
+      this.isSilent = true;
+      this.#onSilent();
+      return;
+    }
+    this.#timer = setTimeout(() => this.#look(), this.#pause_ms);
   }
 }
 

@@ -8,7 +8,7 @@ import {
   isLastAttachEvent,
 } from "../../schema/cluster/attach.ts";
 import { generationEvent, isLastEvent } from "../../schema/cluster/generate.ts";
-import { loadEvent, parkResponse, unloadResponse } from "../../schema/cluster/instances.ts";
+import { type LoadEvent, loadEvent, parkResponse, unloadResponse } from "../../schema/cluster/instances.ts";
 import { type LoadsQuery, loadTraceList } from "../../schema/cluster/loads.ts";
 import { type PreloadRequest, preloadResponse } from "../../schema/cluster/preloads.ts";
 import { incarnationHeader, protocolVersion, workerPaths } from "../../schema/cluster/protocol.ts";
@@ -46,14 +46,12 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
   };
 
   const generation = (worker: WorkerAddress, path: string, request: unknown, signal: AbortSignal) =>
-    stream(worker, generationEvent, isLastEvent, signal, (opening) =>
-      call(worker, "POST", path, opening, request),
-    );
+    stream(worker, generationStream, signal, (opening) => call(worker, "POST", path, opening, request));
 
   return {
     load: (worker, request, signal) => {
       const open = (opening: AbortSignal) => call(worker, "POST", workerPaths.instances, opening, request);
-      return stream(worker, loadEvent, (event) => event.type !== "progress", signal, open);
+      return stream(worker, loadStream, signal, open);
     },
 
     generate: (worker, request, signal) => generation(worker, workerPaths.generations, request, signal),
@@ -76,7 +74,7 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
     attach: (worker, generation_id, query, signal) => {
       const path = `${workerPaths.generations}/${generation_id}/events${queryText(query)}`;
       const open = (opening: AbortSignal) => call(worker, "GET", path, opening);
-      return stream(worker, attachEvent, isLastAttachEvent, signal, open);
+      return stream(worker, attachStream, signal, open);
     },
 
     cancel: async (worker, generation_id, query: CancelQuery = {}) => {
@@ -136,22 +134,37 @@ async function send(
   return response;
 }
 
+const generationStream = { schema: generationEvent, isLast: isLastEvent, open_ms: limits.stream_silence_ms };
+const attachStream = { schema: attachEvent, isLast: isLastAttachEvent, open_ms: limits.attach_ms };
+const loadStream = {
+  schema: loadEvent,
+  isLast: (event: LoadEvent) => event.type !== "progress",
+  open_ms: null,
+};
+
+interface Stream<S extends z.ZodType> {
+  readonly schema: S;
+  readonly isLast: (event: z.output<S>) => boolean;
+  /** By when the worker must have answered; from then on its silence counts. null: neither counts. */
+  readonly open_ms: number | null;
+}
+
 /**
  * Opens a stream of events and yields them up to the last one. Ends silently when the signal aborts; a connection
- * that breaks or closes before the last event throws `worker_unavailable`.
+ * that breaks, falls silent or closes before the last event throws `worker_unavailable`.
  */
 async function* stream<S extends z.ZodType>(
   worker: WorkerAddress,
-  schema: S,
-  isLast: (event: z.output<S>) => boolean,
+  { schema, isLast, open_ms }: Stream<S>,
   signal: AbortSignal,
   open: (opening: AbortSignal) => Promise<Response>,
 ): AsyncGenerator<z.output<S>> {
   try {
-    const response = await open(signal);
+    const response = await within(open_ms, signal, open);
     if (response.body === null) throw unavailable(worker, "sent no stream");
     const parse = (data: string) => schema.parse(JSON.parse(data));
-    for await (const event of readEventStream(response.body, signal, { parse, isLast })) {
+    const watched = open_ms === null ? {} : { silence_ms: limits.stream_silence_ms };
+    for await (const event of readEventStream(response.body, signal, { parse, isLast, ...watched })) {
       yield event;
       if (isLast(event)) return;
     }
@@ -161,6 +174,25 @@ async function* stream<S extends z.ZodType>(
     throw unavailable(worker, "broke off its stream", error);
   }
   if (!signal.aborted) throw unavailable(worker, "ended its stream early");
+}
+
+/** Opens within a time; afterwards the response lasts as long as the signal lets it. */
+async function within(
+  open_ms: number | null,
+  signal: AbortSignal,
+  open: (opening: AbortSignal) => Promise<Response>,
+): Promise<Response> {
+  if (open_ms === null) return await open(signal);
+  const opening = new AbortController();
+  const leave = () => opening.abort();
+  signal.addEventListener("abort", leave, { once: true });
+  if (signal.aborted) leave();
+  const timer = setTimeout(leave, open_ms);
+  try {
+    return await open(opening.signal);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function unavailable(worker: WorkerAddress, what: string, cause?: unknown): SllmError {

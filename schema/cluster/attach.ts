@@ -70,6 +70,6 @@ export const cancelResponse = z.strictObject({
   generation_id: generationId,
   cancelled: z.boolean(),
   /** Where it has gone; to be asked there. */
-  moved: generationPlace.nullable().optional(),
+  moved: generationPlace.optional(),
 });
 export type CancelResponse = z.infer<typeof cancelResponse>;

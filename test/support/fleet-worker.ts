@@ -73,7 +73,11 @@ export class FleetWorker {
       cluster_token: options.cluster_token,
       incarnation: this.incarnation,
       supervisor: this.#supervisor,
-      generations: new GenerationRegistry({ findInstance: (id) => this.#supervisor.get(id), clock }),
+      generations: new GenerationRegistry({
+        worker_id: this.worker_id,
+        findInstance: (id) => this.#supervisor.get(id),
+        clock,
+      }),
       status: () => Promise.reject(new Error("nobody asks")),
       loads: () => [],
       isReady: () => true,

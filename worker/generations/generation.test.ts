@@ -1,13 +1,22 @@
 import { beforeEach, expect, test } from "bun:test";
-import type { GenerationEvent } from "../../schema/cluster/generate.ts";
+import type { GenerationEvent, GenerationSettings, TokensEvent } from "../../schema/cluster/generate.ts";
 import { limits } from "../../schema/limits.ts";
 import { ManualClock } from "../../test/support/manual-clock.ts";
+import type { EventReader } from "../ports.ts";
 import { Generation } from "./generation.ts";
 
+const settings: GenerationSettings = {
+  prompt: { kind: "text", text: "x" },
+  sampling: { temperature: 0, top_k: 0, top_p: 1, min_p: 0, seed: "1" },
+  stop: [],
+  max_tokens: 4,
+  ignore_eos: false,
+};
 let clock: ManualClock;
 let cancels: number;
 let ends: number;
 let generation: Generation;
+let reader: EventReader<GenerationEvent>;
 
 beforeEach(() => {
   clock = new ManualClock();
@@ -16,6 +25,8 @@ beforeEach(() => {
   generation = new Generation({
     generation_id: "0".repeat(32),
     epoch: 1,
+    settings,
+    hops: [{ worker_id: "w-0000000000000001", epoch: 1, first_index: 0 }],
     clock,
     onCancel: () => {
       cancels++;
@@ -24,6 +35,7 @@ beforeEach(() => {
       ends++;
     },
   });
+  reader = generation.readRun();
 });
 
 const tokens = (first_index: number, ...texts: string[]): GenerationEvent => ({
@@ -43,12 +55,12 @@ const done: GenerationEvent = {
 const cancelled: GenerationEvent = { type: "error", error: { code: "cancelled", message: "" } };
 
 test("a waiting reader gets each event at once, and null after the last", async () => {
-  const first = generation.next();
+  const first = reader.next();
   generation.push({ type: "started", prompt_tokens: 3 });
   expect(await first).toEqual({ type: "started", prompt_tokens: 3 });
   generation.push(done);
-  expect(await generation.next()).toEqual(done);
-  expect(await generation.next()).toBeNull();
+  expect(await reader.next()).toEqual(done);
+  expect(await reader.next()).toBeNull();
   expect(ends).toBe(1);
 });
 
@@ -57,21 +69,21 @@ test("tokens that a slow reader missed come in one event with consecutive indice
   generation.push(tokens(0, "a"));
   generation.push(tokens(1, "b", "c"));
   generation.push(done);
-  expect(await generation.next()).toMatchObject({ type: "started" });
-  expect(await generation.next()).toEqual(tokens(0, "a", "b", "c"));
-  expect(await generation.next()).toEqual(done);
+  expect(await reader.next()).toMatchObject({ type: "started" });
+  expect(await reader.next()).toEqual(tokens(0, "a", "b", "c"));
+  expect(await reader.next()).toEqual(done);
 });
 
 test("nothing follows the last event", async () => {
   generation.push(done);
   generation.push(tokens(9, "late"));
-  expect(await generation.next()).toEqual(done);
-  expect(await generation.next()).toBeNull();
+  expect(await reader.next()).toEqual(done);
+  expect(await reader.next()).toBeNull();
 });
 
 test("a reader that leaves ends the generation only after the grace time", async () => {
-  const pending = generation.next();
-  generation.close();
+  const pending = reader.next();
+  reader.close();
   expect(await pending).toBeNull();
   await clock.advance(limits.orphan_grace_ms - 1);
   expect(cancels).toBe(0);
@@ -80,7 +92,7 @@ test("a reader that leaves ends the generation only after the grace time", async
 });
 
 test("a generation that ends within the grace time is not cancelled", async () => {
-  generation.close();
+  reader.close();
   generation.push(done);
   await clock.advance(limits.orphan_grace_ms * 2);
   expect(cancels).toBe(0);
@@ -90,28 +102,27 @@ test("a generation that ends within the grace time is not cancelled", async () =
 test("cancelling asks the engine and is done with once it has ended", async () => {
   expect(generation.cancel()).toBe(true);
   generation.push(cancelled);
-  expect(await generation.next()).toEqual(cancelled);
+  expect(await reader.next()).toEqual(cancelled);
   expect(generation.cancel()).toBe(false);
   expect(cancels).toBe(1);
 });
 
-test("a reader too far behind loses the generation instead of the worker its memory", async () => {
-  const text = "x".repeat(64 * 1024);
-  for (let i = 0; !generation.hasEnded; i++) {
+test("a reader too far behind hears so, and others go on", async () => {
+  const text = "x".repeat(1024 * 1024);
+  const other = generation.readRun();
+  for (let i = 0; i * text.length < 2 * limits.generation_log_bytes; i++) {
     generation.push(tokens(i, text));
-    expect(i).toBeLessThan(20);
+    expect(await other.next()).toEqual(tokens(i, text));
   }
-  expect(cancels).toBe(1);
-  let last: GenerationEvent | null = null;
-  for (let event = await generation.next(); event !== null; event = await generation.next()) last = event;
-  expect(last).toMatchObject({ type: "error", error: { code: "overloaded" } });
+  expect(await reader.next()).toMatchObject({ type: "error", error: { code: "overloaded" } });
+  expect(await reader.next()).toBeNull();
+  expect(generation.hasEnded).toBe(false);
+  expect(generation.bytes).toBeLessThanOrEqual(limits.generation_log_bytes);
+  expect(() => generation.attach(0)).toThrow(expect.objectContaining({ code: "generation_lost" }));
 });
 
-test("what was read does not count as behind", async () => {
-  const text = "x".repeat(256 * 1024);
-  for (let i = 0; i < 16; i++) {
-    generation.push(tokens(i, text));
-    expect(await generation.next()).toEqual(tokens(i, text));
-  }
-  expect(generation.hasEnded).toBe(false);
+test("an event that adds to a message is not split", async () => {
+  generation.push({ ...(tokens(0, "{", "}") as TokensEvent), delta: { content: "{}" } });
+  expect(() => generation.attach(1)).toThrow("middle of an event");
+  expect(await generation.attach(2).next()).toMatchObject({ type: "record" });
 });

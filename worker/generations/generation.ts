@@ -1,138 +1,199 @@
 /**
- * One running generation: takes the engine's events and keeps them for a reader that may be slower. A reader that
- * leaves only starts the grace time; an explicit cancel or its end ends the generation.
+ * One generation at this worker: its log with all its readers, who owns it, and what is needed to go on with it
+ * elsewhere. Without a reader it goes on for its grace time, and so long its log is kept after its end; only an explicit
+ * cancel, its own end, a hand-over or the end of the grace time ends it.
  */
-import type { GenerationEvent } from "../../schema/cluster/generate.ts";
-import type { WireError } from "../../schema/error.ts";
-import type { GenerationId } from "../../schema/ids.ts";
+import type { AttachEvent, GenerationRecord } from "../../schema/cluster/attach.ts";
+import type {
+  GenerationEvent,
+  GenerationHop,
+  GenerationPlace,
+  GenerationSettings,
+  TokensEvent,
+} from "../../schema/cluster/generate.ts";
+import { SllmError, type WireError } from "../../schema/error.ts";
+import type { GatewayId, GenerationId, InstanceId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { Clock, EventReader } from "../ports.ts";
-
-/** Tokens of one event: keeps the frames of a reader that catches up small. */
-const tokensPerEvent = 256;
-/** What a token costs beside its text while it waits. */
-const tokenBytes = 16;
-/** What a log-probability costs, its token's bytes as a list of numbers included. */
-const logprobBytes = 64;
+import { EventLog } from "./event-log.ts";
 
 export interface GenerationOptions {
   readonly generation_id: GenerationId;
   readonly epoch: number;
+  readonly owner?: GatewayId | undefined;
+  readonly instance_id?: InstanceId;
+  /** null for vectors: nobody goes on with them or reads them twice. */
+  readonly settings: GenerationSettings | null;
+  /** This run is the last of them. */
+  readonly hops: readonly GenerationHop[];
+  /** The prompt's tokens, where they are known before the engine tells them. */
+  readonly prompt?: readonly number[];
+  /** What was told of the output before this run. */
+  readonly told?: readonly TokensEvent[];
+  /** Whether its first reader wants the prompt's tokens. */
+  readonly tell_prompt?: boolean;
   readonly clock: Clock;
   /** Asks the engine to end it. */
   readonly onCancel: () => void;
   /** Called once, with the last event. */
   readonly onEnd: () => void;
+  /** Called once, when nobody reads it any more after its end: it may be forgotten. */
+  readonly onLeft?: () => void;
 }
 
-export class Generation implements EventReader<GenerationEvent> {
+export class Generation {
   readonly generation_id: GenerationId;
-  readonly epoch: number;
+  readonly instance_id: InstanceId | null;
   readonly #options: GenerationOptions;
-  readonly #events: GenerationEvent[] = [];
-  readonly #grace = new AbortController();
-  #bufferedBytes = 0;
-  #waiting: ((event: GenerationEvent | null) => void) | null = null;
-  #ended = false;
-  #readerLeft = false;
+  readonly #log: EventLog;
+  #epoch: number;
+  #owner: GatewayId | null;
+  #prompt: readonly number[] | null;
+  #grace: AbortController | null = null;
+  #isForgotten = false;
 
   constructor(options: GenerationOptions) {
     this.generation_id = options.generation_id;
-    this.epoch = options.epoch;
+    this.instance_id = options.instance_id ?? null;
     this.#options = options;
+    this.#epoch = options.epoch;
+    this.#owner = options.owner ?? null;
+    this.#prompt = options.prompt ?? null;
+    const begin = options.told?.[0]?.first_index ?? options.hops.at(-1)?.first_index ?? 0;
+    this.#log = new EventLog(begin, {
+      isKept: options.settings !== null,
+      onReaders: () => this.#onReaders(),
+    });
+    for (const event of options.told ?? []) this.#log.push(event);
+  }
+
+  get epoch(): number {
+    return this.#epoch;
   }
 
   /** True when its last event has come. */
   get hasEnded(): boolean {
-    return this.#ended;
+    return this.#log.hasEnded;
+  }
+
+  get readers(): number {
+    return this.#log.readers;
+  }
+
+  /** Bytes of its log. */
+  get bytes(): number {
+    return this.#log.bytes;
+  }
+
+  /** Index of the token that comes next. */
+  get next_index(): number {
+    return this.#log.next_index;
+  }
+
+  /** Where it has gone, if it has. */
+  get moved(): GenerationPlace | null {
+    const end = this.#log.end;
+    return end?.type === "moved" ? end.to : null;
+  }
+
+  /** What it told, from the event that has this token on. */
+  told(from = 0): TokensEvent[] {
+    return this.#log.told(from);
   }
 
   /** Takes an event of the engine; those after the last one are dropped. */
   push(event: GenerationEvent): void {
-    if (this.#ended) return;
-    const isLast = event.type === "done" || event.type === "error";
-    if (isLast) this.#ended = true;
-    if (!this.#readerLeft) this.#keep(event);
-    if (isLast) {
-      this.#grace.abort();
-      this.#options.onEnd();
-    }
+    if (this.#log.hasEnded) return;
+    if (event.type === "started" && event.prompt !== undefined) {
+      this.#prompt = event.prompt;
+      const { prompt: _, ...rest } = event;
+      this.#log.push(this.#options.tell_prompt === true ? event : rest);
+    } else this.#log.push(event);
+    if (!this.#log.hasEnded) return;
+    this.#options.onEnd();
+    if (this.#log.readers === 0) this.#onReaders();
   }
 
   /** Ends it with an error at once; the engine is asked to stop. */
   end(error: WireError): void {
-    if (this.#ended) return;
+    this.#stop({ type: "error", error });
+  }
+
+  /** It goes on elsewhere: readers are told so after the last token, the engine is asked to stop. */
+  moveTo(to: GenerationPlace): void {
+    this.#stop({ type: "moved", to });
+  }
+
+  #stop(last: GenerationEvent): void {
+    if (this.#log.hasEnded) return;
     this.#options.onCancel();
-    this.push({ type: "error", error });
+    this.push(last);
   }
 
   /** Asks the engine to end it; its `error` event with code `cancelled` follows. False when it had ended. */
   cancel(): boolean {
-    if (this.#ended) return false;
+    if (this.#log.hasEnded) return false;
     this.#options.onCancel();
     return true;
   }
 
-  next(): Promise<GenerationEvent | null> {
-    const event = this.#events.shift();
-    if (event) {
-      this.#bufferedBytes -= eventBytes(event);
-      return Promise.resolve(event);
-    }
-    if (this.#ended || this.#readerLeft) return Promise.resolve(null);
-    return new Promise((resolve) => {
-      this.#waiting = resolve;
-    });
+  /** A new owner, or the same one in a later epoch; the registry has seen to it that the epoch is no earlier one. */
+  own(epoch: number, owner: GatewayId | null): void {
+    this.#epoch = epoch;
+    this.#owner = owner;
   }
 
-  /** The reader leaves: after the grace time the generation is cancelled unless it has ended. */
-  close(): void {
-    if (this.#readerLeft) return;
-    this.#readerLeft = true;
-    this.#events.length = 0;
-    this.#waiting?.(null);
-    this.#waiting = null;
-    if (!this.#ended) void this.#cancelAfterGrace();
+  /** The reader of whoever started it: everything of this run. */
+  readRun(): EventReader<GenerationEvent> {
+    return this.#log.readFrom(this.#options.hops.at(-1)?.first_index ?? 0);
   }
 
-  async #cancelAfterGrace(): Promise<void> {
-    await this.#options.clock.sleep(limits.orphan_grace_ms, this.#grace.signal);
-    this.cancel();
+  /** The record, then everything from a token on. Throws `generation_lost` where that is not possible. */
+  attach(from: number): EventReader<AttachEvent> {
+    const record = this.record();
+    const events = this.#log.readFrom(from);
+    let isFirst = true;
+    return {
+      next: () => {
+        if (!isFirst) return events.next();
+        isFirst = false;
+        return Promise.resolve({ type: "record", record });
+      },
+      close: () => events.close(),
+    };
   }
 
-  #keep(event: GenerationEvent): void {
-    const waiting = this.#waiting;
-    if (waiting) {
-      this.#waiting = null;
-      waiting(event);
+  /** What is needed to go on with it elsewhere, beside what it told. Vectors have none: `not_found`. */
+  record(): GenerationRecord {
+    const { generation_id, settings, hops } = this.#options;
+    if (settings === null) throw new SllmError("not_found", "Vectors are read once, by who asked for them.");
+    return {
+      ...{ generation_id, epoch: this.#epoch, owner: this.#owner, settings },
+      prompt: this.#prompt === null ? null : [...this.#prompt],
+      hops: [...hops],
+      first_index: this.#log.first_index,
+    };
+  }
+
+  #onReaders(): void {
+    if (this.#log.readers > 0) {
+      this.#grace?.abort();
+      this.#grace = null;
       return;
     }
-    const last = this.#events.at(-1);
-    this.#bufferedBytes += eventBytes(event);
-    if (event.type === "tokens" && last?.type === "tokens" && mayJoin(last, event)) {
-      last.tokens.push(...event.tokens);
-    } else this.#events.push(event);
-    if (this.#bufferedBytes > limits.stream_buffer_bytes && !this.#ended) {
-      const message = `The reader of the stream is more than ${limits.stream_buffer_bytes} bytes behind.`;
-      this.end({ code: "overloaded", message });
-    }
+    this.#grace?.abort();
+    const grace = new AbortController();
+    this.#grace = grace;
+    void this.#waitForReader(grace.signal);
   }
-}
 
-type TokensEvent = Extract<GenerationEvent, { type: "tokens" }>;
-
-/** What tokens add to a message has an order of its own: such events stay apart. */
-function mayJoin(last: TokensEvent, next: TokensEvent): boolean {
-  return last.tokens.length < tokensPerEvent && last.delta === undefined && next.delta === undefined;
-}
-
-/** Vectors are bounded by their request: a reader that is slower only takes them later. */
-function eventBytes(event: GenerationEvent): number {
-  if (event.type !== "tokens") return 0;
-  const bytes = event.tokens.reduce(
-    (sum, token) => sum + token.text.length + tokenBytes + (token.logprobs?.length ?? 0) * logprobBytes,
-    0,
-  );
-  // A delta says what its tokens' text says, and little more.
-  return event.delta === undefined ? bytes : 2 * bytes;
+  async #waitForReader(returned: AbortSignal): Promise<void> {
+    const { clock, settings, onLeft } = this.#options;
+    await clock.sleep(settings?.grace_ms ?? limits.orphan_grace_ms, returned);
+    if (returned.aborted) return;
+    if (this.#log.hasEnded) {
+      if (!this.#isForgotten) onLeft?.();
+      this.#isForgotten = true;
+    } else this.cancel();
+  }
 }

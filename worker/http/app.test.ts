@@ -63,7 +63,11 @@ beforeEach(() => {
     cluster_token,
     incarnation: "00000000000000aa",
     supervisor,
-    generations: new GenerationRegistry({ findInstance: (id) => supervisor.get(id), clock }),
+    generations: new GenerationRegistry({
+      worker_id: "w-0000000000000001",
+      findInstance: (id) => supervisor.get(id),
+      clock,
+    }),
     status: () => Promise.reject(new Error("a defect with a secret in it")),
     loads: ({ limit }) => someTraces.slice(0, limit),
     isReady: () => ready,
@@ -156,7 +160,7 @@ test("another protocol version is told before any other difference", async () =>
 test("a body beyond the limit is refused", async () => {
   const body = JSON.stringify({
     ...load,
-    model_id: "x".repeat(limits.body_bytes + limits.resumed_bytes + 100_000),
+    model_id: "x".repeat(limits.worker_body_bytes),
   });
   expect(await errorOf(call("POST", "/v1/instances", body))).toMatchObject({
     status: 413,

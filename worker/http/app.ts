@@ -1,17 +1,13 @@
 /** The worker's HTTP API (schema/cluster/protocol.ts): route table, authentication, one place for errors. */
 import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
-import type { z } from "zod";
-import type { CancelResponse } from "../../schema/cluster/attach.ts";
-import { embedRequest } from "../../schema/cluster/embed.ts";
-import { generateRequest } from "../../schema/cluster/generate.ts";
 import { loadRequest, type ParkResponse, type UnloadResponse } from "../../schema/cluster/instances.ts";
 import { type LoadsQuery, type LoadTrace, loadsQuery } from "../../schema/cluster/loads.ts";
 import { type PreloadResponse, preloadRequest } from "../../schema/cluster/preloads.ts";
-import { protocolVersion, workerPaths } from "../../schema/cluster/protocol.ts";
+import { workerPaths } from "../../schema/cluster/protocol.ts";
 import type { WorkerStatus } from "../../schema/cluster/status.ts";
 import { parseOrThrow, SllmError, toErrorBody, toSllmError } from "../../schema/error.ts";
-import { generationId, instanceId } from "../../schema/ids.ts";
+import { instanceId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { GenerationRegistry } from "../generations/registry.ts";
 import { LoadReader } from "../instances/load-reader.ts";
@@ -19,10 +15,9 @@ import type { Supervisor } from "../instances/supervisor.ts";
 import type { Clock, Log } from "../ports.ts";
 import { clusterAuth } from "./cluster-auth.ts";
 import { eventStream } from "./event-stream.ts";
+import { generationRoutes } from "./generation-routes.ts";
 import { ownIncarnation } from "./own-incarnation.ts";
-
-/** A client's largest body, the tokens of what is resumed, and the fields that the gateway puts around them. */
-const bodyBytes = limits.body_bytes + limits.resumed_bytes + 64 * 1024;
+import { readBody } from "./read-body.ts";
 
 export interface WorkerAppOptions {
   readonly cluster_token: string;
@@ -46,7 +41,7 @@ export function createWorkerApp(options: WorkerAppOptions): Hono {
   app.get(workerPaths.livez, (c) => c.json({ status: "ok" }));
   app.use(clusterAuth(options.cluster_token));
   app.use(ownIncarnation(options.incarnation));
-  app.use(bodyLimit({ maxSize: bodyBytes, onError: refuseBody }));
+  app.use(bodyLimit({ maxSize: limits.worker_body_bytes, onError: refuseBody }));
   app.get("/readyz", (c) => {
     if (!options.isReady()) throw new SllmError("worker_unavailable", "This worker is shutting down.");
     return c.json({ status: "ok" });
@@ -74,19 +69,7 @@ export function createWorkerApp(options: WorkerAppOptions): Hono {
     await supervisor.unload(instance_id, { if_idle: c.req.query("if_idle") === "1" });
     return c.json({ instance_id, state: "gone" } satisfies UnloadResponse);
   });
-  app.post(workerPaths.generations, async (c) => {
-    const generation = generations.start(await readBody(c, generateRequest));
-    return eventStream(generation, clock, c.req.raw.signal);
-  });
-  app.post(workerPaths.embeddings, async (c) => {
-    const embedding = generations.start(await readBody(c, embedRequest));
-    return eventStream(embedding, clock, c.req.raw.signal);
-  });
-  app.delete(`${workerPaths.generations}/:id`, (c) => {
-    const generation_id = parseOrThrow(generationId, c.req.param("id"), "id");
-    const cancelled = generations.cancel(generation_id);
-    return c.json({ generation_id, cancelled } satisfies CancelResponse);
-  });
+  app.route("/", generationRoutes(generations, clock));
   app.notFound((c) =>
     respond(c, new SllmError("route_not_found", `There is no ${c.req.method} ${c.req.path}.`)),
   );
@@ -106,26 +89,5 @@ function respond(c: Context, error: SllmError): Response {
 }
 
 function refuseBody(): never {
-  throw new SllmError("payload_too_large", `A body may have ${bodyBytes} bytes.`);
-}
-
-/** Parses a JSON body. The protocol version is looked at first: another one explains every other difference. */
-async function readBody<S extends z.ZodType>(c: Context, schema: S): Promise<z.output<S>> {
-  if (!/^application\/json\b/i.test(c.req.header("content-type") ?? "")) {
-    throw new SllmError("unsupported_media_type", "The body must be application/json.");
-  }
-  let body: unknown;
-  try {
-    body = JSON.parse(await c.req.text());
-  } catch (cause) {
-    if (cause instanceof SllmError) throw cause;
-    throw new SllmError("invalid_request", "The body is not JSON.", { cause });
-  }
-  const version =
-    typeof body === "object" && body !== null && "protocol_version" in body && body.protocol_version;
-  if (typeof version === "number" && version !== protocolVersion) {
-    const message = `This worker speaks protocol version ${protocolVersion}, the caller ${version}.`;
-    throw new SllmError("protocol_mismatch", message);
-  }
-  return parseOrThrow(schema, body);
+  throw new SllmError("payload_too_large", `A body may have ${limits.worker_body_bytes} bytes.`);
 }

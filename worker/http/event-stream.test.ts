@@ -48,7 +48,7 @@ test("events come as frames, silence as comments, the end as the end", async () 
   reader.give({ n: 1 });
   expect(await first).toBe('data: {"n":1}\n\n');
   const quiet = readChunk(body);
-  await clock.advance(limits.sse_keep_alive_ms);
+  await clock.advance(limits.stream_beat_ms);
   expect(await quiet).toBe(": keep-alive\n\n");
   const last = readChunk(body);
   await clock.advance(0);

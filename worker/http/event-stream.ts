@@ -41,7 +41,7 @@ const quiet = Symbol("nothing happened for a while");
 
 async function orQuiet<T>(event: Promise<T>, clock: Clock): Promise<T | typeof quiet> {
   const timer = new AbortController();
-  const silence = clock.sleep(limits.sse_keep_alive_ms, timer.signal).then((): typeof quiet => quiet);
+  const silence = clock.sleep(limits.stream_beat_ms, timer.signal).then((): typeof quiet => quiet);
   const first = await Promise.race([event, silence]);
   timer.abort();
   return first;

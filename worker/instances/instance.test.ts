@@ -152,7 +152,7 @@ test("stopping twice is one stop, and what runs is cancelled", async () => {
   scene.instance.submit(settings, (event) => events.push(event));
   await Promise.all([scene.instance.stop(), scene.instance.stop()]);
   expect(events).toEqual([
-    { type: "error", error: { code: "cancelled", message: "The instance was stopped." } },
+    { type: "error", error: { code: "worker_unavailable", message: "The instance was stopped." } },
   ]);
   expect(scene.memoryReleases).toBe(1);
 });

@@ -324,7 +324,7 @@ export class Instance {
       this.#error = { code: "cancelled", message: "The instance was stopped while it was loading." };
       this.#traceEnd("stopped");
     }
-    this.#requests.endAll({ code: "cancelled", message: "The instance was stopped." });
+    this.#requests.endAll({ code: "worker_unavailable", message: "The instance was stopped." });
     await this.#engine?.stop();
     this.#release();
     this.#move("gone");

@@ -111,7 +111,11 @@ export class Worker {
       cluster_token: parts.cluster_token,
       incarnation: this.#incarnation,
       supervisor: this.#supervisor,
-      generations: new GenerationRegistry({ findInstance: (id) => this.#supervisor.get(id), clock }),
+      generations: new GenerationRegistry({
+        worker_id,
+        findInstance: (id) => this.#supervisor.get(id),
+        clock,
+      }),
       status: () => this.#status(),
       loads: (query) => this.#loads.find(query),
       isReady: () => this.#state === "ready",
