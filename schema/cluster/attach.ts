@@ -1,6 +1,6 @@
 /** Reading a generation that runs or ran at a worker, and ending it: what any gateway may do that knows where it is. */
 import { z } from "zod";
-import { gatewayId, generationId } from "../ids.ts";
+import { gatewayId, generationId, instanceId } from "../ids.ts";
 import {
   epoch,
   generationEvent,
@@ -32,6 +32,7 @@ export const generationRecord = z.strictObject({
   generation_id: generationId,
   epoch,
   owner: gatewayId.nullable(),
+  instance_id: instanceId,
   settings: generationSettings,
   /** The prompt's tokens; null before the engine has told them. */
   prompt: resumedOutput.shape.prompt.nullable(),

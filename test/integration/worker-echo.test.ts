@@ -174,7 +174,7 @@ test("if_idle refuses to end an instance that serves; without it what runs is ca
   const refused = host.client.unload(host.address, instance_id, { if_idle: true });
   await expect(refused).rejects.toMatchObject({ code: "instance_busy" });
   await host.client.unload(host.address, instance_id, { if_idle: false });
-  expect((await running).at(-1)).toMatchObject({ type: "error", error: { code: "cancelled" } });
+  expect((await running).at(-1)).toMatchObject({ type: "error", error: { code: "worker_unavailable" } });
   expect(isAlive(pid)).toBe(false);
 });
 
@@ -183,7 +183,7 @@ test("an old epoch and an instance that is not there are refused with a status",
   const generation_id = "ab".repeat(16);
   await host.generate(instance_id, { generation_id, epoch: 5, max_tokens: 1 });
   const stale = host.generate(instance_id, { generation_id, epoch: 4 });
-  await expect(stale).rejects.toMatchObject({ code: "stale_epoch" });
+  await expect(stale).rejects.toMatchObject({ code: "stale_generation" });
   const nowhere = host.generate("i-ffffffffffffffff");
   await expect(nowhere).rejects.toMatchObject({ code: "not_found" });
   await host.client.unload(host.address, instance_id, { if_idle: true });
@@ -235,7 +235,7 @@ test("SIGTERM ends engines in mid-generation and the worker with status 0", asyn
     await eventually("it runs", async () => (await own.instance(instance_id))?.active === 1);
     const ended = running.then((events) => events.at(-1));
     expect(await own.process.stop()).toBe(0);
-    expect(await ended).toMatchObject({ type: "error", error: { code: "cancelled" } });
+    expect(await ended).toMatchObject({ type: "error", error: { code: "worker_unavailable" } });
     expect(isAlive(pid)).toBe(false);
   } finally {
     await own.close();

@@ -25,6 +25,7 @@ beforeEach(() => {
   generation = new Generation({
     generation_id: "0".repeat(32),
     epoch: 1,
+    instance_id: "i-0000000000000001",
     settings,
     hops: [{ worker_id: "w-0000000000000001", epoch: 1, first_index: 0 }],
     clock,

@@ -21,7 +21,7 @@ export interface GenerationOptions {
   readonly generation_id: GenerationId;
   readonly epoch: number;
   readonly owner?: GatewayId | undefined;
-  readonly instance_id?: InstanceId;
+  readonly instance_id: InstanceId;
   /** null for vectors: nobody goes on with them or reads them twice. */
   readonly settings: GenerationSettings | null;
   /** This run is the last of them. */
@@ -43,7 +43,7 @@ export interface GenerationOptions {
 
 export class Generation {
   readonly generation_id: GenerationId;
-  readonly instance_id: InstanceId | null;
+  readonly instance_id: InstanceId;
   readonly #options: GenerationOptions;
   readonly #log: EventLog;
   #epoch: number;
@@ -54,7 +54,7 @@ export class Generation {
 
   constructor(options: GenerationOptions) {
     this.generation_id = options.generation_id;
-    this.instance_id = options.instance_id ?? null;
+    this.instance_id = options.instance_id;
     this.#options = options;
     this.#epoch = options.epoch;
     this.#owner = options.owner ?? null;
@@ -168,7 +168,7 @@ export class Generation {
     const { generation_id, settings, hops } = this.#options;
     if (settings === null) throw new SllmError("not_found", "Vectors are read once, by who asked for them.");
     return {
-      ...{ generation_id, epoch: this.#epoch, owner: this.#owner, settings },
+      ...{ generation_id, epoch: this.#epoch, owner: this.#owner, instance_id: this.instance_id, settings },
       prompt: this.#prompt === null ? null : [...this.#prompt],
       hops: [...hops],
       first_index: this.#log.first_index,
