@@ -76,7 +76,8 @@ class Source implements LeavingStream {
     const hops = [{ worker_id: "w-0000000000000001", epoch: 1, first_index: 0 }];
     const { prompt, sampling, stop, max_tokens, ignore_eos } = settings;
     const kept = { prompt, sampling, stop: [...stop], max_tokens, ignore_eos };
-    return { generation_id, epoch: 1, owner: null, settings: kept, prompt: [1, 2, 3], hops, first_index: 0 };
+    const run = { generation_id, epoch: 1, owner: null, instance_id, hops };
+    return { ...run, settings: kept, prompt: [1, 2, 3], first_index: 0 };
   }
   get nextIndex(): number {
     const last = this.events.at(-1);
