@@ -32,6 +32,12 @@ export const codes = {
     retryable: false,
     hint: "Leave the named parameter out; this version does not offer it.",
   },
+  trace_invalid: {
+    http_status: 400,
+    type: "invalid_request_error",
+    retryable: false,
+    hint: "Correct the named line of the trace; docs/simulate.md tells its columns.",
+  },
   task_unsupported: {
     http_status: 400,
     type: "invalid_request_error",

@@ -279,6 +279,18 @@ export const limits = {
   gguf_splits: 1_024,
   /** manifest.json: 131,072 tensors at about 150 bytes and the chunk digests of 2 TiB. */
   manifest_bytes: 64 * 1024 * 1024,
+  /** Hosts of a simulated cluster: ten times what one database of workers serves. */
+  simulated_hosts: 10_000,
+  /** Models of a simulated cluster. */
+  simulated_models: 10_000,
+  /** Sizes and rates in a simulation; sums of them stay exact numbers. */
+  simulated_bytes: 1e15,
+  /** Times in a simulation: eleven days. */
+  simulated_ms: 1e9,
+  /** Requests of one simulation: columns of some hundred megabytes. */
+  simulated_requests: 10_000_000,
+  /** One line of a trace; a function's day has a pair for every minute. */
+  trace_line_chars: 65_536,
   /** Bytes of weights of one checkpoint. */
   weights_bytes: 4 * 1024 ** 4,
 } as const;

@@ -12,13 +12,29 @@ import { ls } from "./commands/ls.ts";
 import { migrate } from "./commands/migrate.ts";
 import { pin, unpin } from "./commands/pin.ts";
 import { rm } from "./commands/rm.ts";
+import { simulate } from "./commands/simulate.ts";
 import { up } from "./commands/up.ts";
 import { verify } from "./commands/verify.ts";
 import { run } from "./run.ts";
 import { root } from "./settings/surroundings.ts";
 import { onReaderGone, printLine, printNote } from "./terminal/output.ts";
 
-const commands = [up, convert, deploy, adapter, ls, rm, chat, explain, pin, unpin, verify, migrate, demo];
+const commands = [
+  up,
+  convert,
+  deploy,
+  adapter,
+  ls,
+  rm,
+  chat,
+  explain,
+  pin,
+  unpin,
+  verify,
+  migrate,
+  simulate,
+  demo,
+];
 const packageFile: unknown = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
 const { version } = z.object({ version: z.string() }).parse(packageFile);
 

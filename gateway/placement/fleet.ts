@@ -282,7 +282,9 @@ export class Fleet {
       this.#storedUses.delete(row.instance_id);
       this.#uses.forget(row.instance_id);
     }
-    this.#notify();
+    // What loads, serves or is about to leave is its own model's business; what has left makes room for others.
+    if (row.state === "parked" || !isLiveState(row.state)) this.#notify();
+    else this.#notify(row.model_id);
   }
 
   /** Notes when the load of an instance is expected to end, and to have its bytes from the disk. */

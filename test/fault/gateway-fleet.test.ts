@@ -5,6 +5,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { limits } from "../../schema/limits.ts";
+import { findWrongBooks } from "../support/cluster-invariants.ts";
 import { eventually } from "../support/eventually.ts";
 import type { FleetWorker } from "../support/fleet-worker.ts";
 import { GatewayFleet } from "../support/gateway-fleet.ts";
@@ -23,13 +24,8 @@ afterAll(async () => {
 
 /** What is booked in the database is what its instances hold, and never more than the device has. */
 async function checkBooks(): Promise<void> {
-  const wrong = await fleet.database.db.execute(sql`
-    select d.worker_id, d.reserved_bytes, d.memory_bytes, sum(i.memory_bytes)::bigint as held_bytes
-    from devices d left join instances i
-      on i.worker_id = d.worker_id and i.device_id = d.device_id and i.state not in ('gone', 'failed')
-    group by d.worker_id, d.device_id
-    having d.reserved_bytes > d.memory_bytes or d.reserved_bytes <> coalesce(sum(i.memory_bytes), 0)`);
-  expect([...wrong]).toEqual([]);
+  const { devices, instances } = await fleet.store.snapshot();
+  expect(findWrongBooks(devices, instances)).toEqual([]);
   // The workers keep books of their own: they would have refused what the gateways booked twice.
   expect(
     fleet.workers.flatMap((worker) => worker.refusals).filter((code) => code === "insufficient_memory"),

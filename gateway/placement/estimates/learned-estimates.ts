@@ -6,7 +6,7 @@
 import type { EstimateRow } from "../../../schema/db/tables.ts";
 import type { ModelId, WorkerId } from "../../../schema/ids.ts";
 import { limits } from "../../../schema/limits.ts";
-import type { DeviceKind } from "../../../schema/vocab.ts";
+import { type DeviceKind, deviceKinds } from "../../../schema/vocab.ts";
 import type { EstimateKey, ObservedEstimate } from "../../ports.ts";
 import {
   type Estimates,
@@ -17,6 +17,7 @@ import {
   nominal_service_ms,
   type StartHow,
   type StartState,
+  startHows,
 } from "../../scheduler/estimates.ts";
 import { type Line, median, robustLine } from "./robust.ts";
 import { startDetail } from "./start-detail.ts";
@@ -124,17 +125,18 @@ export class LearnedEstimates implements Estimates {
   }
 
   #modelFrom(model_id: ModelId): ModelEstimates {
-    const known = new Map<string, number>();
+    /** By how a start begins, then by worker: asked for every device of every decision, found once. */
+    const known = new Map<number, Map<WorkerId, number>>();
     const lines = new Map<DeviceKind, Line>();
-    /** Asked for every device of every decision: found once. */
     const startMs =
       (quantity: "build" | "init", nominal: (how: StartHow) => number) =>
       (worker_id: WorkerId, device_kind: DeviceKind, start: StartState): number => {
-        const id = `${quantity}\n${worker_id}\n${device_kind}\n${startDetail(start)}`;
-        const seen = known.get(id);
+        const code = codeOf(quantity, device_kind, start);
+        const byWorker = known.get(code) ?? new Map<WorkerId, number>();
+        const seen = byWorker.get(worker_id);
         if (seen !== undefined) return seen;
         const value = this.#startMs(quantity, worker_id, model_id, device_kind, start) ?? nominal(start.how);
-        known.set(id, value);
+        known.set(code, byWorker.set(worker_id, value));
         return value;
       };
     const rates = new Map<WorkerId, number | null>();
@@ -196,6 +198,13 @@ export class LearnedEstimates implements Estimates {
     const points = pairsOf(this.#values("prefill", { model_id, device_kind }));
     return robustLine(points) ?? { slope: nominal_migration.ms_per_token, base: nominal_migration.base_ms };
   }
+}
+
+/** One number for each way a start begins. */
+function codeOf(quantity: "build" | "init", kind: DeviceKind, start: StartState): number {
+  const { how, is_in_memory, is_beside } = start;
+  const begin = startHows.indexOf(how) * deviceKinds.length + deviceKinds.indexOf(kind);
+  return begin * 8 + Number(quantity === "init") * 4 + Number(is_in_memory) * 2 + Number(is_beside);
 }
 
 /** Values that were observed two by two. */

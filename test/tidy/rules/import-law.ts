@@ -56,6 +56,21 @@ export const laws: readonly Law[] = [
     packages: [],
   },
   {
+    // Composes the parts above in its own time; nothing of the gateway knows it.
+    from: /^gateway\/simulator\//,
+    files: [
+      ...[
+        schema,
+        ports,
+        within("gateway/simulator"),
+        within("gateway/scheduler"),
+        within("gateway/placement"),
+      ],
+      ...[within("gateway/admission"), within("gateway/dispatch"), within("gateway/control")],
+    ],
+    packages: [],
+  },
+  {
     from: /^gateway\/http\//,
     files: [
       ...[schema, ports, within("gateway/http"), within("gateway/auth"), within("gateway/admission")],
@@ -95,7 +110,10 @@ export const laws: readonly Law[] = [
 
   {
     from: /^deploy\/cli\//,
-    files: [schema, within("deploy/cli"), /^worker\/checkpoints\/import\.ts$/],
+    files: [
+      ...[schema, within("deploy/cli"), /^worker\/checkpoints\/import\.ts$/],
+      /^gateway\/simulator\/simulator\.ts$/,
+    ],
     packages: [nodeModules, /^bun$/, /^citty$/, /^yaml$/, /^zod$/, /^eventsource-parser$/],
   },
   { from: /^deploy\/(scripts|bin)\//, files: [/^deploy\/scripts\//], packages: [nodeModules] },
