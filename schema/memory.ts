@@ -51,7 +51,7 @@ function cells({ context_tokens, slots, kv_tokens, deterministic }: ContextSetti
   return (slots + 1) * Math.ceil((context_tokens + 1) / cellsStep) * cellsStep;
 }
 
-/** Memory of an adapter in an engine: a copy of its weights. */
+/** Memory of an adapter in an engine: its weights, though engines on the processors share the pages of the host copy. */
 export function adapterMemoryBytes({ weights_bytes }: { readonly weights_bytes: number }): number {
   return weights_bytes;
 }

@@ -16,7 +16,7 @@ std::string random_adapter(const std::string &folder, const AdapterWish &wish) {
     gguf_set_val_str(file, "general.architecture", wish.architecture.c_str());
     gguf_set_val_str(file, "adapter.type", "lora");
     gguf_set_val_f32(file, "adapter.lora.alpha", static_cast<float>(wish.rank));
-    const auto numbers = static_cast<std::size_t>(4 * wish.width * wish.rank);
+    const auto numbers = static_cast<std::size_t>(4 * wish.width * wish.rank * wish.layers);
     const std::size_t mem_size = numbers * sizeof(float) + (1 << 16);
     ggml_context *tensors = ggml_init({.mem_size = mem_size, .mem_buffer = nullptr, .no_alloc = false});
     std::mt19937 random(wish.seed);
@@ -28,9 +28,12 @@ std::string random_adapter(const std::string &folder, const AdapterWish &wish) {
         std::generate(data, data + columns * rows, [&] { return values(random); });
         gguf_add_tensor(file, tensor);
     };
-    for (const char *name : {"blk.0.attn_q.weight", "blk.0.attn_output.weight"}) {
-        add(std::string(name) + ".lora_a", wish.width, wish.rank);
-        add(std::string(name) + ".lora_b", wish.rank, wish.width);
+    for (int layer = 0; layer < wish.layers; layer++) {
+        for (const char *matrix : {"attn_q", "attn_output"}) {
+            const std::string name = "blk." + std::to_string(layer) + "." + matrix + ".weight";
+            add(name + ".lora_a", wish.width, wish.rank);
+            add(name + ".lora_b", wish.rank, wish.width);
+        }
     }
     std::string path = folder + "/adapter-" + std::to_string(wish.seed) + ".gguf";
     if (!gguf_write_to_file(file, path.c_str(), false)) throw std::runtime_error("cannot write " + path);
@@ -39,9 +42,9 @@ std::string random_adapter(const std::string &folder, const AdapterWish &wish) {
     return path;
 }
 
-std::int64_t adapter_rank(std::uint64_t bytes) {
+std::int64_t adapter_rank(std::uint64_t bytes, int layers) {
     const AdapterWish wish;
-    return static_cast<std::int64_t>(bytes / sizeof(float)) / (4 * wish.width);
+    return static_cast<std::int64_t>(bytes / sizeof(float)) / (4 * wish.width * layers);
 }
 
 }  // namespace test

@@ -33,10 +33,12 @@ struct Brought {
 };
 
 struct Scene {
-    Scene() {
-        checkpoint = test::make_checkpoint(test::sample_model(), folder / "", test::Order::engine);
+    explicit Scene(const std::string &model = test::sample_model(), bool repacked = false) {
+        checkpoint = test::make_checkpoint(model, folder / "", test::Order::engine);
         copy = test::load_checkpoint(checkpoint);
-        backend = test::open_backend(test::engine_options(checkpoint), copy.path);
+        sllm::LlamaOptions options = test::engine_options(checkpoint);
+        options.repacked = repacked;
+        backend = test::open_backend(options, copy.path);
     }
     sllm::Request request(std::uint64_t number, std::uint32_t adapter, const std::string &text = "To be, or ") {
         sllm::Request request;
@@ -54,10 +56,11 @@ struct Scene {
 };
 
 // Logits after the prompt, by libllama alone.
-std::vector<float> plain_logits(const std::vector<std::int32_t> &prompt, const std::string &adapter, float scale) {
+std::vector<float> plain_logits(const std::vector<std::int32_t> &prompt, const std::string &adapter, float scale,
+                                const std::string &gguf_path = test::sample_model()) {
     llama_model_params model_params = llama_model_default_params();
     model_params.n_gpu_layers = 0;
-    llama_model *model = llama_model_load_from_file(test::sample_model().c_str(), model_params);
+    llama_model *model = llama_model_load_from_file(gguf_path.c_str(), model_params);
     llama_adapter_lora *lora = llama_adapter_lora_init(model, adapter.c_str());
     CHECK(lora != nullptr);
     llama_context_params params = llama_context_default_params();
@@ -102,6 +105,33 @@ TEST("adapter: an engine computes with it what the library does with its file") 
     // And the bare model is what it was.
     CHECK_EQ(largest_difference(engine_logits(scene, prompt, 0), bare), 0.0F);
     CHECK_EQ(largest_difference(engine_logits(scene, prompt, 1), with_one), 0.0F);
+}
+
+TEST("adapter: on the CPU it is computed with in the host copy, and nothing of it is copied") {
+    constexpr std::uint64_t bytes = std::uint64_t{64} << 20;
+    Scene scene;
+    Brought large({.rank = test::adapter_rank(bytes)}, 1);
+    const std::uint64_t before_kb = test::anonymous_kb();
+    CHECK_OK(scene.backend->add_adapter(large.files));
+    // The library makes room for one tensor, a quarter of the whole, while it reads.
+    CHECK(test::anonymous_kb() < before_kb + bytes / 2 / 1024);
+    const std::vector<std::int32_t> prompt = scene.request(1, 0).prompt;
+    CHECK(largest_difference(engine_logits(scene, prompt, 1), engine_logits(scene, prompt, 0)) > 0.01F);
+    scene.backend->remove_adapter(1);
+    CHECK_EQ(engine_logits(scene, prompt, 0).size(), 1024U);
+}
+
+TEST("adapter: beside repacked weights it does what it does in the library, which repacks them too") {
+    const test::TempFolder folder;
+    const std::string quantized = test::quantize(test::sample_model(), folder / "", LLAMA_FTYPE_MOSTLY_Q4_0);
+    Brought one({}, 1);
+    Scene scene(quantized, true);
+    CHECK(!scene.backend->in_place());
+    CHECK_OK(scene.backend->add_adapter(one.files));
+    const std::vector<std::int32_t> prompt = scene.request(1, 0).prompt;
+    const std::vector<float> with_one = engine_logits(scene, prompt, 1);
+    CHECK(largest_difference(with_one, plain_logits(prompt, one.path, 1, quantized)) < 1e-3F);
+    CHECK(largest_difference(with_one, engine_logits(scene, prompt, 0)) > 0.01F);
 }
 
 TEST("adapter: requests of several adapters run side by side as each would alone") {

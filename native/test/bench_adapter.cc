@@ -1,6 +1,7 @@
 // sllm_bench_adapter <folder> <bytes> <rounds>: how long a LoRA adapter of so many bytes takes to be ready for use on
 // the sample model. One line of JSON per round: `read_ms` from the page cache into the arena, `add_ms` from there into
-// the engine, and `library_ms`, what the engine library takes for the same file from the page cache.
+// the engine, `first_ms` for the first step with it and `next_ms` for the next, and `library_ms`, what the engine
+// library takes to read the same file from the page cache.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -9,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "engine/llama/llama_backend.h"
 #include "llama.h"
@@ -17,6 +19,9 @@
 #include "test/open_store.h"
 
 namespace {
+
+// All of the sample model: real adapters have many tensors too.
+constexpr int layers = 4;
 
 using Clock = std::chrono::steady_clock;
 
@@ -67,11 +72,25 @@ sllm::LoadStatus read_in(sllm::Store &store, const test::Checkpoint &adapter, st
     return status;
 }
 
+// One step of a prompt of some tokens with the adapter.
+double time_step(sllm::llama::LlamaBackend &backend) {
+    std::vector<sllm::BatchToken> batch;
+    for (std::int32_t token = 10; token < 18; token++) {
+        batch.push_back({token, static_cast<std::uint32_t>(batch.size()), 0, token == 17});
+    }
+    backend.cut(0, 0);
+    require(backend.use_adapter(1));
+    const auto start = Clock::now();
+    require(backend.decode(batch));
+    return ms_since(start);
+}
+
 void run(const std::string &folder, std::uint64_t bytes, int rounds) {
     const auto base = test::make_checkpoint(test::sample_model(), folder, test::Order::engine);
     const test::HostCopied weights = test::load_checkpoint(base);
     const auto backend = test::open_backend(test::engine_options(base), weights.path);
-    const std::string path = test::random_adapter(folder, {.rank = test::adapter_rank(bytes)});
+    const std::string path =
+        test::random_adapter(folder, {.rank = test::adapter_rank(bytes, layers), .layers = layers});
     const auto adapter = test::make_checkpoint(path, folder, test::Order::file, std::uint64_t{16} << 20);
     const auto store = faulted_store(adapter.weights_bytes);
     for (int round = 0; round < rounds; round++) {
@@ -81,11 +100,14 @@ void run(const std::string &folder, std::uint64_t bytes, int rounds) {
         const auto start = Clock::now();
         require(backend->add_adapter({1, adapter.header_path, copy, adapter.weights_bytes, 0}));
         const double add_ms = ms_since(start);
+        const double first_ms = time_step(*backend);
+        const double next_ms = time_step(*backend);
         backend->remove_adapter(1);
         require(store->release(load));
-        std::printf("{\"bytes\":%llu,\"read_ms\":%.2f,\"add_ms\":%.2f,\"library_ms\":%.2f}\n",
-                    static_cast<unsigned long long>(adapter.weights_bytes), status.trace.ended_ms, add_ms,
-                    time_library(path));
+        std::printf("{\"bytes\":%llu,\"read_ms\":%.2f,\"add_ms\":%.2f,\"first_ms\":%.2f,\"next_ms\":%.2f,"
+                    "\"library_ms\":%.2f}\n",
+                    static_cast<unsigned long long>(adapter.weights_bytes), status.trace.ended_ms, add_ms, first_ms,
+                    next_ms, time_library(path));
     }
 }
 

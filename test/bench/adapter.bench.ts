@@ -28,6 +28,8 @@ const round = z.object({
   bytes: z.number(),
   read_ms: z.number(),
   add_ms: z.number(),
+  first_ms: z.number(),
+  next_ms: z.number(),
   library_ms: z.number(),
 });
 type Round = z.infer<typeof round>;
@@ -59,6 +61,9 @@ const report = {
   read_ms: summary(column("read_ms")),
   add_ms: summary(column("add_ms")),
   ready_ms: summary(ready),
+  /** The first step with it and the next: what was put off until the first use would be in the first. */
+  first_ms: summary(column("first_ms")),
+  next_ms: summary(column("next_ms")),
   library_ms: summary(column("library_ms")),
   /** Below 1: ready from the page cache sooner than the library; and the same with the weights in the arena. */
   ready_to_library: pairedRatio(ready, column("library_ms")),

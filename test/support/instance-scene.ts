@@ -122,7 +122,7 @@ export class InstanceScene {
 
   #adapters(): InstanceOptions["adapters"] {
     return {
-      most: 2,
+      ...{ most: 2, in_place: false },
       fetch: async (checkpoint) => ({
         header_path: `${checkpoint}/header.gguf`,
         weights_path: "/proc/1/fd/99",

@@ -15,9 +15,9 @@ class Scene {
   fetchError: SllmError | null = null;
   readonly adapters: Adapters;
 
-  constructor(most: number) {
+  constructor(most: number, in_place = false) {
     this.adapters = new Adapters({
-      most,
+      ...{ most, in_place },
       fetch: async (checkpoint) => {
         this.fetched.push(checkpoint);
         if (this.fetchError) throw this.fetchError;
@@ -67,6 +67,28 @@ test("the adapter that was used longest ago goes when all places are taken", asy
   // What comes back has a number that was never used.
   c.release();
   expect((await scene.use("b")).number).toBe(4);
+});
+
+test("files that the engine computes with stay until their adapter leaves the engine", async () => {
+  const scene = new Scene(1, true);
+  (await scene.use("a")).release();
+  expect(scene.released).toBe(0);
+  const b = await scene.use("b");
+  expect([scene.released, scene.sent.at(-2)?.op]).toEqual([1, "remove_adapter"]);
+  b.release();
+  scene.adapters.clear();
+  expect(scene.released).toBe(2);
+});
+
+test("files are let go where the engine lets all go just as it has taken one in", async () => {
+  const scene = new Scene(1, true);
+  scene.answers = false;
+  const pending = scene.use("a").catch(code);
+  await settle();
+  scene.adapters.onAnswer({ type: "adapter_added", adapter: 1 });
+  scene.adapters.clear();
+  expect(await pending).toBe("engine_failed");
+  expect([scene.released, scene.adapters.bytes]).toEqual([1, 0]);
 });
 
 test("a request waits while all places are in use, and leaves when it is cancelled", async () => {

@@ -13,13 +13,15 @@ export interface FetchedAdapter {
   readonly header_path: string;
   readonly weights_path: string;
   readonly weights_bytes: number;
-  /** Lets both go; called once, when the engine has its copy or never will. */
+  /** Lets both go; called once, when the engine needs them no more or never will. */
   release(): void;
 }
 
 export interface AdaptersOptions {
   /** Adapters that the engine holds at once. */
   readonly most: number;
+  /** Whether the engine computes with the files themselves, as on a CPU, or with a copy of its own. */
+  readonly in_place: boolean;
   /** Errors: those of the disk and the host tier, `cancelled`. */
   readonly fetch: (checkpoint: CheckpointDigest, signal: AbortSignal) => Promise<FetchedAdapter>;
   /** Books memory for all adapters together. Errors: `insufficient_memory`, `model_too_large`; nothing has changed then. */
@@ -45,6 +47,8 @@ interface Resident {
   used: number;
   /** As the engine knows it; null until the engine has it. */
   number: number | null;
+  /** Lets its files go, where the engine computes with them. */
+  release: () => void;
   /** Resolves to the number. */
   readonly loaded: Promise<number>;
 }
@@ -108,6 +112,7 @@ export class Adapters {
   clear(): void {
     this.#life.abort();
     this.#life = new AbortController();
+    for (const resident of this.#residents.values()) resident.release();
     this.#residents.clear();
     for (const asked of this.#asked.values()) asked.reject(ended());
     this.#asked.clear();
@@ -127,7 +132,7 @@ export class Adapters {
 
   #begin(checkpoint: CheckpointDigest): Resident {
     const answer = Promise.withResolvers<number>();
-    const fields = { bytes: 0, users: 0, used: ++this.#uses, number: null };
+    const fields = { bytes: 0, users: 0, used: ++this.#uses, number: null, release: () => {} };
     const resident: Resident = { checkpoint, ...fields, loaded: answer.promise };
     this.#residents.set(checkpoint, resident);
     this.#load(resident, this.#life.signal).then(answer.resolve, (error: unknown) => {
@@ -139,6 +144,7 @@ export class Adapters {
 
   async #load(resident: Resident, signal: AbortSignal): Promise<number> {
     const files = await this.#options.fetch(resident.checkpoint, signal);
+    let isKept = false;
     try {
       if (signal.aborted) throw ended();
       this.#bookFor(resident, adapterMemoryBytes(files));
@@ -148,10 +154,13 @@ export class Adapters {
       const { release: _, ...paths } = files;
       this.#options.send({ op: "add_adapter", adapter: number, ...paths });
       await answer.promise;
+      if (signal.aborted) throw ended();
       resident.number = number;
+      isKept = this.#options.in_place;
+      if (isKept) resident.release = () => files.release();
       return number;
     } finally {
-      files.release();
+      if (!isKept) files.release();
     }
   }
 
@@ -176,6 +185,7 @@ export class Adapters {
       if (oldest === null || one.used < oldest.used) oldest = one;
     }
     if (oldest?.number == null) return false;
+    // No request computes with it any more, so that its files need not wait for the engine's answer.
     this.#options.send({ op: "remove_adapter", adapter: oldest.number });
     this.#drop(oldest);
     return true;
@@ -185,6 +195,7 @@ export class Adapters {
   #drop(resident: Resident): void {
     if (this.#residents.get(resident.checkpoint) !== resident) return;
     this.#residents.delete(resident.checkpoint);
+    resident.release();
     if (resident.bytes > 0) this.#options.book(this.bytes);
     this.#changes.notify();
   }

@@ -27,7 +27,7 @@ export interface InstanceOptions {
   /** Takes a share of the checkpoint's host copy. */
   readonly acquire: (options: AcquireOptions) => Promise<HostLease>;
   /** How it comes by adapters, how many it holds, and how memory for them is booked. */
-  readonly adapters: Pick<AdaptersOptions, "most" | "fetch" | "book">;
+  readonly adapters: Pick<AdaptersOptions, "most" | "in_place" | "fetch" | "book">;
   /** Notes where the time of the first load goes; begun when it was asked for. */
   readonly trace: LoadRecorder;
   /** Called when a load or a resume has ended. */

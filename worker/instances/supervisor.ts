@@ -198,6 +198,7 @@ export class Supervisor {
     const booked = memoryBytes(checkpoint, request, placement);
     return {
       most: this.#options.adapters,
+      in_place: placement.engine_devices === "",
       fetch: (digest, signal) => fetchAdapter(this.#options, digest, signal),
       book: (bytes) => {
         const more = Math.max(0, bytes - (request.adapter_bytes ?? 0));

@@ -1,7 +1,9 @@
 // Reading adapters from memory, and changing between them.
 #include "engine/llama/adapters.h"
 
-#include <cstring>
+#include <sys/mman.h>
+
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -9,31 +11,52 @@
 #include "engine/llama/log.h"
 #include "engine/llama/memory_file.h"
 #include "engine/llama/model_skeleton.h"
+#include "engine/llama/tensor_placing.h"
 #include "store/host_copy.h"
 
 namespace sllm::llama {
 
-Status Adapters::add(llama_model *model, const AdapterFiles &files) {
+namespace {
+
+constexpr std::uint64_t page_bytes = 4096;
+
+// Maps the whole host copy and waits until all of it is there. populate: page tables are filled meanwhile; the first
+// request would pay for it otherwise.
+Status map_weights(const AdapterFiles &files, bool populate, Mapping *out) {
+    HostCopyView copy;
+    Env &env = Env::posix();
+    if (Status s = HostCopyView::open(env, files.weights_path, files.weights_bytes, &copy); !s.ok()) return s;
+    if (copy.streamed()) return {Code::wrong_state, "the host copy of an adapter must be whole"};
+    if (Status s = copy.map(out); !s.ok()) return s;
+    return copy.wait_ready([&](std::uint64_t begin, std::uint64_t end) {
+        begin = begin / page_bytes * page_bytes;
+        if (populate) env.advise(out->data() + begin, end - begin, MADV_POPULATE_READ);
+    });
+}
+
+}  // namespace
+
+Status Adapters::add(llama_model *model, const AdapterFiles &files, bool in_place) {
     Mapping file;
     if (Status s = map_header(files.header_path, &file); !s.ok()) return s;
     GgufHeader header;
     if (Status s = parse_gguf_header({file.data(), file.bytes()}, &header); !s.ok()) {
         return {s.code(), files.header_path + ": " + s.message()};
     }
-    HostCopyView copy;
-    if (Status s = HostCopyView::open(Env::posix(), files.weights_path, files.weights_bytes, &copy); !s.ok()) return s;
-    if (copy.streamed()) return {Code::wrong_state, "the host copy of an adapter must be whole"};
     Mapping weights;
-    if (Status s = copy.map(&weights); !s.ok()) return s;
-    if (Status s = copy.wait_ready([](std::uint64_t, std::uint64_t) {}); !s.ok()) return s;
-
-    const MemoryFile stream({file.data(), header.data_offset}, {weights.data(), weights.bytes()});
+    if (Status s = map_weights(files, in_place, &weights); !s.ok()) return s;
+    const MemoryFile stream({file.data(), header.data_offset}, {weights.data(), weights.bytes()}, in_place);
     if (stream.file() == nullptr) return {Code::out_of_memory, "a stream over the adapter cannot be made"};
     const std::lock_guard lock(mutex_);
     LastWords words;
     Adapter adapter;
-    adapter.weights.reset(llama_adapter_lora_init_from_file_ptr(model, stream.file()));
+    {
+        std::optional<TensorPlacing> placing;
+        if (in_place) placing.emplace(header, std::span(weights.data(), weights.bytes()));
+        adapter.weights.reset(llama_adapter_lora_init_from_file_ptr(model, stream.file()));
+    }
     if (!adapter.weights) return {Code::model_unsupported, "libllama refuses the adapter: " + words.text()};
+    if (in_place) adapter.memory = std::move(weights);
     if (files.scale != 0) adapter.scale = static_cast<float>(files.scale);
     adapters_.insert_or_assign(files.adapter, std::move(adapter));
     return {};

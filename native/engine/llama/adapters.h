@@ -9,14 +9,16 @@
 
 #include "core/status.h"
 #include "engine/backend.h"
+#include "io/owned.h"
 #include "llama.h"
 
 namespace sllm::llama {
 
 class Adapters {
 public:
-    // Reads an adapter from its header and the host copy of its weights, waiting for what has not come yet. [blocks]
-    Status add(llama_model *model, const AdapterFiles &files);
+    // Reads an adapter from its header and the host copy of its weights, waiting for what has not come yet. in_place:
+    // it is computed with in the host copy, which then has to stay as long as the adapter; else it is copied. [blocks]
+    Status add(llama_model *model, const AdapterFiles &files, bool in_place);
 
     // The rest: compute thread only, or any while nothing is computed.
 
@@ -33,6 +35,7 @@ private:
         void operator()(llama_adapter_lora *adapter) const { llama_adapter_lora_free(adapter); }
     };
     struct Adapter {
+        Mapping memory;  // of one in place
         std::unique_ptr<llama_adapter_lora, Free> weights;
         float scale = 1;
     };

@@ -174,7 +174,7 @@ Status LlamaBackend::add_adapter(const AdapterFiles &files) {
     if (facts_.embedding.pooling != Pooling::none || facts_.shape.fixed) {
         return {Code::invalid_argument, "an engine that embeds or is deterministic takes no adapters"};
     }
-    return adapters_.add(skeleton_->model(), files);
+    return adapters_.add(skeleton_->model(), files, skeleton_->device_parts().empty());
 }
 
 Status LlamaBackend::embed(std::span<const std::span<const std::int32_t>> sequences,

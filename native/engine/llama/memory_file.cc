@@ -6,8 +6,8 @@
 
 namespace sllm::llama {
 
-MemoryFile::MemoryFile(std::span<const std::uint8_t> header, std::span<const std::uint8_t> data)
-    : header_(header), data_(data) {
+MemoryFile::MemoryFile(std::span<const std::uint8_t> header, std::span<const std::uint8_t> data, bool data_in_place)
+    : header_(header), data_(data), data_in_place_(data_in_place) {
     cookie_io_functions_t functions{};
     functions.read = read;
     functions.seek = seek;
@@ -21,11 +21,12 @@ MemoryFile::~MemoryFile() {
 ssize_t MemoryFile::read(void *self, char *out, std::size_t bytes) {
     auto &file = *static_cast<MemoryFile *>(self);
     const std::uint64_t header = file.header_.size();
-    const std::span<const std::uint8_t> part = file.position_ < header ? file.header_ : file.data_;
-    const std::uint64_t at = file.position_ < header ? file.position_ : file.position_ - header;
+    const bool in_header = file.position_ < header;
+    const std::span<const std::uint8_t> part = in_header ? file.header_ : file.data_;
+    const std::uint64_t at = in_header ? file.position_ : file.position_ - header;
     if (at >= part.size()) return 0;
     const std::size_t n = std::min<std::size_t>(bytes, part.size() - at);
-    std::memcpy(out, part.data() + at, n);
+    if (in_header || !file.data_in_place_) std::memcpy(out, part.data() + at, n);
     file.position_ += n;
     return static_cast<ssize_t>(n);
 }

@@ -453,8 +453,9 @@ typedef struct sllm_adapter_params {
 } sllm_adapter_params;
 
 /* Brings a LoRA adapter to an engine with weights, for requests that name its number; others are computed meanwhile.
- * Its weights are copied: the host copy may be released afterwards. Requests of one adapter are computed together,
- * those of different ones in turns. sllm_engine_park lets all adapters go. Since 1.3.
+ * On the CPU it computes with them where they are: the host copy must stay until the adapter is removed, or the engine
+ * parked or gone. Devices have a copy of their own, and the host copy may be released afterwards. Requests of one
+ * adapter are computed together, those of different ones in turns. sllm_engine_park lets all adapters go. Since 1.3.
  * Errors: INVALID_ARGUMENT (the engine embeds or is deterministic, or the number is taken), NOT_FOUND, IO, CORRUPT,
  * OUT_OF_MEMORY, MODEL_UNSUPPORTED (not of this model, or no adapter), OVERLOADED (256 are there), WRONG_STATE (the
  * engine has no weights). [any] [blocks] */
