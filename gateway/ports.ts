@@ -4,7 +4,13 @@
  * Longer than other files because it is the list of all of them.
  */
 import type { DeployRequest, ExplainedDecision, Timeline } from "../schema/api/admin.ts";
-import type { AttachEvent, AttachQuery, CancelQuery, CancelResponse } from "../schema/cluster/attach.ts";
+import type {
+  AttachEvent,
+  AttachQuery,
+  CancelQuery,
+  CancelResponse,
+  GenerationRecord,
+} from "../schema/cluster/attach.ts";
 import type { EmbedRequest } from "../schema/cluster/embed.ts";
 import type {
   DoneEvent,
@@ -17,6 +23,14 @@ import type {
 import type { LoadEvent, LoadRequest } from "../schema/cluster/instances.ts";
 import type { LoadsQuery, LoadTrace } from "../schema/cluster/loads.ts";
 import type { HeartbeatRequest, HeartbeatResponse, RegisterRequest } from "../schema/cluster/membership.ts";
+import type {
+  GoOnRequest,
+  HandOverRequest,
+  HandOverResponse,
+  MoveEvent,
+  MoveRequest,
+  RunningGeneration,
+} from "../schema/cluster/moves.ts";
 import type { PreloadOutcome } from "../schema/cluster/preloads.ts";
 import type {
   AdapterRow,
@@ -114,6 +128,24 @@ export interface WorkerClient {
     query: AttachQuery,
     signal: AbortSignal,
   ): AsyncIterable<AttachEvent>;
+  /** Generations that run there. */
+  listGenerations(worker: WorkerAddress): Promise<RunningGeneration[]>;
+  /** One that runs there or whose log is kept; null for any other. */
+  findGeneration(worker: WorkerAddress, generation_id: GenerationId): Promise<GenerationRecord | null>;
+  /** Has its worker send it elsewhere until the signal aborts or it is handed over; see schema/cluster/moves.ts. */
+  moveGeneration(
+    worker: WorkerAddress,
+    generation_id: GenerationId,
+    request: MoveRequest,
+    signal: AbortSignal,
+  ): AsyncIterable<MoveEvent>;
+  handOver(
+    worker: WorkerAddress,
+    generation_id: GenerationId,
+    request: HandOverRequest,
+  ): Promise<HandOverResponse>;
+  /** Lets one that stands still for a hand-over go on where it is. */
+  goOn(worker: WorkerAddress, generation_id: GenerationId, request: GoOnRequest): Promise<void>;
   /** Ends a generation; with an epoch, also any that would begin there with a lower one. */
   cancel(
     worker: WorkerAddress,

@@ -1,6 +1,6 @@
 /**
  * Every bound of the system with its unit and its reason. A bound that is reached has an error code in
- * codes.ts; nothing grows without one of these.
+ * codes.ts; nothing grows without one of these. Longer than other files because all bounds stand in one place.
  */
 export const limits = {
   /** Largest HTTP request body. 128k tokens of text are about 0.5 MB; 4 MiB leaves room for JSON escapes. */
@@ -183,6 +183,14 @@ export const limits = {
   hand_over_ms: 2_000,
   /** Pause between two tries, and between its later questions. */
   hand_over_pause_ms: 200,
+  /** How often the row of a move follows its rounds: well within `move_silence_ms`. */
+  move_note_ms: 1_000,
+  /** A move whose row is silent so long has lost its gateway: another one ends it. */
+  move_silence_ms: 6_000,
+  /** Streams of one instance that move at once: each is computed anew, so more would only be slower together. */
+  moves_at_once: 4,
+  /** Rounds of failed moves after which an instance is left as it is. */
+  move_attempts: 3,
   /** Generations on their way to one worker: each may wait for a slot of its engine. */
   arrivals: 1_024,
 

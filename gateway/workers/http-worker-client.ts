@@ -10,6 +10,7 @@ import {
 import { generationEvent, isLastEvent } from "../../schema/cluster/generate.ts";
 import { type LoadEvent, loadEvent, parkResponse, unloadResponse } from "../../schema/cluster/instances.ts";
 import { type LoadsQuery, loadTraceList } from "../../schema/cluster/loads.ts";
+import { isLastMoveEvent, moveEvent } from "../../schema/cluster/moves.ts";
 import { type PreloadRequest, preloadResponse } from "../../schema/cluster/preloads.ts";
 import { incarnationHeader, protocolVersion, workerPaths } from "../../schema/cluster/protocol.ts";
 import { SllmError } from "../../schema/error.ts";
@@ -17,6 +18,7 @@ import type { CheckpointDigest } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { WorkerAddress, WorkerClient } from "../ports.ts";
 import { readEventStream } from "./event-stream.ts";
+import { moveCalls } from "./move-calls.ts";
 import { toWorkerRefusal } from "./refusal.ts";
 
 /** What is used of the platform's fetch. */
@@ -77,6 +79,10 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
       return stream(worker, attachStream, signal, open);
     },
 
+    ...moveCalls(control, (worker, path, request, signal) =>
+      stream(worker, moveStream, signal, (opening) => call(worker, "POST", path, opening, request)),
+    ),
+
     cancel: async (worker, generation_id, query: CancelQuery = {}) => {
       const path = `${workerPaths.generations}/${generation_id}${queryText(query)}`;
       return (await unlessGone(control(worker, "DELETE", path, cancelResponse))) ?? { cancelled: false };
@@ -136,6 +142,7 @@ async function send(
 
 const generationStream = { schema: generationEvent, isLast: isLastEvent, open_ms: limits.stream_silence_ms };
 const attachStream = { schema: attachEvent, isLast: isLastAttachEvent, open_ms: limits.attach_ms };
+const moveStream = { schema: moveEvent, isLast: isLastMoveEvent, open_ms: limits.attach_ms };
 const loadStream = {
   schema: loadEvent,
   isLast: (event: LoadEvent) => event.type !== "progress",

@@ -6,6 +6,8 @@ import { deviceReport, instanceReport, placementReport } from "./membership.ts";
 
 export const workerStatus = z.strictObject({
   worker_id: workerId,
+  /** Of this process, its epoch. */
+  incarnation: z.string(),
   version: z.string(),
   state: z.enum(workerStates),
   gateway: z.string().nullable(),

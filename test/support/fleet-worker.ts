@@ -9,13 +9,13 @@ import type { WorkerId } from "../../schema/ids.ts";
 import { DiskTier } from "../../worker/checkpoints/disk-tier.ts";
 import { HostTier } from "../../worker/checkpoints/host-tier.ts";
 import { GatewayLink, type Report } from "../../worker/gateway-link/link.ts";
-import { GenerationRegistry } from "../../worker/generations/registry.ts";
 import { createWorkerApp } from "../../worker/http/app.ts";
 import { Devices } from "../../worker/instances/devices.ts";
 import { Supervisor } from "../../worker/instances/supervisor.ts";
 import { LinkQueue } from "../../worker/links/link-queue.ts";
 import { newIncarnation } from "../../worker/main/identity.ts";
 import { systemClock as clock } from "../../worker/main/system.ts";
+import { generationParts } from "../../worker/moves/generation-parts.ts";
 import type { LogFields } from "../../worker/ports.ts";
 import { newWorkerId } from "./cluster-facts.ts";
 import { begunLoad } from "./native-load.ts";
@@ -73,9 +73,11 @@ export class FleetWorker {
       cluster_token: options.cluster_token,
       incarnation: this.incarnation,
       supervisor: this.#supervisor,
-      generations: new GenerationRegistry({
+      ...generationParts({
         worker_id: this.worker_id,
+        cluster_token: options.cluster_token,
         findInstance: (id) => this.#supervisor.get(id),
+        fetch: (url, init) => fetch(url, init),
         clock,
       }),
       status: () => Promise.reject(new Error("nobody asks")),

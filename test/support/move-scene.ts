@@ -3,10 +3,10 @@ import { expect } from "bun:test";
 import type { GenerationPlace, TokensEvent } from "../../schema/cluster/generate.ts";
 import type { HandOverResponse, MoveEvent } from "../../schema/cluster/moves.ts";
 import { SllmError } from "../../schema/error.ts";
+import { EngineRun } from "../../worker/generations/engine-run.ts";
 import { Arrivals } from "../../worker/moves/arrivals.ts";
 import { Departure, type LeavingStream } from "../../worker/moves/departure.ts";
 import type { Destination } from "../../worker/moves/destination.ts";
-import { EngineRun } from "../../worker/moves/engine-run.ts";
 import { endOf } from "../../worker/moves/told.ts";
 import { ManualClock, settle } from "./manual-clock.ts";
 import {

@@ -117,6 +117,27 @@ export class ScriptedWorker implements WorkerClient {
     yield* untilAborted(this.onAttach(generation_id, query, worker_id), signal);
   }
 
+  /** Nothing of this worker can move: tests of moves have workers of their own. */
+  listGenerations(): Promise<never[]> {
+    return Promise.resolve([]);
+  }
+
+  findGeneration(): Promise<null> {
+    return Promise.resolve(null);
+  }
+
+  moveGeneration(): AsyncIterable<never> {
+    return unreachable();
+  }
+
+  async handOver(): Promise<never> {
+    return unreachable();
+  }
+
+  async goOn(): Promise<never> {
+    return unreachable();
+  }
+
   cancel(_worker: WorkerAddress, generation_id: string): Promise<{ cancelled: boolean }> {
     this.cancels.push(generation_id);
     return Promise.resolve({ cancelled: this.onCancel(generation_id) });

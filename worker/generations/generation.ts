@@ -14,7 +14,9 @@ import type {
 import { SllmError, type WireError } from "../../schema/error.ts";
 import type { GatewayId, GenerationId, InstanceId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
+import { Changes } from "../changes.ts";
 import type { Clock, EventReader } from "../ports.ts";
+import type { EngineRun } from "./engine-run.ts";
 import { EventLog } from "./event-log.ts";
 
 export interface GenerationOptions {
@@ -44,6 +46,10 @@ export interface GenerationOptions {
 export class Generation {
   readonly generation_id: GenerationId;
   readonly instance_id: InstanceId;
+  /** Wakes whoever follows it beside its readers. */
+  readonly changes = new Changes();
+  /** Its request at the engine; set by the registry. */
+  run: EngineRun | null = null;
   readonly #options: GenerationOptions;
   readonly #log: EventLog;
   #epoch: number;
@@ -96,6 +102,11 @@ export class Generation {
     return end?.type === "moved" ? end.to : null;
   }
 
+  /** Whether it can go on elsewhere: vectors cannot. */
+  get canMove(): boolean {
+    return this.#options.settings !== null;
+  }
+
   /** What it told, from the event that has this token on. */
   told(from = 0): TokensEvent[] {
     return this.#log.told(from);
@@ -109,6 +120,7 @@ export class Generation {
       const { prompt: _, ...rest } = event;
       this.#log.push(this.#options.tell_prompt === true ? event : rest);
     } else this.#log.push(event);
+    this.changes.notify();
     if (!this.#log.hasEnded) return;
     this.#options.onEnd();
     if (this.#log.readers === 0) this.#onReaders();
@@ -173,6 +185,11 @@ export class Generation {
       hops: [...hops],
       first_index: this.#log.first_index,
     };
+  }
+
+  /** Nobody reads it yet: its grace time begins. */
+  awaitReader(): void {
+    this.#onReaders();
   }
 
   #onReaders(): void {

@@ -19,6 +19,10 @@ const request = (epoch: number, id = generation_id): GenerateRequest => ({
 const worker_id = "w-0000000000000001";
 const cancelled: GenerationEvent = { type: "error", error: { code: "cancelled", message: "" } };
 
+const someLoad: GenerationTarget["request"] = {
+  ...{ protocol_version: 1, instance_id: "i-0123456789abcdef", model_id: "m", checkpoint: "c".repeat(64) },
+  ...{ device_id: "cpu", context_tokens: 1_024, slots: 4 },
+};
 let state: InstanceState;
 let listeners: Map<number, (event: GenerationEvent) => void>;
 let cancels: number[];
@@ -40,6 +44,10 @@ beforeEach(() => {
       return listeners.size;
     },
     cancel: (number) => cancels.push(number),
+    request: someLoad,
+    hold: () => undefined,
+    extend: () => undefined,
+    followHeld: () => undefined,
   };
   registry = new GenerationRegistry({ worker_id, findInstance: () => instance, clock });
 });

@@ -6,10 +6,11 @@ import type { AttachEvent, AttachQuery, CancelQuery, CancelResponse } from "../.
 import type { EmbedRequest } from "../../schema/cluster/embed.ts";
 import type { GenerateRequest, GenerationEvent, GenerationHop } from "../../schema/cluster/generate.ts";
 import { SllmError } from "../../schema/error.ts";
-import type { GenerationId, InstanceId, WorkerId } from "../../schema/ids.ts";
+import type { GatewayId, GenerationId, InstanceId, WorkerId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { Instance } from "../instances/instance.ts";
 import type { Clock, EventReader } from "../ports.ts";
+import { EngineRun } from "./engine-run.ts";
 import { Generation } from "./generation.ts";
 import { checkHistory, toEngine, toSettings } from "./requests.ts";
 
@@ -17,7 +18,10 @@ import { checkHistory, toEngine, toSettings } from "./requests.ts";
 const rememberedEpochs = 100_000;
 
 /** What a generation needs of its instance. */
-export type GenerationTarget = Pick<Instance, "state" | "error" | "submit" | "cancel">;
+export type GenerationTarget = Pick<
+  Instance,
+  "state" | "error" | "request" | "submit" | "cancel" | "hold" | "extend" | "followHeld"
+>;
 
 export interface RegistryOptions {
   readonly worker_id: WorkerId;
@@ -52,8 +56,7 @@ export class GenerationRegistry {
   start(request: GenerateRequest | EmbedRequest): Generation {
     const { generation_id, epoch } = request;
     this.#refuseBelow(generation_id, epoch);
-    const seen = this.#epochs.get(generation_id);
-    if (seen?.epoch === epoch && seen.wasStarted) {
+    if (this.hasStarted(generation_id, epoch)) {
       throw new SllmError("state_conflict", `Epoch ${epoch} of this generation was started here before.`);
     }
     if ("prompt" in request) checkHistory(request);
@@ -61,6 +64,45 @@ export class GenerationRegistry {
     this.#remember(generation_id, { epoch, wasStarted: true });
     this.#supersede(generation_id, epoch);
     return this.#run(request, instance);
+  }
+
+  /**
+   * Takes over a request that an engine holds for this generation: it goes on here, and is read from now on. Errors:
+   * `stale_generation`, `invalid_request` for a history that does not fit.
+   */
+  adopt(request: GenerateRequest, run: EngineRun): Generation {
+    const { generation_id, epoch } = request;
+    this.refuseStarted(generation_id, epoch);
+    checkHistory(request);
+    this.#remember(generation_id, { epoch, wasStarted: true });
+    this.#supersede(generation_id, epoch);
+    const generation = this.#create(request, () => run.cancel());
+    generation.run = run;
+    generation.awaitReader();
+    return generation;
+  }
+
+  /** Throws `stale_generation` when this epoch of a generation, or one above it, was begun or fenced off here. */
+  refuseStarted(generation_id: GenerationId, epoch: number): void {
+    this.#refuseBelow(generation_id, epoch);
+    if (this.hasStarted(generation_id, epoch)) {
+      throw new SllmError("stale_generation", `Epoch ${epoch} of this generation was started here before.`);
+    }
+  }
+
+  /** Whether it runs, or ran, here in that very epoch. */
+  hasStarted(generation_id: GenerationId, epoch: number): boolean {
+    const seen = this.#epochs.get(generation_id);
+    return seen?.epoch === epoch && seen.wasStarted;
+  }
+
+  /** A running one has this epoch and owner from now on. Errors: `not_found`, `stale_generation`. */
+  raise(generation_id: GenerationId, epoch: number, owner: GatewayId | null): Generation {
+    const run = this.find(generation_id);
+    this.#refuseBelow(generation_id, epoch);
+    this.#remember(generation_id, { epoch, wasStarted: true });
+    run.own(epoch, owner);
+    return run;
   }
 
   /** Lets a further reader in, as the owner from now on when it says an epoch. Errors as for `attachQuery`. */
@@ -117,16 +159,22 @@ export class GenerationRegistry {
   }
 
   #run(request: GenerateRequest | EmbedRequest, instance: GenerationTarget): Generation {
+    const generation = this.#create(request, () => instance.cancel(number));
+    const { settings, adapter } = toEngine(request);
+    const number = instance.submit(settings, (event: GenerationEvent) => generation.push(event), adapter);
+    generation.run = new EngineRun(instance, number);
+    return generation;
+  }
+
+  #create(request: GenerateRequest | EmbedRequest, onCancel: () => void): Generation {
     const generation: Generation = new Generation({
       ...this.#describe(request),
       clock: this.#options.clock,
-      onCancel: () => instance.cancel(number),
+      onCancel,
       onEnd: () => this.#onEnd(generation),
       onLeft: () => this.#forget(generation),
     });
     this.#runs.set(request.generation_id, generation);
-    const { settings, adapter } = toEngine(request);
-    const number = instance.submit(settings, (event: GenerationEvent) => generation.push(event), adapter);
     return generation;
   }
 

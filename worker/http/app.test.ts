@@ -9,10 +9,10 @@ import { limits } from "../../schema/limits.ts";
 import { ManualClock } from "../../test/support/manual-clock.ts";
 import { DiskTier } from "../checkpoints/disk-tier.ts";
 import { HostTier } from "../checkpoints/host-tier.ts";
-import { GenerationRegistry } from "../generations/registry.ts";
 import { Devices } from "../instances/devices.ts";
 import { Supervisor } from "../instances/supervisor.ts";
 import { LinkQueue } from "../links/link-queue.ts";
+import { generationParts } from "../moves/generation-parts.ts";
 import { createWorkerApp } from "./app.ts";
 
 const cluster_token = "a-token-for-the-cluster";
@@ -63,9 +63,11 @@ beforeEach(() => {
     cluster_token,
     incarnation: "00000000000000aa",
     supervisor,
-    generations: new GenerationRegistry({
+    ...generationParts({
       worker_id: "w-0000000000000001",
+      cluster_token,
       findInstance: (id) => supervisor.get(id),
+      fetch: (url, init) => fetch(url, init),
       clock,
     }),
     status: () => Promise.reject(new Error("a defect with a secret in it")),

@@ -12,10 +12,13 @@ import { limits } from "../../schema/limits.ts";
 import type { GenerationRegistry } from "../generations/registry.ts";
 import { LoadReader } from "../instances/load-reader.ts";
 import type { Supervisor } from "../instances/supervisor.ts";
+import type { Arrivals } from "../moves/arrivals.ts";
+import type { Departures } from "../moves/departures.ts";
 import type { Clock, Log } from "../ports.ts";
 import { clusterAuth } from "./cluster-auth.ts";
 import { eventStream } from "./event-stream.ts";
 import { generationRoutes } from "./generation-routes.ts";
+import { moveRoutes } from "./move-routes.ts";
 import { ownIncarnation } from "./own-incarnation.ts";
 import { readBody } from "./read-body.ts";
 
@@ -25,6 +28,8 @@ export interface WorkerAppOptions {
   readonly incarnation: string;
   readonly supervisor: Supervisor;
   readonly generations: GenerationRegistry;
+  readonly departures: Departures;
+  readonly arrivals: Arrivals;
   readonly status: () => Promise<WorkerStatus>;
   /** Traces of the last loads. */
   readonly loads: (query: LoadsQuery) => LoadTrace[];
@@ -70,6 +75,7 @@ export function createWorkerApp(options: WorkerAppOptions): Hono {
     return c.json({ instance_id, state: "gone" } satisfies UnloadResponse);
   });
   app.route("/", generationRoutes(generations, clock));
+  app.route("/", moveRoutes(options));
   app.notFound((c) =>
     respond(c, new SllmError("route_not_found", `There is no ${c.req.method} ${c.req.path}.`)),
   );

@@ -15,13 +15,13 @@ import { DiskBudget } from "../checkpoints/disk-budget.ts";
 import { DiskTier, fileVersionNow } from "../checkpoints/disk-tier.ts";
 import { HostTier } from "../checkpoints/host-tier.ts";
 import { GatewayLink, type Report } from "../gateway-link/link.ts";
-import { GenerationRegistry } from "../generations/registry.ts";
 import { createWorkerApp } from "../http/app.ts";
 import { type DeviceFacts, Devices } from "../instances/devices.ts";
 import type { LaunchEngine } from "../instances/engine-process.ts";
 import { StandbyPool } from "../instances/standby-pool.ts";
 import { Supervisor } from "../instances/supervisor.ts";
 import { LinkQueue } from "../links/link-queue.ts";
+import { generationParts } from "../moves/generation-parts.ts";
 import { LoadLog } from "../traces/load-log.ts";
 import { defaultThreads } from "./device.ts";
 import { newIncarnation } from "./identity.ts";
@@ -111,10 +111,10 @@ export class Worker {
       cluster_token: parts.cluster_token,
       incarnation: this.#incarnation,
       supervisor: this.#supervisor,
-      generations: new GenerationRegistry({
-        worker_id,
+      ...generationParts({
+        ...{ worker_id, cluster_token: parts.cluster_token, clock },
         findInstance: (id) => this.#supervisor.get(id),
-        clock,
+        fetch: (url, init) => fetch(url, init),
       }),
       status: () => this.#status(),
       loads: (query) => this.#loads.find(query),
@@ -204,6 +204,7 @@ export class Worker {
   async #status(): Promise<WorkerStatus> {
     return {
       worker_id: this.#parts.worker_id,
+      incarnation: this.#incarnation,
       version: this.#parts.version,
       state: this.#state,
       gateway: this.#link?.gateway ?? null,

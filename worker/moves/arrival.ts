@@ -5,10 +5,10 @@ import { SllmError, type WireError } from "../../schema/error.ts";
 import type { GatewayId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import { Changes } from "../changes.ts";
+import { EngineRun } from "../generations/engine-run.ts";
 import type { GenerateSettings } from "../instances/request-table.ts";
 import type { Clock } from "../ports.ts";
 import type { Adopted, ArrivalTarget } from "./arrivals.ts";
-import { EngineRun } from "./engine-run.ts";
 import { endOf, tokensOf, unknownFrom } from "./told.ts";
 
 export interface ArrivalOptions {

@@ -7,10 +7,10 @@ import type { ArrivalGo, ArrivalProgress, ArrivalRequest, ArrivalRound } from ".
 import { SllmError } from "../../schema/error.ts";
 import type { GenerationId, InstanceId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
+import type { EngineRun } from "../generations/engine-run.ts";
 import type { Instance } from "../instances/instance.ts";
 import type { Clock } from "../ports.ts";
 import { Arrival } from "./arrival.ts";
-import type { EngineRun } from "./engine-run.ts";
 
 /** What an arrival needs of its instance. */
 export type ArrivalTarget = Pick<

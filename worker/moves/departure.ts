@@ -48,7 +48,10 @@ export interface DepartureOptions {
 type State = "copying" | "held" | "stopped" | "over";
 
 export class Departure {
+  /** Resolves when it is over here: handed over, or nothing came of it. */
+  readonly over: Promise<void>;
   readonly #options: DepartureOptions;
+  readonly #ended = Promise.withResolvers<void>();
   readonly #stopping = new AbortController();
   #state: State = "copying";
   #isReady = false;
@@ -61,6 +64,7 @@ export class Departure {
 
   constructor(options: DepartureOptions) {
     this.#options = options;
+    this.over = this.#ended.promise;
   }
 
   /** Sends it there until it is handed over, has ended, or the move is stopped. Never rejects. */
@@ -84,6 +88,7 @@ export class Departure {
   stop(): void {
     if (this.#state !== "copying") return;
     this.#state = "stopped";
+    this.#ended.resolve();
     this.#stopping.abort();
     void this.#drop();
   }
@@ -243,6 +248,7 @@ export class Departure {
       await this.#tellGo(last, 0);
       if (this.#state === "held") await clock.sleep(limits.hand_over_pause_ms);
     }
+    if (this.#state === "held") this.#end({ type: "ended" });
   }
 
   #outcome(
@@ -261,6 +267,7 @@ export class Departure {
 
   #end(event: MoveEvent): void {
     this.#state = "over";
+    this.#ended.resolve();
     this.#stopping.abort();
     if (event.type !== "handed_over") void this.#drop();
     this.#options.onEvent(event);

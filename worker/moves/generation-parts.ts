@@ -1,0 +1,42 @@
+/** The generations of a worker with those that come and go, put together. */
+import type { InstanceId, WorkerId } from "../../schema/ids.ts";
+import { GenerationRegistry, type GenerationTarget } from "../generations/registry.ts";
+import type { Clock } from "../ports.ts";
+import { Arrivals } from "./arrivals.ts";
+import { Departures } from "./departures.ts";
+import { type Fetch, httpDestination } from "./destination.ts";
+
+export interface GenerationPartsOptions {
+  readonly worker_id: WorkerId;
+  readonly cluster_token: string;
+  /** Throws `not_found` for an instance that is not here. */
+  readonly findInstance: (instance_id: InstanceId) => GenerationTarget;
+  readonly fetch: Fetch;
+  readonly clock: Clock;
+}
+
+export interface GenerationParts {
+  readonly generations: GenerationRegistry;
+  readonly departures: Departures;
+  readonly arrivals: Arrivals;
+}
+
+export function generationParts(options: GenerationPartsOptions): GenerationParts {
+  const { worker_id, cluster_token, findInstance, fetch, clock } = options;
+  const generations = new GenerationRegistry({ worker_id, findInstance, clock });
+  const departures = new Departures({
+    ...{ worker_id, generations, clock },
+    checkpointOf: (instance_id) => findInstance(instance_id).request.checkpoint,
+    openDestination: (to) => httpDestination({ to, cluster_token, fetch }),
+  });
+  const arrivals = new Arrivals({
+    ...{ findInstance, clock },
+    checkEpoch: (generation_id, epoch) => generations.refuseStarted(generation_id, epoch),
+    adopt: (request, run) => {
+      const generation = generations.adopt(request, run);
+      return (event) => generation.push(event);
+    },
+    has: (generation_id, epoch) => generations.hasStarted(generation_id, epoch),
+  });
+  return { generations, departures, arrivals };
+}
