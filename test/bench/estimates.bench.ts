@@ -60,6 +60,22 @@ const summaryOf = (some: readonly EstimatedStart[]) => ({
   ),
 });
 
+/**
+ * Error that an estimator makes which knows all starts of a kind and model and says their median each time: what the
+ * machine itself varies by, and no estimate can foresee. A start that is the only one of its kind counts as foreseen.
+ */
+const foreseeable = (some: readonly EstimatedStart[]) => {
+  const keyOf = (start: EstimatedStart) => `${kindOf(start)} ${start.model_id}`;
+  const errors = some.map((start) => {
+    const alike = some.filter((other) => keyOf(other) === keyOf(start)).map((other) => other.actual_ms);
+    return Math.abs(quantile(alike, 0.5) - start.actual_ms) / start.actual_ms;
+  });
+  return {
+    error_p50: Number(quantile(errors, 0.5).toFixed(3)),
+    error_p90: Number(quantile(errors, 0.9).toFixed(3)),
+  };
+};
+
 const kinds = Object.fromEntries(
   [...new Set(judged.map(kindOf))]
     .toSorted()
@@ -68,6 +84,8 @@ const kinds = Object.fromEntries(
 for (const [kind, summary] of Object.entries({ ...kinds, all: summaryOf(judged) })) {
   say(`${kind}: ${JSON.stringify(summary)}`);
 }
+const hindsight = foreseeable(judged);
+say(`with hindsight: ${JSON.stringify(hindsight)}`);
 if (values.raw) for (const start of starts) say(JSON.stringify(start));
 if (values.json) {
   console.log(
@@ -77,6 +95,7 @@ if (values.json) {
       learned: starts.length - judged.length,
       kinds,
       all: summaryOf(judged),
+      hindsight,
     }),
   );
 }

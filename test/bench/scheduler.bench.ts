@@ -28,11 +28,14 @@ for (const hosts of sizes) {
   times.push(measured);
 }
 const turns = values.quick ? { turns: 2, turn_ms: 2_000 } : { turns: 4, turn_ms: 5_000 };
-const overhead = await measureOverhead({ per_second: 200, ...turns });
 const rows = ["gateway_ms", "direct_ms", "bare_hop_ms", "overhead_ms", "bare_overhead_ms"] as const;
-for (const name of rows) {
-  say(`${name}: p50 ${ms(overhead[name].p50)}, p99 ${ms(overhead[name].p99)}`);
-}
+const overhead = async (database: "embedded" | "postgres") => {
+  const found = await measureOverhead({ database, per_second: 200, ...turns });
+  say(`database: ${database}`);
+  for (const name of rows) say(`  ${name}: p50 ${ms(found[name].p50)}, p99 ${ms(found[name].p99)}`);
+  return found;
+};
+const [server, embedded] = [await overhead("postgres"), await overhead("embedded")];
 if (values.json) {
   const decision = times.map(({ hosts, p50_ms, p99_ms }) => ({
     hosts,
@@ -40,8 +43,11 @@ if (values.json) {
     p99_ms: ms(p99_ms),
   }));
   const rounded = ({ p50, p99 }: { p50: number; p99: number }) => ({ p50: ms(p50), p99: ms(p99) });
-  const overhead_ms = rounded(overhead.overhead_ms);
-  const bare_overhead_ms = rounded(overhead.bare_overhead_ms);
-  const result = { benchmark: "scheduler", machine: facts, decision, overhead_ms, bare_overhead_ms };
+  const result = {
+    ...{ benchmark: "scheduler", machine: facts, decision },
+    overhead_ms: rounded(server.overhead_ms),
+    bare_overhead_ms: rounded(server.bare_overhead_ms),
+    embedded_overhead_ms: rounded(embedded.overhead_ms),
+  };
   console.log(JSON.stringify(result));
 }

@@ -4,9 +4,9 @@
  * echo engine answers at once, so that the differences are the gateway's and not a model's.
  */
 import path from "node:path";
-
 import { clusterToken, TestCluster } from "../../support/cluster.ts";
 import { openNativeLibrary } from "../../support/native.ts";
+import { createDatabase, startPostgres } from "../../support/postgres.ts";
 import { writeTinyCheckpoint } from "../../support/tiny-checkpoint.ts";
 import { quantile } from "../statistics.ts";
 
@@ -26,6 +26,8 @@ export interface Overhead {
 }
 
 export interface OverheadOptions {
+  /** Where the gateway keeps its state: in its own process, as one machine does, or on a server, as fleets do. */
+  readonly database: "embedded" | "postgres";
   readonly per_second: number;
   readonly turns: number;
   readonly turn_ms: number;
@@ -35,9 +37,26 @@ const model = "echo";
 
 /** Starts a cluster of its own and stops it. */
 export async function measureOverhead(options: OverheadOptions): Promise<Overhead> {
-  const cluster = await TestCluster.start({
-    worker: { SLLM_ENGINE_KIND: "echo", SLLM_ECHO_TOKEN_US: "0" },
-  });
+  if (options.database === "embedded") return await measureWith({}, options);
+  const server = await startPostgres();
+  try {
+    const { url, drop } = await createDatabase(server);
+    try {
+      return await measureWith({ SLLM_GATEWAY_DATABASE_URL: url }, options);
+    } finally {
+      await drop();
+    }
+  } finally {
+    await server.stop();
+  }
+}
+
+async function measureWith(
+  gateway: Readonly<Record<string, string>>,
+  options: OverheadOptions,
+): Promise<Overhead> {
+  const worker = { SLLM_ENGINE_KIND: "echo", SLLM_ECHO_TOKEN_US: "0" };
+  const cluster = await TestCluster.start({ gateway, worker });
   let hop: BareHop | null = null;
   try {
     const library = await openNativeLibrary();
