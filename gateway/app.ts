@@ -10,12 +10,23 @@ import * as onError from "./http/on-error.ts";
 import { type AdminDeps, adminRoutes } from "./http/routes/admin.ts";
 import { type ClusterDeps, clusterRoutes } from "./http/routes/cluster.ts";
 import { type CompletionDeps, completionRoutes } from "./http/routes/completions.ts";
+import { type GenerationRouteDeps, generationRoutes } from "./http/routes/generations.ts";
 import { type HealthDeps, healthRoutes } from "./http/routes/health.ts";
 import { type ModelsDeps, modelsRoutes } from "./http/routes/models.ts";
 import { type VectorsDeps, vectorsRoutes } from "./http/routes/vectors.ts";
 
-export interface AppDeps extends HealthDeps, CompletionDeps, VectorsDeps, ModelsDeps, AdminDeps, ClusterDeps {
-  readonly store: HealthDeps["store"] & AdminDeps["store"] & ClusterDeps["store"];
+export interface AppDeps
+  extends HealthDeps,
+    CompletionDeps,
+    GenerationRouteDeps,
+    VectorsDeps,
+    ModelsDeps,
+    AdminDeps,
+    ClusterDeps {
+  readonly store: HealthDeps["store"] &
+    GenerationRouteDeps["store"] &
+    AdminDeps["store"] &
+    ClusterDeps["store"];
   /** Without any, the public API is open. */
   readonly api_keys: readonly string[];
   /** Without it, the admin API is open; the settings admit that on loopback only. */
@@ -43,6 +54,7 @@ export function createApp(deps: AppDeps): App {
 
   app.route("/", healthRoutes(deps));
   app.route("/", completionRoutes(deps));
+  app.route("/", generationRoutes(deps));
   app.route("/", vectorsRoutes(deps));
   app.route("/", modelsRoutes(deps));
   app.route("/", adminRoutes(deps));

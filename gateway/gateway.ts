@@ -1,12 +1,13 @@
 /** Composes a gateway from ports: the app, and what runs beside it. Binds nothing; gateway/main does. */
 import type { GatewayConfig } from "../schema/config.ts";
-import { type ModelId, toHex, type WorkerId } from "../schema/ids.ts";
+import { type GatewayId, type ModelId, toHex, type WorkerId } from "../schema/ids.ts";
 import { limits } from "../schema/limits.ts";
 import { WaitQueue } from "./admission/wait-queue.ts";
 import { type App, createApp } from "./app.ts";
 import { Autoscaler } from "./control/autoscaler.ts";
 import { EstimateSync } from "./control/estimate-sync.ts";
 import { Leadership } from "./control/leadership.ts";
+import { Orphans } from "./control/orphans.ts";
 import { Preloader } from "./control/preloader.ts";
 import { ReconcileLoop } from "./control/reconcile.ts";
 import { RetentionSweep } from "./control/retention.ts";
@@ -14,8 +15,11 @@ import { Dispatcher } from "./dispatch/dispatcher.ts";
 import { Explanations } from "./dispatch/explanations.ts";
 import { Placer } from "./dispatch/placer.ts";
 import { GenerationRecords } from "./dispatch/records.ts";
+import { Resumables } from "./dispatch/resumables.ts";
+import { TokenBatches } from "./dispatch/token-batches.ts";
 import { LearnedEstimates } from "./placement/estimates/learned-estimates.ts";
 import { Fleet } from "./placement/fleet.ts";
+import { Gateways } from "./placement/gateways.ts";
 import { Loads } from "./placement/loads.ts";
 import { StartHistory } from "./placement/start-history.ts";
 import { Starts } from "./placement/starts.ts";
@@ -76,17 +80,21 @@ export function createGateway(deps: GatewayDeps): Gateway {
   const placer = new Placer({ ...lasting, fleet, starts, loads, history, queue, explanations, policy });
   const records = new GenerationRecords({ store, clock, log, explanations });
   const onArrived = (model_id: ModelId) => preloader.arrived(model_id);
-  const requests = { fleet, placer, records, estimates, queue, onArrived, hold_ms };
+  const gateways = new Gateways({ store, clock: lasting.clock, gateway_id, log });
+  const owner = { gateway_id, isAlive: (id: GatewayId) => gateways.isAlive(id) };
+  const requests = { fleet, placer, records, estimates, queue, onArrived, hold_ms, ...owner };
   const dispatcher = new Dispatcher({ ...world, ...requests });
-  const ages = { older_than_ms: config.retention_ms, replay_ms: config.replay_ms };
-  const retention = new RetentionSweep({ store, log }, ages);
-  const ahead = { autoscaler, preloader };
+  const batches = new TokenBatches({ store, clock, log });
+  const resumables = new Resumables({ ...world, dispatcher, fleet, batches, gateway_id });
+  const orphans = new Orphans({ store, gateways, log, adopt: (id) => resumables.adopt(id) });
+  const retention = newRetention({ store, log }, config);
   const kept = { fleet, loads, stops, history, reports, estimates: estimateSync, leadership, retention };
-  const loop = new ReconcileLoop({ ...lasting, ...kept, ...ahead, park_ms });
+  const streams = { gateways, orphans, attend: () => resumables.attend() };
+  const loop = new ReconcileLoop({ ...lasting, ...kept, autoscaler, preloader, ...streams, park_ms });
 
   let stopping = false;
   const app = createApp({
-    ...{ ...world, fleet, history, reports, queue, explanations, dispatcher, version },
+    ...{ ...world, fleet, history, reports, queue, explanations, dispatcher, resumables, version },
     ...{ api_keys, admin_token, cluster_token, keep_alive_ms },
     isStopping: () => stopping,
   });
@@ -100,10 +108,18 @@ export function createGateway(deps: GatewayDeps): Gateway {
       await autoscaler.idle();
       loads.leaveUnawaited();
       await stops.close();
+      await batches.close();
       await records.close();
       await estimateSync.write().catch((error: unknown) => log.error("estimates_not_written", {}, error));
     },
   };
+}
+
+function newRetention(
+  deps: Pick<GatewayDeps, "store" | "log">,
+  { retention_ms, replay_ms }: GatewayConfig,
+): RetentionSweep {
+  return new RetentionSweep(deps, { older_than_ms: retention_ms, replay_ms });
 }
 
 function newQueue({ starvation_ms, waiting_per_tenant }: GatewayConfig, clock: Clock): WaitQueue {

@@ -307,7 +307,10 @@ export interface EpochClaim {
   readonly generation_id: GenerationId;
   readonly model_id: ModelId;
   readonly created_at_ms: number;
+  /** Of the row; the row is missing: anything. */
   readonly seen_epoch: number;
+  /** Above it. */
+  readonly epoch: number;
   readonly owner: GatewayId;
   /** Where it runs from now on, of a planned move; as it was if left out. */
   readonly at?: { readonly worker_id: WorkerId; readonly instance_id: InstanceId };
@@ -439,7 +442,7 @@ export interface StateStore {
   /** Writes row, record and key of a resumable request, all or nothing. */
   beginGeneration(request: NewResumable): Promise<BeginResult>;
   /**
-   * Raises the epoch by one for its new owner if it still is as it was seen and the generation has not ended; a row that
+   * Raises the epoch for its new owner if it still is as it was seen and the generation has not ended; a row that
    * is missing is written. Returns whether it did, and the row as it is then.
    */
   claimGeneration(claim: EpochClaim): Promise<{ readonly won: boolean; readonly row: GenerationRow }>;

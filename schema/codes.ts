@@ -128,6 +128,12 @@ export const codes = {
     retryable: false,
     hint: "A newer owner continues this generation; read it where it runs now.",
   },
+  idempotency_mismatch: {
+    http_status: 409,
+    type: "conflict_error",
+    retryable: false,
+    hint: "Take a new Idempotency-Key for another request, or send the first request again unchanged.",
+  },
   instance_busy: {
     http_status: 409,
     type: "conflict_error",

@@ -91,6 +91,19 @@ export const limits = {
   /** How often a request is placed again after a worker refused or lost it before its first token. */
   placement_attempts: 4,
 
+  /** The same for one that has begun, without a new token in between: with their pauses, half a minute. */
+  failover_attempts: 16,
+  /** Longest pause between two of these. */
+  failover_pause_ms: 2_000,
+  /** How often a gateway looks whether the owner of a generation has placed it. */
+  owner_poll_ms: 200,
+  /** How long a reader waits for a living owner to go on with what has lost its place. */
+  owner_patience_ms: 30_000,
+  /** At most between two batches of a resumable generation's output in the database, with their write below 250 ms. */
+  token_batch_ms: 200,
+  /** Characters of an idempotency key: a UUID with a name before it. */
+  idempotency_key_chars: 255,
+
   /** Last values of a learned quantity that are kept: its median follows a change within half of them. */
   estimate_values: 16,
   /** Last errors of estimates that are kept: enough for a 90 % quantile. */

@@ -5,6 +5,7 @@
 import { SllmError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import type { Fleet } from "../placement/fleet.ts";
+import type { Gateways } from "../placement/gateways.ts";
 import type { Loads } from "../placement/loads.ts";
 import type { StartHistory } from "../placement/start-history.ts";
 import type { Stops } from "../placement/stops.ts";
@@ -14,6 +15,7 @@ import type { Autoscaler } from "./autoscaler.ts";
 import type { EstimateSync } from "./estimate-sync.ts";
 import { LastUses } from "./last-uses.ts";
 import { type Leadership, leaderLease } from "./leadership.ts";
+import type { Orphans } from "./orphans.ts";
 import type { Preloader } from "./preloader.ts";
 import type { RetentionSweep } from "./retention.ts";
 import { SilenceWatch } from "./silence-watch.ts";
@@ -25,6 +27,10 @@ export interface ReconcileDeps {
   readonly estimates: EstimateSync;
   readonly leadership: Leadership;
   readonly retention: RetentionSweep;
+  readonly gateways: Pick<Gateways, "keep" | "reset" | "release">;
+  readonly orphans: Pick<Orphans, "turn">;
+  /** Generations of gateways that are gone and are read here. */
+  readonly attend: () => void;
   readonly loads: Loads;
   readonly stops: Stops;
   readonly history: StartHistory;
@@ -80,6 +86,7 @@ export class ReconcileLoop {
     this.#stopping.abort();
     await this.#running;
     await this.#deps.leadership.release();
+    await this.#deps.gateways.release();
   }
 
   /** Returns how many turns have failed in a row. */
@@ -91,6 +98,7 @@ export class ReconcileLoop {
     } catch (error) {
       this.#silence.reset();
       leadership.reset();
+      this.#deps.gateways.reset();
       const code = error instanceof SllmError ? error.code : "internal";
       log.error("reconcile_failed", { code, failures: failuresBefore + 1 }, error);
       return failuresBefore + 1;
@@ -103,6 +111,8 @@ export class ReconcileLoop {
     await fleet.refresh();
     this.#silence.look(fleet.snapshot.workers, clock.monotonicMs());
     await leadership.keep(fleet.lease(leaderLease));
+    await this.#deps.gateways.keep(fleet.leases);
+    this.#deps.attend();
     if (leadership.isLeader) await this.#lead();
     // Each gateway for its own line; of what is the whole cluster's only the leader takes care.
     this.#deps.autoscaler.turn();
@@ -116,12 +126,13 @@ export class ReconcileLoop {
 
   /** What one gateway does for all. */
   async #lead(): Promise<void> {
-    const { fleet, loads, retention, clock } = this.#deps;
+    const { fleet, loads, retention, orphans, clock } = this.#deps;
     await this.#expireWorkers();
     for (const instance of fleet.instances) if (instance.state === "loading") loads.follow(instance);
     stopUnneeded(this.#deps);
     await this.#purgeDeleted();
     await retention.run(clock.monotonicMs());
+    await orphans.turn(clock.monotonicMs());
   }
 
   /** Also asked when nobody is silent: instances may be left on workers that were lost before. */

@@ -38,7 +38,7 @@ async function threeGateways(settings: { keep_alive_ms?: number } = {}) {
     for (const { gateway } of gateways) await gateway.stop();
   };
   const states = async () => (await store.snapshot()).instances.map((i) => i.state);
-  const leader = async () => (await store.changes()).leases[0];
+  const leader = async () => (await store.changes()).leases.find(({ name }) => name === "leader");
   return {
     time,
     databaseClock,

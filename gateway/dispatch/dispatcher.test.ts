@@ -204,20 +204,65 @@ describe("before the first token", () => {
   });
 });
 
-test("after the first token a dead engine ends the stream: shown text is never generated anew", async () => {
+test("after the first token a dead engine's generation goes on elsewhere, with all that it needs", async () => {
   const scene = new GatewayScene();
   const { model, instance_id } = await scene.warm();
-  scene.workers.onGenerate = () => [
-    { type: "started", prompt_tokens: 5 },
-    tokens(0, ["Hello"]),
-    { type: "error", error: { code: "engine_failed", message: "signal 11" } },
-  ];
+  const prompt = [3, 1, 4];
+  scene.workers.onGenerate = (request) =>
+    request.instance_id === instance_id
+      ? [
+          { type: "started", prompt_tokens: 3, prompt },
+          tokens(0, ["Hello"]),
+          { type: "error", error: { code: "engine_failed", message: "signal 11" } },
+        ]
+      : [{ type: "started", prompt_tokens: 3, prompt }, tokens(1, [" again"]), done(2)];
   const text = await (await scene.chat(model.id, { stream: true })).text();
-  expect(text).toContain("engine_failed");
-  expect(text).not.toContain("[DONE]");
-  expect(scene.workers.generations).toHaveLength(2);
+  expect(text).toContain("Hello");
+  expect(text).toContain(" again");
+  expect(text).toContain("[DONE]");
+  const [, first, second] = scene.workers.generations;
+  expect(second?.request).toMatchObject({
+    generation_id: first?.request.generation_id,
+    epoch: 2,
+    resume: { prompt, output: [0] },
+    history: {
+      hops: [{ worker_id: first?.worker_id, epoch: 1, first_index: 0 }],
+      told: [tokens(0, ["Hello"])],
+    },
+  });
+  expect(second?.request.sampling.seed).toBe(first?.request.sampling.seed ?? "");
   const [event] = await scene.store.listEvents({ entity: "instance", entity_id: instance_id, limit: 1 });
   expect(event).toMatchObject({ from_state: "ready", to_state: "failed", reason: "engine_failed" });
+});
+
+test("a connection that breaks is taken up again where the worker still has the generation", async () => {
+  const scene = new GatewayScene();
+  const { model } = await scene.warm();
+  scene.workers.onGenerate = function* () {
+    yield { type: "started", prompt_tokens: 3, prompt: [3, 1, 4] };
+    yield tokens(0, ["Hello"]);
+    unreachable();
+  };
+  scene.workers.onAttach = (generation_id, { from }, worker_id) => {
+    const { request } = scene.workers.generations.at(-1) ?? {};
+    if (request === undefined) throw new Error("nothing was begun");
+    const { epoch, instance_id, prompt, sampling, stop, max_tokens, ignore_eos } = request;
+    const settings = { prompt, sampling, stop, max_tokens, ignore_eos };
+    const hops = [{ worker_id, epoch, first_index: 0 }];
+    const run = { generation_id, epoch, instance_id, owner: null, settings, hops };
+    expect(from).toBe(1);
+    // One event too many, as a retry may bring.
+    return [
+      { type: "record", record: { ...run, prompt: [3, 1, 4], first_index: 0 } },
+      tokens(0, ["Hello"]),
+      tokens(1, [" again"]),
+      done(2),
+    ];
+  };
+  const answer = await (await scene.chat(model.id)).json();
+  expect(answer.choices[0].message.content).toBe("Hello again");
+  expect(scene.workers.generations).toHaveLength(2);
+  expect(scene.workers.attaches).toMatchObject([{ query: { from: 1, epoch: 1 } }]);
 });
 
 test("a worker whose lease ends takes a request without tokens to another worker", async () => {

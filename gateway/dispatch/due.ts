@@ -41,13 +41,22 @@ const placeAgainCodes: ReadonlySet<ErrorCode> = new Set([
   "stale_generation",
 ]);
 
+/** What a stream that has begun waits out as well: where it can go on may be up again in a moment. */
+const waitOutCodes: ReadonlySet<ErrorCode> = new Set([
+  "no_worker",
+  "checkpoint_unavailable",
+  "model_loading",
+  "overloaded",
+]);
+
 /** True when a failed attempt may be followed by another: it had a reason of the worker's, and attempts are left. */
 export function mayPlaceAgain(state: Generation, error: SllmError): boolean {
+  const hasBegun = state.next_index > 0;
   return (
     !hasEnded(state) &&
-    state.failed_attempts + 1 < limits.placement_attempts &&
+    state.failed_attempts + 1 < (hasBegun ? limits.failover_attempts : limits.placement_attempts) &&
     state.hops.length < limits.generation_hops &&
-    placeAgainCodes.has(error.code)
+    (placeAgainCodes.has(error.code) || (hasBegun && waitOutCodes.has(error.code)))
   );
 }
 

@@ -14,6 +14,7 @@ export function toEndMove(generation: Generation): GenerationMove {
     generation.completion_tokens ?? (generation.next_index > 0 ? generation.next_index : null);
   return {
     generation_id,
+    epoch: generation.epoch,
     from: ["queued", "running"],
     to: phase,
     reason: generation.finish_reason ?? error?.code ?? "the client left",

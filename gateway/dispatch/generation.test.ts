@@ -49,7 +49,7 @@ const someInput: fc.Arbitrary<GenerationInput> = fc.oneof(
   fc.constant({ ...finished[4] } as GenerationInput),
   fc.record({ type: fc.constant("attempt_failed" as const), takes_claim: fc.boolean() }),
   fc.constant({ type: "lost" } as const),
-  fc.constant({ type: "attached", epoch: 1, hops: [] } as const),
+  fc.constant({ type: "attached", epoch: 1, instance_id: "i-1", hops: [] } as const),
   fc.constant({ type: "hand_over", to: { ...other, epoch: 2 } } as const),
   fc.constant({ type: "hand_over_ended" } as const),
   fc.constant({ type: "moved", to: { ...other, epoch: 2 } } as const),
@@ -128,7 +128,10 @@ describe("a stream that breaks", () => {
   test("is read again where it was, from the next token on; tokens that came before change nothing", () => {
     const lost = advance(running, { type: "lost" });
     expect(dueIn(lost)).toEqual({ kind: "attach", at: host, from: 3 });
-    const again = run([{ type: "attached", epoch: 1, hops: running.hops }, tokens(1, 2)], lost);
+    const again = run(
+      [{ type: "attached", epoch: 1, instance_id: "i-1", hops: running.hops }, tokens(1, 2)],
+      lost,
+    );
     expect(again).toMatchObject({ phase: "running", next_index: 3 });
     expect(run([tokens(2, 3)], again).next_index).toBe(5);
   });

@@ -86,7 +86,12 @@ export type GenerationInput =
   /** The connection broke or fell silent; whether the generation goes on there is not known. */
   | { readonly type: "lost" }
   /** Reads at its place again, or what is kept of it. */
-  | { readonly type: "attached"; readonly epoch: number; readonly hops: readonly GenerationHop[] }
+  | {
+      readonly type: "attached";
+      readonly epoch: number;
+      readonly instance_id: InstanceId;
+      readonly hops: readonly GenerationHop[];
+    }
   /** The owner has won the epoch for a planned move: the source is about to hand over. */
   | { readonly type: "hand_over"; readonly to: Place }
   /** The move was given up: the source goes on. */
@@ -132,11 +137,16 @@ export function foundGeneration(
   generation_id: GenerationId,
   model_id: ModelId,
   arrived_ms: number,
-  known: { readonly at: Place | null; readonly epoch: number; readonly next_index: number },
+  known: {
+    readonly at: Place | null;
+    readonly epoch: number;
+    readonly next_index: number;
+    readonly hops?: readonly GenerationHop[];
+  },
 ): Generation {
   const fresh = newGeneration(generation_id, model_id, arrived_ms);
-  const { at, epoch, next_index } = known;
-  const begun = { ...fresh, is_owner: false, epoch, next_index };
+  const { at, epoch, next_index, hops = [] } = known;
+  const begun = { ...fresh, is_owner: false, epoch, next_index, hops };
   return at === null ? { ...begun, phase: "claiming" } : { ...begun, ...hostOf(at), phase: "detached" };
 }
 
@@ -147,13 +157,13 @@ const legalPhases: Readonly<Record<GenerationInput["type"], readonly Phase[]>> =
   load_awaited: ["queued", "loading"],
   sent: ["queued", "loading"],
   started: ["sent"],
-  tokens: ["running"],
+  tokens: ["running", "claiming"],
   done: ["running"],
   lost: ["sent", "running"],
   attached: ["detached"],
   hand_over: ["running", "detached"],
   hand_over_ended: ["running", "detached"],
-  moved: ["running", "detached"],
+  moved: ["sent", "running", "detached", "claiming"],
   attempt_failed: alive,
   claimed: ["claiming", "running"],
   superseded: alive,
@@ -227,7 +237,8 @@ function takeSent(state: Generation, { host, at_ms, load }: GenerationInput & { 
 
 function takeTokens(state: Generation, first_index: number, count: number, at_ms: number): Generation {
   const next_index = first_index + count;
-  if (first_index > state.next_index) return { ...state, phase: "detached" };
+  if (first_index > state.next_index)
+    return state.phase === "running" ? { ...state, phase: "detached" } : state;
   if (next_index <= state.next_index) return state;
   const further = { ...state, next_index, failed_attempts: 0 };
   if (state.marks.first_token_ms !== null) return further;
@@ -248,7 +259,7 @@ function takeMove(state: Generation, input: MoveInput): Generation {
     }
     case "attached": {
       const epoch = Math.max(state.epoch, input.epoch);
-      return { ...state, phase: "running", epoch, hops: input.hops };
+      return { ...state, phase: "running", epoch, instance_id: input.instance_id, hops: input.hops };
     }
     case "hand_over":
       return { ...state, hand_over: input.to, epoch: Math.max(state.epoch, input.to.epoch) };

@@ -1,8 +1,11 @@
-/** What a generation tells its reader, in order: waiting*, placed, accepted, (text | vectors)*, done. Failures are thrown. */
+/**
+ * What a generation tells its reader, in order: waiting*, placed, accepted, (text | vectors)*, done; `waiting` and `moved`
+ * also in between. Failures are thrown.
+ */
 import type { Usage } from "../../schema/api/answers.ts";
 import type { AnswerFormat, MessageDelta, PromptInput } from "../../schema/cluster/conversation.ts";
 import type { EmbedRequest } from "../../schema/cluster/embed.ts";
-import type { OutputToken, SamplingParams } from "../../schema/cluster/generate.ts";
+import type { GenerationOrigin, OutputToken, SamplingParams } from "../../schema/cluster/generate.ts";
 import type { CheckpointDigest, GenerationId, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
 import type { FinishReason, ModelTask, Priority } from "../../schema/vocab.ts";
 
@@ -22,6 +25,12 @@ export interface GenerationRequest {
   readonly format: AnswerFormat | null;
   /** Checkpoint of the adapter that answers, found by the dispatcher in `model_id`. */
   readonly adapter?: CheckpointDigest;
+  /** What the client gets, for whoever tells it again. */
+  readonly answer?: Pick<GenerationOrigin, "shape" | "model" | "include_usage">;
+  /** For gateways that meet the generation elsewhere; the dispatcher's. */
+  readonly origin?: GenerationOrigin;
+  /** How long its worker keeps it without a reader; the dispatcher's. */
+  readonly grace_ms?: number;
 }
 
 /** Vectors of texts, or scores of documents for a query, that are to be computed. */
@@ -78,6 +87,13 @@ export type GenerationUpdate =
       readonly worker_id: WorkerId;
       readonly instance_id: InstanceId;
       readonly cold_start: boolean;
+    }
+  /** It goes on at another worker, from the next token. `moved`: as planned; `failover`: the one before was lost. */
+  | {
+      readonly type: "moved";
+      readonly worker_id: WorkerId;
+      readonly instance_id: InstanceId;
+      readonly why: "moved" | "failover";
     }
   /** The worker took the prompt. */
   | { readonly type: "accepted"; readonly prompt_tokens: number }

@@ -11,6 +11,8 @@ export interface AnswerFramesOptions {
   readonly include_usage: boolean;
   /** How many answers the request gets. */
   readonly choices: number;
+  /** Last token that the client has of an answer that it goes on to read; -1 when it has only its opening. */
+  readonly after?: number | null;
 }
 
 type Position = Pick<AnswerPiece, "choice" | "last_token_index">;
@@ -22,6 +24,7 @@ export class AnswerFrames {
   readonly #shape: CompletionShape;
   readonly #includeUsage: boolean;
   readonly #choices: number;
+  readonly #after: number | null;
   readonly #open = new Set<number>();
   readonly #usages: Usage[] = [];
   #worker_id: WorkerId = "";
@@ -32,6 +35,8 @@ export class AnswerFrames {
     this.#shape = options.shape;
     this.#includeUsage = options.include_usage;
     this.#choices = options.choices;
+    this.#after = options.after ?? null;
+    if (this.#after !== null) this.#open.add(0);
   }
 
   /** What the client gets for an update; "" when nothing. */
@@ -44,6 +49,9 @@ export class AnswerFrames {
         this.#worker_id = update.worker_id;
         this.#state = `{"state":"running"}`;
         return "";
+      case "moved":
+        this.#worker_id = update.worker_id;
+        return encodeSseComment(JSON.stringify({ state: "moved", why: update.why }));
       case "accepted":
         // Of several choices nobody knows here which one it is: each opens with its first piece.
         return this.#choices === 1 ? this.#opening(nothingSaid) : "";
@@ -55,17 +63,25 @@ export class AnswerFrames {
         throw new Error("an answer has no vectors");
       case "done":
         this.#usages.push(update.usage);
-        return (
-          this.#opening(update) +
-          this.#event(this.#shape.lastChunk(update, update.finish_reason), update) +
-          (this.#usages.length === this.#choices ? this.#ending(update) : "")
-        );
+        return this.#end(update);
     }
   }
 
   /** A comment that keeps the connection alive and says what the generation does. */
   keepAlive(): string {
     return encodeSseComment(this.#state);
+  }
+
+  /** Its id is one beyond the last token's: who has it has the end, too. */
+  #end(update: Extract<GenerationUpdate, { type: "done" }>): string {
+    const position = { choice: update.choice, last_token_index: update.last_token_index + 1 };
+    const last = this.#shape.lastChunk(update, update.finish_reason);
+    const isTold = this.#after !== null && this.#after >= position.last_token_index;
+    return (
+      this.#opening(update) +
+      (isTold ? "" : this.#event(last, position)) +
+      (this.#usages.length === this.#choices ? this.#ending(position) : "")
+    );
   }
 
   #opening(piece: Position): string {

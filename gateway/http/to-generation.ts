@@ -4,6 +4,7 @@ import type { ResponseFormat } from "../../schema/api/formats.ts";
 import type { requestFields } from "../../schema/api/request-fields.ts";
 import type { AnswerFormat } from "../../schema/cluster/conversation.ts";
 import type { SamplingParams } from "../../schema/cluster/generate.ts";
+import type { AnswerShapeName } from "../../schema/vocab.ts";
 import type { GenerationRequest } from "../dispatch/updates.ts";
 import type { Random } from "../ports.ts";
 import { toConversation } from "./to-conversation.ts";
@@ -21,16 +22,21 @@ type Generation = Omit<GenerationRequest, "prompt" | "max_tokens">;
 export function chatToGeneration(body: ChatRequest, random: Random): GenerationRequest {
   const max_tokens = body.max_completion_tokens ?? body.max_tokens ?? null;
   const top_logprobs = body.logprobs === true ? (body.top_logprobs ?? 0) : null;
-  return { ...shared(body, top_logprobs, random), prompt: toConversation(body), max_tokens };
+  return { ...shared(body, "chat", top_logprobs, random), prompt: toConversation(body), max_tokens };
 }
 
 export function completionToGeneration(body: CompletionRequest, random: Random): GenerationRequest {
   const max_tokens = body.max_tokens ?? completionMaxTokens;
   const prompt = { kind: "text", text: body.prompt } as const;
-  return { ...shared(body, body.logprobs ?? null, random), prompt, max_tokens };
+  return { ...shared(body, "text", body.logprobs ?? null, random), prompt, max_tokens };
 }
 
-function shared(body: Shared, top_logprobs: number | null, random: Random): Generation {
+function shared(
+  body: Shared,
+  shape: AnswerShapeName,
+  top_logprobs: number | null,
+  random: Random,
+): Generation {
   const sampling: SamplingParams = {
     temperature: body.temperature ?? defaults.temperature,
     top_k: body.top_k ?? defaults.top_k,
@@ -42,7 +48,16 @@ function shared(body: Shared, top_logprobs: number | null, random: Random): Gene
     ...(top_logprobs === null ? {} : { top_logprobs }),
   };
   const format = toFormat(body.response_format ?? null, body.grammar ?? null);
-  return { model_id: body.model, sampling, stop: body.stop, ignore_eos: body.ignore_eos ?? false, format };
+  const include_usage = body.stream === true && body.stream_options?.include_usage === true;
+  const answer = { shape, model: body.model, include_usage };
+  return {
+    model_id: body.model,
+    sampling,
+    stop: body.stop,
+    ignore_eos: body.ignore_eos ?? false,
+    format,
+    answer,
+  };
 }
 
 function toPenalties(body: Shared): Partial<SamplingParams> {

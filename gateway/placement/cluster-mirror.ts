@@ -40,6 +40,10 @@ export class ClusterMirror {
     return this.#snapshot;
   }
 
+  get leases(): readonly LeaseRow[] {
+    return this.#leases;
+  }
+
   lease(name: string): LeaseRow | null {
     return this.#leases.find((lease) => lease.name === name) ?? null;
   }

@@ -192,6 +192,11 @@ export class Fleet {
   }
 
   /** As of the last read; null when nobody ever had it. */
+  /** All there were at the last read. */
+  get leases(): readonly LeaseRow[] {
+    return this.#mirror.leases;
+  }
+
   lease(name: string): LeaseRow | null {
     return this.#mirror.lease(name);
   }
@@ -257,6 +262,13 @@ export class Fleet {
   }: Pick<InstanceRow, "worker_id" | "incarnation">): WorkerAddress | null {
     const row = this.#mirror.worker(worker_id);
     return row?.incarnation === incarnation ? { worker_id, url: row.url, incarnation } : null;
+  }
+
+  /** Of whatever process the worker is now; null for one that is not connected. */
+  addressOfWorker(worker_id: WorkerId): WorkerAddress | null {
+    const row = this.#mirror.worker(worker_id);
+    if (row === undefined || row.state === "gone") return null;
+    return { worker_id, url: row.url, incarnation: row.incarnation };
   }
 
   /** null: the device is not reported any more. */

@@ -51,12 +51,12 @@ export async function beginGeneration(db: Db, request: NewResumable): Promise<Be
 /** The compare-and-swap of a generation's owner. */
 export async function claimGeneration(
   db: Db,
-  { generation_id, model_id, created_at_ms, seen_epoch, owner, at }: EpochClaim,
+  { generation_id, model_id, created_at_ms, seen_epoch, epoch, owner, at }: EpochClaim,
 ): Promise<{ won: boolean; row: GenerationRow }> {
   const created_at = new Date(created_at_ms).toISOString();
   const [won] = await db.execute<RawRow>(sql`
     insert into generations as g (generation_id, model_id, state, created_at, owner, epoch, worker_id, instance_id)
-    values (${generation_id}, ${model_id}, 'running', ${created_at}::timestamptz, ${owner}, ${seen_epoch + 1},
+    values (${generation_id}, ${model_id}, 'running', ${created_at}::timestamptz, ${owner}, ${epoch},
       ${at?.worker_id ?? null}, ${at?.instance_id ?? null})
     on conflict (generation_id) do update set epoch = excluded.epoch, owner = excluded.owner,
       worker_id = coalesce(excluded.worker_id, g.worker_id),

@@ -52,4 +52,6 @@ export const requestFields = {
   stop,
   ignore_eos: z.boolean().nullish(),
   user: z.string().nullish(),
+  /** Extension: the answer goes on to its end whether somebody reads it or not. */
+  background: z.boolean().nullish(),
 };

@@ -66,7 +66,7 @@ describe("the openai client", () => {
     })();
     const error = await reading.catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(OpenAI.APIError);
-    expect(error).toMatchObject({ code: "worker_unavailable" });
+    expect(error).toMatchObject({ code: "generation_lost" });
     expect(seen).toEqual(["", "Hello"]);
   });
 

@@ -44,7 +44,7 @@ describe("a streamed chat", () => {
     expect(chunks[0]?.id).toBe(`chatcmpl-${generation}`);
   });
 
-  test("numbers every event by generation, worker and last token", async () => {
+  test("numbers every event by generation, worker and last token, the end being one beyond", async () => {
     const scene = new GatewayScene();
     const { model, worker } = await scene.warm();
     scene.workers.onGenerate = () => [
@@ -58,7 +58,7 @@ describe("a streamed chat", () => {
     const generation_id = response.headers.get("x-sllm-generation") ?? "";
     const events = (await collectSse(response)).filter((e) => e.kind === "event" && e.data !== "[DONE]");
     expect(events.map((e) => parseEventId(e.id ?? ""))).toEqual(
-      [-1, 2, 4, 4].map((last_token_index) => ({
+      [-1, 2, 4, 5].map((last_token_index) => ({
         generation_id,
         worker_id: worker.worker_id,
         choice: 0,
@@ -91,7 +91,7 @@ describe("a streamed chat", () => {
     expect(parsed.at(-1)?.choices[0]?.finish_reason).toBe("stop");
   });
 
-  test("that fails in the middle ends with an error event and without [DONE]", async () => {
+  test("that fails in the middle and cannot go on ends with an error event and without [DONE]", async () => {
     const scene = new GatewayScene();
     const { model } = await scene.warm();
     scene.workers.onGenerate = function* () {
@@ -101,7 +101,7 @@ describe("a streamed chat", () => {
     };
     const chunks = await chunksOf(await scene.chat(model.id, { stream: true }));
     const { error } = errorBody.parse(chunks.at(-1));
-    expect(error).toMatchObject({ code: "worker_unavailable", type: "server_error" });
+    expect(error).toMatchObject({ code: "generation_lost", type: "server_error" });
     expect(chunks.slice(0, -1).map((c) => c.choices[0].delta.content)).toEqual(["", "Hello"]);
   });
 

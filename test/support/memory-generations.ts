@@ -70,16 +70,16 @@ export class MemoryRecords {
     return { begun: true };
   }
 
-  claim({ seen_epoch, owner, at, ...begun }: EpochClaim): { won: boolean; row: GenerationRow } {
+  claim({ seen_epoch, epoch, owner, at, ...begun }: EpochClaim): { won: boolean; row: GenerationRow } {
     const row = this.#rows.get(begun.generation_id);
     if (row === undefined) {
       const claimed = { ...newGenerationRow({ ...begun, owner }), ...at, state: "running" as const };
-      claimed.epoch = seen_epoch + 1;
+      claimed.epoch = epoch;
       this.#rows.set(begun.generation_id, claimed);
       return { won: true, row: { ...claimed } };
     }
     const won = row.epoch === seen_epoch && row.finished_at === null;
-    if (won) Object.assign(row, { epoch: seen_epoch + 1, owner, ...at });
+    if (won) Object.assign(row, { epoch, owner, ...at });
     return { won, row: { ...row } };
   }
 

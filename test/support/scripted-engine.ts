@@ -20,12 +20,37 @@ export class ScriptedEngines {
   finished = 0;
   cancelled = 0;
   readonly #options: ScriptedEngineOptions;
+  readonly #all = new Set<EngineHandle>();
+  readonly #frozen = new Set<EngineHandle>();
 
   constructor(options: ScriptedEngineOptions) {
     this.#options = options;
   }
 
-  readonly launch: LaunchEngine = (observer) => new ScriptedEngine(observer, this.#options, this);
+  readonly launch: LaunchEngine = (observer) => {
+    const engine = new ScriptedEngine(observer, this.#options, this);
+    this.#all.add(engine);
+    return engine;
+  };
+
+  /** Ends all engines without a word. */
+  killAll(): void {
+    for (const engine of this.#all) engine.kill();
+    this.#all.clear();
+  }
+
+  /** Those that there are say nothing from now on, as a stopped process does. */
+  freezeAll(): void {
+    for (const engine of this.#all) this.#frozen.add(engine);
+  }
+
+  thaw(): void {
+    this.#frozen.clear();
+  }
+
+  isFrozen(engine: EngineHandle): boolean {
+    return this.#frozen.has(engine);
+  }
 }
 
 class ScriptedEngine implements EngineHandle {
@@ -64,7 +89,7 @@ class ScriptedEngine implements EngineHandle {
         this.#after(0, () => this.#observer.onMessage({ type: "parked", weights_kept: false }));
         return;
       case "generate":
-        this.#answer(command.request, command.max_tokens ?? defaultTokens);
+        this.#answer(command);
         return;
       case "cancel":
         this.#cancel(command.request);
@@ -91,9 +116,20 @@ class ScriptedEngine implements EngineHandle {
     }, delay_ms);
   }
 
-  #answer(request: number, tokens: number): void {
-    this.#observer.onMessage({ type: "started", request, prompt_tokens: 1 });
+  /** Goes on after what it had before, as an engine does. */
+  #answer(command: Extract<EngineCommand, { op: "generate" }>): void {
+    const { request, resume, tell_prompt } = command;
+    const tokens = command.max_tokens ?? defaultTokens;
+    const prompt = tell_prompt === true ? { prompt: [7] } : {};
+    this.#observer.onMessage({ type: "started", request, prompt_tokens: 1, ...prompt });
     const say = (index: number) => {
+      if (this.#counts.isFrozen(this)) {
+        this.#answering.set(
+          request,
+          this.#after(this.#options.token_ms, () => say(index)),
+        );
+        return;
+      }
       const token = { token: index, text: tokenText(index) };
       this.#observer.onMessage({ type: "tokens", request, first_index: index, tokens: [token] });
       if (index + 1 < tokens) {
@@ -118,7 +154,7 @@ class ScriptedEngine implements EngineHandle {
     };
     this.#answering.set(
       request,
-      this.#after(this.#options.token_ms, () => say(0)),
+      this.#after(this.#options.token_ms, () => say(resume?.output.length ?? 0)),
     );
   }
 

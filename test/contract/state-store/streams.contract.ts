@@ -114,6 +114,7 @@ function ownerContract(fixture: Fixture): void {
       model_id: "m",
       created_at_ms: now_ms,
       seen_epoch,
+      epoch: seen_epoch + 1,
       owner,
     });
 
@@ -139,8 +140,8 @@ function ownerContract(fixture: Fixture): void {
     const generation_id = newGenerationId();
     const at = { worker_id: newWorkerId(), instance_id: newInstanceId() };
     const wanted = { generation_id, model_id: "m", created_at_ms: now_ms, owner: other };
-    expect(await store.claimGeneration({ ...wanted, seen_epoch: 1 })).toMatchObject({ won: true });
-    const moved = await store.claimGeneration({ ...wanted, seen_epoch: 2, at });
+    expect(await store.claimGeneration({ ...wanted, seen_epoch: 1, epoch: 2 })).toMatchObject({ won: true });
+    const moved = await store.claimGeneration({ ...wanted, seen_epoch: 2, epoch: 3, at });
     expect(moved).toMatchObject({ won: true, row: { epoch: 3, state: "running", ...at } });
     await store.insertGenerations([{ generation_id, model_id: "m", created_at_ms: now_ms, owner: gateway }]);
     expect(await store.getGeneration(generation_id)).toMatchObject({ epoch: 3, owner: other });
