@@ -47,9 +47,21 @@ export interface Driven {
 
 export class Dispatcher {
   readonly #deps: DispatcherDeps;
+  /** Generations that are driven here. */
+  readonly #drivers = new Map<GenerationId, GenerationDriver>();
 
   constructor(deps: DispatcherDeps) {
     this.#deps = deps;
+  }
+
+  /** A planned move of what is driven here, or nothing: it is about to hand over to that place. */
+  handOver(generation_id: GenerationId, to: NonNullable<Generation["hand_over"]>): void {
+    this.#drivers.get(generation_id)?.handOver(to);
+  }
+
+  /** The move was given up, and the source goes on. */
+  handOverEnded(generation_id: GenerationId): void {
+    this.#drivers.get(generation_id)?.handOverEnded();
   }
 
   newId(): GenerationId {
@@ -141,9 +153,12 @@ export class Dispatcher {
     if (target !== null) this.#deps.onArrived(model_id);
     const isNew = driver.state.phase === "queued";
     if (isNew) drive.takeTicket();
+    const { generation_id } = driver.state;
+    this.#drivers.set(generation_id, driver);
     try {
       yield* driver.run(deadline);
     } finally {
+      this.#drivers.delete(generation_id);
       drive.end();
       // What is shared ends in the store when all that it told is written.
       if (!isShared) this.end(driver, entry, adapter?.name);

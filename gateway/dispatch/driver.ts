@@ -151,18 +151,32 @@ export class GenerationDriver {
     }
   }
 
+  /** A planned move is about to hand over: where it goes is asked first when the source is lost. */
+  handOver(to: NonNullable<Generation["hand_over"]>): void {
+    if (this.#mayHandOver && to.epoch > this.#state.epoch) this.#apply({ type: "hand_over", to });
+  }
+
+  /** The source goes on after all. */
+  handOverEnded(): void {
+    if (this.#mayHandOver) this.#apply({ type: "hand_over_ended" });
+  }
+
+  get #mayHandOver(): boolean {
+    return this.#state.phase === "running" || this.#state.phase === "detached";
+  }
+
   /** The row has another epoch, or has ended: it says who goes on, and where. Never rejects. */
   async recheck(): Promise<void> {
     const { store, gateway_id, log } = this.#deps;
-    const { generation_id, epoch, phase } = this.#state;
+    const { generation_id, epoch } = this.#state;
     try {
       const row = await store.getGeneration(generation_id);
       if (row === null || hasEnded(this.#state) || (row.epoch <= epoch && row.finished_at === null)) return;
       const { worker_id, instance_id } = row;
       const isMoving = row.owner === gateway_id && row.finished_at === null && row.epoch > epoch;
       if (!isMoving) this.#stream.abort();
-      else if (worker_id !== null && instance_id !== null && (phase === "running" || phase === "detached")) {
-        this.#apply({ type: "hand_over", to: { epoch: row.epoch, worker_id, instance_id } });
+      else if (worker_id !== null && instance_id !== null) {
+        this.handOver({ epoch: row.epoch, worker_id, instance_id });
       }
     } catch (error) {
       // Asked again with the next batch.

@@ -177,7 +177,8 @@ export class StreamMove {
     const known = await store.getGeneration(generation_id);
     const at = this.#migration.waitsToGoOn ? source : this.#destination();
     const { won, row: now } = await store.claimGeneration({
-      ...{ generation_id, model_id: row.model_id, seen_epoch, owner: generation.owner ?? gateway_id },
+      ...{ generation_id, model_id: row.model_id, owner: generation.owner ?? gateway_id },
+      ...{ seen_epoch, epoch: seen_epoch + 1 },
       created_at_ms: known?.created_at.getTime() ?? clock.wallMs(),
       at: { worker_id: at.worker_id, instance_id: at.instance_id },
     });
