@@ -229,6 +229,8 @@ export const limits = {
   listed_instances: 1_000,
   /** How often an engine process says that it lives, and what it is at. */
   engine_beat_ms: 1_000,
+  /** Silence of an engine with requests after which these are ended, to go on elsewhere: two beats and some slack. */
+  engine_silence_ms: 2_500,
   /** Time for an engine process to leave by itself before it is killed. */
   engine_exit_ms: 2_000,
   /** Time for an engine process to say hello. Starting Bun and linking the libraries takes 0.1-1 s. */

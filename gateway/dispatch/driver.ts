@@ -15,7 +15,7 @@ import type { InstanceUse } from "../placement/instance-uses.ts";
 import type { Clock, StateStore, WorkerAddress, WorkerClient } from "../ports.ts";
 import { type Deadline, type Placement, throwIfCancelled } from "./ask.ts";
 import { claim } from "./claim.ts";
-import { dueIn, isOnPath, mayPlaceAgain } from "./due.ts";
+import { dueIn, haveSameMaker, isOnPath, mayPlaceAgain } from "./due.ts";
 import { advance, type Generation, type GenerationInput, hasEnded } from "./generation.ts";
 import type { Placer } from "./placer.ts";
 import { Told, tailOf } from "./told.ts";
@@ -477,13 +477,12 @@ export class GenerationDriver {
     worker_id: WorkerId,
   ): Generator<GenerationUpdate> {
     const { hops, next_index } = this.#state;
-    const mine = hops.at(-1);
     const { seen } = this.#drive;
     const last = next_index - 1;
     const isOn =
-      mine === undefined
+      hops.length === 0
         ? seen === undefined || isOnPath(record.hops, seen.worker_id, seen.last_index)
-        : last < 0 || isOnPath(record.hops, mine.worker_id, last);
+        : last < 0 || haveSameMaker(record.hops, hops, last);
     const { tenant } = this.#drive;
     if (tenant !== undefined && record.settings.origin?.tenant !== tenant) {
       throw new SllmError("generation_lost", "The generation is not known.");

@@ -69,3 +69,17 @@ export function isOnPath(hops: readonly GenerationHop[], worker_id: WorkerId, la
   const next = hops[place + 1];
   return place >= 0 && (next === undefined || last_index < next.first_index);
 }
+
+/** Whether two paths have the token of one run: then all before it is the same as well. */
+export function haveSameMaker(
+  hops: readonly GenerationHop[],
+  others: readonly GenerationHop[],
+  index: number,
+): boolean {
+  const [one, other] = [makerOf(hops, index), makerOf(others, index)];
+  return one !== undefined && one.worker_id === other?.worker_id && one.epoch === other.epoch;
+}
+
+function makerOf(hops: readonly GenerationHop[], index: number): GenerationHop | undefined {
+  return hops.findLast((hop) => hop.first_index <= index);
+}

@@ -18,6 +18,7 @@ import { settlesInTime } from "../within-time.ts";
 import { Adapters, type AdapterUse } from "./adapters.ts";
 import { onDiscreteDevice } from "./devices.ts";
 import type { EngineEnd, EngineHandle, EngineObserver, Skeleton } from "./engine-process.ts";
+import { EngineSilence } from "./engine-silence.ts";
 import { type InstanceOptions, skeletonOf } from "./instance-options.ts";
 import { engineEndError, engineFailure, loadFailure, readError } from "./load-errors.ts";
 import { LoadRecord, loadProgress } from "./load-record.ts";
@@ -60,6 +61,7 @@ export class Instance {
   readonly #adapterUses = new Map<number, AdapterUse>();
   readonly #awaitsAdapter = new Map<number, AbortController>();
   readonly #watchdog: Watchdog;
+  readonly #silence: EngineSilence;
   #activity: EngineActivity | null = null;
   /** Resolves when the last park has ended, in whatever way. */
   #parkEnd = Promise.resolve(false);
@@ -80,6 +82,11 @@ export class Instance {
     });
     const { clock, engine_stall_ms: stall_ms } = options;
     this.#watchdog = new Watchdog({ clock, stall_ms, onStall: (message) => this.#stalled(message) });
+    this.#silence = new EngineSilence({
+      clock,
+      isBusy: () => this.#requests.size > 0,
+      onSilent: () => this.#onSilence(),
+    });
   }
 
   get state(): InstanceState {
@@ -131,6 +138,7 @@ export class Instance {
       this.#engine = engine;
       this.#parking = new Parking(engine, this.#options.clock);
       void this.#watchdog.watch();
+      void this.#silence.watch();
       const { memory_limit_bytes } = this.#options;
       if (memory_limit_bytes !== null) engine.send({ op: "limit", private_bytes: memory_limit_bytes });
       void this.#expectHello();
@@ -391,7 +399,15 @@ export class Instance {
     }
   }
 
+  /** What it should do can be done elsewhere; should it come back, it is told to let these requests go. */
+  #onSilence(): void {
+    const message = `The engine has not answered for ${limits.engine_silence_ms} ms.`;
+    for (const request of this.#requests.numbers) this.#engine?.send({ op: "cancel", request });
+    this.#requests.endAll({ code: "engine_silent", message });
+  }
+
   #onMessage(message: EngineMessage): void {
+    this.#silence.heard(message.type === "beat");
     switch (message.type) {
       case "hello":
         this.#load.hello();
@@ -448,6 +464,7 @@ export class Instance {
   #onEnd(end: EngineEnd): void {
     this.#engineEnded = true;
     this.#watchdog.end();
+    this.#silence.end();
     this.#parking?.onEnd();
     this.#hello.resolve();
     const wasLoading = this.#state === "loading";

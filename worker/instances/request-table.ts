@@ -55,6 +55,10 @@ export class RequestTable {
     if (request) request.onHeld = onHeld;
   }
 
+  get numbers(): readonly number[] {
+    return [...this.#running.keys()];
+  }
+
   has(number: number): boolean {
     return this.#running.has(number);
   }

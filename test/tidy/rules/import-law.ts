@@ -116,6 +116,7 @@ export const laws: readonly Law[] = [
     ],
     packages: [nodeModules, /^bun$/, /^citty$/, /^yaml$/, /^zod$/, /^eventsource-parser$/],
   },
+  { from: /^deploy\/client\//, files: [within("deploy/client")], packages: [] },
   { from: /^deploy\/(scripts|bin)\//, files: [/^deploy\/scripts\//], packages: [nodeModules] },
 
   { from: /^test\//, files: [/./], packages: [/./] },

@@ -1,0 +1,74 @@
+/** Every order of what can happen to one generation, up to a bound: no client ever gets a token that does not follow. */
+import { expect, test } from "bun:test";
+import {
+  answerTokens,
+  firstWorld,
+  type Step,
+  stepsFrom,
+  type World,
+} from "../../test/support/stream-model.ts";
+import { hasEnded } from "./generation.ts";
+
+interface Explored {
+  readonly worlds: number;
+  /** Worlds in which a client has the whole answer, and in which one was told that its own is lost. */
+  readonly finished: number;
+  readonly lost: number;
+  readonly moved: number;
+}
+
+/** Breadth first, each world once; a failure tells the way there. Worlds deeper than the bound are not looked into. */
+function explore(first: World, depth: number): Explored {
+  const known = new Map<string, { readonly before: string | null; readonly name: string }>();
+  let frontier: { readonly key: string; readonly world: World }[] = [];
+  const counts = { finished: 0, lost: 0, moved: 0 };
+  const add = (before: string | null, { name, next }: Step, into: typeof frontier) => {
+    const key = JSON.stringify(next);
+    if (known.has(key)) return;
+    known.set(key, { before, name });
+    into.push({ key, world: next });
+    if (next.workers.some((worker) => worker.run?.movedTo != null)) counts.moved += 1;
+    for (const view of next.gateways) {
+      if (view?.state.phase === "finished") {
+        counts.finished += 1;
+        expect(view.told).toHaveLength(answerTokens);
+      }
+      if (view?.isLost === true) counts.lost += 1;
+    }
+  };
+  add(null, { name: "begin", next: first }, frontier);
+  for (let i = 0; i < depth && frontier.length > 0; i++) {
+    const deeper: typeof frontier = [];
+    for (const { key, world } of frontier) {
+      let steps: Step[];
+      try {
+        steps = stepsFrom(world);
+      } catch (error) {
+        throw new Error(`${error instanceof Error ? error.message : error}\n${wayTo(known, key).join("\n")}`);
+      }
+      const isEnded = world.gateways.every((view) => view === null || hasEnded(view.state));
+      if (steps.length === 0 && !isEnded)
+        throw new Error(`nothing is left to do\n${wayTo(known, key).join("\n")}`);
+      for (const step of steps) add(key, step, deeper);
+    }
+    frontier = deeper;
+  }
+  return { worlds: known.size, ...counts };
+}
+
+function wayTo(known: ReadonlyMap<string, { before: string | null; name: string }>, key: string): string[] {
+  const steps: string[] = [];
+  for (let at: string | null = key; at !== null; at = known.get(at)?.before ?? null) {
+    steps.unshift(known.get(at)?.name ?? "");
+  }
+  return steps;
+}
+
+test("whatever is lost, late, repeated, moved or claimed, a client's tokens are those of one text", () => {
+  const depth = process.env.SLLM_TEST_LONG === "1" ? 22 : 13;
+  const { worlds, finished, lost, moved } = explore(firstWorld(2), depth);
+  expect(worlds).toBeGreaterThan(10_000);
+  expect(finished).toBeGreaterThan(100);
+  expect(moved).toBeGreaterThan(100);
+  expect(lost).toBeGreaterThan(0);
+}, 120_000);
