@@ -1,8 +1,8 @@
 /**
- * `sllm/resuming-fetch`: a fetch for any client of an OpenAI-shaped API (`new OpenAI({ fetch })`). A stream that is cut goes
- * on after its last event, at the next gateway of a list if need be, and the client sees one whole stream. Most clients
- * take a stream that ends early for a short answer; with this one they never meet it: what cannot go on ends with an
- * error event. Plain JavaScript without dependencies, for every runtime that has fetch.
+ * `sllm/resuming-fetch`: a fetch for any client of an OpenAI-shaped API (`new OpenAI({ fetch })`). A stream that is cut
+ * goes on after its last event, at the next gateway of a list if need be, and the client sees one whole stream. Most
+ * clients take a stream that ends early for a short answer; with this one they never meet it: what cannot go on ends
+ * with an error event. Plain JavaScript without dependencies, for every runtime that has fetch.
  */
 
 /** Requests that can be read again. */

@@ -2,6 +2,7 @@
  * A small world for the reducer of generations, to be explored in every order of its steps: two gateways, two workers and
  * the row of one generation, with messages that come late, connections that break, workers that are cut off and go on
  * unasked, claims, planned moves, and a client that comes back at the other gateway. Pure: steps make new worlds.
+ * Longer than other files because all that can happen is one list.
  */
 import { dueIn, haveSameMaker } from "../../gateway/dispatch/due.ts";
 import {
