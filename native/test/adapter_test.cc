@@ -108,7 +108,7 @@ TEST("adapter: an engine computes with it what the library does with its file") 
 }
 
 TEST("adapter: on the CPU it is computed with in the host copy, and nothing of it is copied") {
-    constexpr std::uint64_t bytes = std::uint64_t{64} << 20;
+    constexpr std::uint64_t bytes = std::uint64_t{16} << 20;
     Scene scene;
     Brought large({.rank = test::adapter_rank(bytes)}, 1);
     const std::uint64_t before_kb = test::anonymous_kb();
