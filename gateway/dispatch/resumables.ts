@@ -4,7 +4,7 @@
  */
 import type { GenerationOrigin, TokensEvent } from "../../schema/cluster/generate.ts";
 import { SllmError } from "../../schema/error.ts";
-import type { GenerationId } from "../../schema/ids.ts";
+import type { GenerationId, WorkerId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { Fleet } from "../placement/fleet.ts";
 import type { Clock, Log, StateStore, StoredGeneration, WorkerClient } from "../ports.ts";
@@ -119,14 +119,14 @@ export class Resumables {
       const run = { generation_id, updates: replay(stored, wanted) };
       return { run, origin: request?.origin ?? null, logprobs: request?.sampling.top_logprobs !== undefined };
     }
-    return found(await this.#findLive(stored, stored.record.resume_ms), wanted, request);
+    return found(this.#findLive(stored, wanted.seen_worker), wanted, request);
   }
 
   /** Goes on with a generation that has lost its gateway, whether somebody reads it or not. */
   async adopt(generation_id: GenerationId): Promise<void> {
     const stored = await this.#stored(generation_id);
     if (stored === null || stored.row.finished_at !== null || this.#lives.has(generation_id)) return;
-    await this.#findLive(stored, stored.record.resume_ms);
+    this.#findLive(stored, null);
   }
 
   /** Takes over what is read here and has lost its gateway. */
@@ -199,13 +199,15 @@ export class Resumables {
   }
 
   /** It runs elsewhere, or will: read there, and gone on with by claim where it is lost. */
-  async #findLive(stored: StoredGeneration, resume_ms: number | null): Promise<LiveGeneration> {
+  #findLive(stored: StoredGeneration, seen_worker: WorkerId | null): LiveGeneration {
     const { dispatcher, clock } = this.#deps;
     const { row, record, events } = stored;
     const { generation_id, model_id, epoch, worker_id, instance_id } = row;
     const cancel = new AbortController();
     const arrived_ms = clock.monotonicMs();
-    const at = worker_id === null || instance_id === null ? null : { worker_id, instance_id, epoch };
+    const known_at = worker_id === null || instance_id === null ? null : { worker_id, instance_id, epoch };
+    // Its gateway may have died before it wrote down where it runs: its client knows.
+    const at = known_at ?? (seen_worker === null ? null : { worker_id: seen_worker, instance_id: "", epoch });
     const next_index = nextIndex(events);
     const state = foundGeneration(generation_id, model_id, arrived_ms, {
       at,
@@ -226,7 +228,7 @@ export class Resumables {
     const driven = dispatcher.drive({ ...run, ...known, state, request }, entry, null);
     return (
       this.#lives.get(generation_id) ??
-      this.#bringToLife(driven, { tenant: record.tenant, resume_ms, cancel })
+      this.#bringToLife(driven, { tenant: record.tenant, resume_ms: record.resume_ms, cancel })
     );
   }
 

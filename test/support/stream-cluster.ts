@@ -1,0 +1,190 @@
+/**
+ * Gateways on one Postgres and workers with the sample model, all of them real processes, and the disturbances that a
+ * test makes among them: processes killed, stopped and started again.
+ */
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { adminInstanceList } from "../../schema/api/admin.ts";
+import { workerStatus } from "../../schema/cluster/status.ts";
+import { convertGguf } from "../../worker/checkpoints/import.ts";
+import { clusterToken, sampleModelPath } from "./cluster.ts";
+import { eventually } from "./eventually.ts";
+import { createDatabase, type PostgresServer, startPostgres } from "./postgres.ts";
+import { type RunningProcess, startProcess } from "./processes.ts";
+
+/** An engine and its model are started again within this, on a machine that does much else. */
+const recovery_ms = 60_000;
+/** For how long a process is stopped: longer than its silence is put up with. */
+const stopped_ms = 6_000;
+
+export class StreamCluster {
+  readonly gateways: RunningProcess[] = [];
+  readonly workers: RunningProcess[] = [];
+  readonly model = "sample";
+  readonly #folder = mkdtempSync(path.join(tmpdir(), "sllm-stream-cluster-"));
+  readonly #server: PostgresServer;
+  readonly #made: { readonly url: string; readonly drop: () => Promise<void> };
+
+  private constructor(server: PostgresServer, made: { url: string; drop: () => Promise<void> }) {
+    this.#server = server;
+    this.#made = made;
+  }
+
+  /** Every worker has an instance of the model that is ready. */
+  static async start(gateways: number, workers: number): Promise<StreamCluster> {
+    const server = await startPostgres();
+    const cluster = new StreamCluster(server, await createDatabase(server));
+    for (let i = 0; i < gateways; i++) cluster.gateways.push(await cluster.#startGateway("0"));
+    const started = Array.from({ length: workers }, (_, i) => cluster.#startWorker(i));
+    cluster.workers.push(...(await Promise.all(started)));
+    await cluster.#deploy();
+    return cluster;
+  }
+
+  get urls(): string[] {
+    return this.gateways.map(({ url }) => url);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.workers, ...this.gateways].map((one) => one.stop()));
+    await this.#made.drop();
+    await this.#server.stop();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  /** As many instances as workers are ready. */
+  async recovered(): Promise<void> {
+    await eventually(
+      "an instance is ready on every worker",
+      async () => {
+        for (const [i] of this.workers.entries()) {
+          const ready = (await this.#status(i)).instances.filter(({ state }) => state === "ready");
+          if (ready.length === 0) return false;
+        }
+        const response = await fetch(`${this.urls[0]}/admin/v1/instances`);
+        const { data } = adminInstanceList.parse(await response.json());
+        return (
+          new Set(data.filter(({ state }) => state === "ready").map(({ worker_id }) => worker_id)).size ===
+          this.workers.length
+        );
+      },
+      recovery_ms,
+    );
+  }
+
+  async killEngine(worker: number): Promise<void> {
+    for (const pid of await this.#enginePids(worker)) process.kill(pid, "SIGKILL");
+  }
+
+  async stopEngineForAWhile(worker: number): Promise<void> {
+    const pids = await this.#enginePids(worker);
+    for (const pid of pids) process.kill(pid, "SIGSTOP");
+    await Bun.sleep(stopped_ms);
+    for (const pid of pids) wake(pid);
+  }
+
+  async killWorker(worker: number): Promise<void> {
+    const running = this.workers[worker];
+    running?.kill("SIGKILL");
+    await running?.exited;
+    this.workers[worker] = await this.#startWorker(worker);
+  }
+
+  async stopWorkerForAWhile(worker: number): Promise<void> {
+    const running = this.workers[worker];
+    running?.kill("SIGSTOP");
+    await Bun.sleep(stopped_ms);
+    running?.kill("SIGCONT");
+  }
+
+  async restartWorker(worker: number): Promise<void> {
+    await this.workers[worker]?.stop();
+    this.workers[worker] = await this.#startWorker(worker);
+  }
+
+  async killGateway(gateway: number): Promise<void> {
+    const running = this.gateways[gateway];
+    running?.kill("SIGKILL");
+    await running?.exited;
+    await this.#restartGateway(gateway);
+  }
+
+  async restartGateway(gateway: number): Promise<void> {
+    await this.gateways[gateway]?.stop();
+    await this.#restartGateway(gateway);
+  }
+
+  /** Where it was before: clients and workers know it by that. */
+  async #restartGateway(gateway: number): Promise<void> {
+    const { port } = new URL(this.urls[gateway] ?? "");
+    this.gateways[gateway] = await this.#startGateway(port);
+  }
+
+  #startGateway(port: string): Promise<RunningProcess> {
+    return startProcess({
+      script: "gateway/main/bun.ts",
+      variables: {
+        SLLM_CLUSTER_TOKEN: clusterToken,
+        SLLM_DATA_DIR: this.#folder,
+        SLLM_GATEWAY_DATABASE_URL: this.#made.url,
+        SLLM_GATEWAY_PORT: port,
+        SLLM_GATEWAY_PARK_MS: "0",
+      },
+    });
+  }
+
+  #startWorker(index: number): Promise<RunningProcess> {
+    const data = path.join(this.#folder, `worker-${index}`);
+    const store = path.join(this.#folder, "checkpoints");
+    for (const folder of [data, store]) mkdirSync(folder, { recursive: true });
+    rmSync(path.join(data, "checkpoints"), { force: true });
+    symlinkSync(store, path.join(data, "checkpoints"));
+    return startProcess({
+      script: "worker/main/bun.ts",
+      variables: {
+        SLLM_DATA_DIR: data,
+        SLLM_CLUSTER_TOKEN: clusterToken,
+        SLLM_WORKER_GATEWAYS: this.urls.join(","),
+        SLLM_WORKER_THREADS: "1",
+        SLLM_WORKER_PREFAULT_BYTES: "0",
+        SLLM_WORKER_MEMORY_BYTES: String(1024 ** 3),
+      },
+    });
+  }
+
+  async #deploy(): Promise<void> {
+    const store_dir = path.join(this.#folder, "checkpoints");
+    const { manifest } = await convertGguf({ source: sampleModelPath, store_dir });
+    const settings = {
+      ...{ deterministic: true, slots: 16, context_tokens: 512 },
+      min_instances: this.workers.length,
+    };
+    const response = await fetch(`${this.urls[0]}/admin/v1/models`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ id: this.model, manifest, settings }),
+    });
+    if (!response.ok) throw new Error(`deploy: ${response.status} ${await response.text()}`);
+    await this.recovered();
+  }
+
+  async #status(worker: number) {
+    const response = await fetch(`${this.workers[worker]?.url}/v1/status`, {
+      headers: { authorization: `Bearer ${clusterToken}` },
+    });
+    return workerStatus.parse(await response.json());
+  }
+
+  async #enginePids(worker: number): Promise<number[]> {
+    return (await this.#status(worker)).instances.flatMap(({ pid }) => (pid === null ? [] : [pid]));
+  }
+}
+
+function wake(pid: number): void {
+  try {
+    process.kill(pid, "SIGCONT");
+  } catch {
+    // It was given up and ended meanwhile.
+  }
+}
