@@ -1,6 +1,6 @@
 /**
  * Requests that may be read again: written down before anybody works on them, driven whether somebody reads them or not,
- * found again by any gateway at their worker or in the store.
+ * found again by any gateway at their worker or in the store. Longer than other files because all of that is one table.
  */
 import type { GenerationOrigin, TokensEvent } from "../../schema/cluster/generate.ts";
 import { SllmError } from "../../schema/error.ts";
@@ -142,7 +142,7 @@ export class Resumables {
     const { row } = stored;
     if (row.finished_at !== null) return false;
     this.#lives.get(generation_id)?.cancel();
-    let worker_id = row.worker_id;
+    let { worker_id } = row;
     for (let hops = 0; worker_id !== null && hops < limits.placement_attempts; hops++) {
       const worker = fleet.addressOfWorker(worker_id);
       if (worker === null) break;

@@ -1,5 +1,5 @@
 /**
- * `npm run test:fault`: the long form of the fault tests of streams, 1,000 streams each, 64 at once. Runs on plain Node;
+ * `npm run test:fault`: the long form of the fault tests of streams, 1,000 streams each, 64 at once. Runs on Node;
  * options go to `bun test`. SLLM_TEST_STREAMS changes the number, SLLM_TEST_SEED repeats a run.
  */
 import { spawnSync } from "node:child_process";
