@@ -25,8 +25,8 @@ import { startDetail } from "./start-detail.ts";
 /** What was seen of one quantity, the oldest first. */
 interface Window {
   readonly key: EstimateKey;
-  values: number[];
-  errors: number[];
+  readonly values: number[];
+  readonly errors: number[];
 }
 
 type KeyFields = Partial<Omit<EstimateKey, "quantity">>;
@@ -50,12 +50,13 @@ export class LearnedEstimates implements Estimates {
 
   /** Takes in one value or error of a quantity; it counts at once here, and elsewhere after the next write. */
   observe(key: EstimateKey, seen: { readonly value?: number; readonly error?: number }): void {
-    const values = seen.value === undefined ? [] : [seen.value];
-    const errors = seen.error === undefined ? [] : [seen.error];
-    if (![...values, ...errors].every(Number.isFinite)) return;
-    this.#add(this.#windows, key, values, errors);
-    if (this.#pending.size < limits.estimate_backlog || this.#pending.has(textOf(key))) {
-      this.#add(this.#pending, key, values, errors);
+    const values = seen.value === undefined ? nothing : [seen.value];
+    const errors = seen.error === undefined ? nothing : [seen.error];
+    if (!values.every(Number.isFinite) || !errors.every(Number.isFinite)) return;
+    const id = textOf(key);
+    this.#add(this.#windows, id, key, values, errors);
+    if (this.#pending.size < limits.estimate_backlog || this.#pending.has(id)) {
+      this.#add(this.#pending, id, key, values, errors);
     }
     this.#changed(key);
   }
@@ -73,6 +74,7 @@ export class LearnedEstimates implements Estimates {
       this.#pending.delete(textOf(key));
       this.#add(
         this.#pending,
+        textOf(key),
         key,
         [...values, ...(later?.values ?? [])],
         [...errors, ...(later?.errors ?? [])],
@@ -87,24 +89,28 @@ export class LearnedEstimates implements Estimates {
     this.#links.clear();
     for (const { quantity, worker_id, model_id, device_kind, detail, values, errors } of rows) {
       const key = { quantity, worker_id, model_id, device_kind, detail };
-      this.#add(this.#windows, key, values, errors);
+      this.#add(this.#windows, textOf(key), key, values, errors);
     }
-    for (const { key, values, errors } of this.#pending.values())
-      this.#add(this.#windows, key, values, errors);
+    for (const [id, { key, values, errors }] of this.#pending)
+      this.#add(this.#windows, id, key, values, errors);
     for (const { key } of this.#windows.values()) this.#changed(key);
   }
 
   #add(
     to: Map<string, Window>,
+    id: string,
     key: EstimateKey,
     values: readonly number[],
     errors: readonly number[],
   ): void {
-    const id = textOf(key);
-    const window = to.get(id) ?? { key, values: [], errors: [] };
-    window.values = [...window.values, ...values].slice(-limits.estimate_values);
-    window.errors = [...window.errors, ...errors].slice(-limits.estimate_errors);
-    to.set(id, window);
+    const window = to.get(id);
+    if (window === undefined) {
+      const [kept, wrong] = [values.slice(-limits.estimate_values), errors.slice(-limits.estimate_errors)];
+      to.set(id, { key, values: kept, errors: wrong });
+      return;
+    }
+    append(window.values, values, limits.estimate_values);
+    append(window.errors, errors, limits.estimate_errors);
   }
 
   #changed(key: EstimateKey): void {
@@ -205,6 +211,14 @@ function codeOf(quantity: "build" | "init", kind: DeviceKind, start: StartState)
   const { how, is_in_memory, is_beside } = start;
   const begin = startHows.indexOf(how) * deviceKinds.length + deviceKinds.indexOf(kind);
   return begin * 8 + Number(quantity === "init") * 4 + Number(is_in_memory) * 2 + Number(is_beside);
+}
+
+const nothing: readonly number[] = [];
+
+/** The oldest beyond the bound go. */
+function append(window: number[], added: readonly number[], most: number): void {
+  for (const value of added) window.push(value);
+  if (window.length > most) window.splice(0, window.length - most);
 }
 
 /** Values that were observed two by two. */
