@@ -11,6 +11,7 @@ import { explain } from "./commands/explain.ts";
 import { ls } from "./commands/ls.ts";
 import { migrate } from "./commands/migrate.ts";
 import { pin, unpin } from "./commands/pin.ts";
+import { plan } from "./commands/plan.ts";
 import { rm } from "./commands/rm.ts";
 import { simulate } from "./commands/simulate.ts";
 import { up } from "./commands/up.ts";
@@ -33,6 +34,7 @@ const commands = [
   verify,
   migrate,
   simulate,
+  plan,
   demo,
 ];
 const packageFile: unknown = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));

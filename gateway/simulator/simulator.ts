@@ -2,6 +2,7 @@
 export { type CdfLine, cdfPicture } from "./cdf.ts";
 export { checkCluster } from "./check-cluster.ts";
 export { modelsOf } from "./cluster-spec.ts";
+export { type Plan, planFleet } from "./plan.ts";
 export { type Simulation, simulate } from "./simulate.ts";
 export { type Summary, startupTimes, summarize } from "./summary.ts";
 export type { RequestTrace } from "./trace.ts";

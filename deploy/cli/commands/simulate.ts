@@ -6,15 +6,13 @@ import {
   startupTimes,
   summarize,
 } from "../../../gateway/simulator/simulator.ts";
-import {
-  type SimulatedCluster,
-  type SimulatedPolicy,
-  simulatedPolicies,
-} from "../../../schema/simulation.ts";
-import type { Arguments, Command } from "../command.ts";
-import { exitStatus, UsageError } from "../failure.ts";
+import { simulatedPolicies } from "../../../schema/simulation.ts";
+import type { Command } from "../command.ts";
+import { exitStatus } from "../failure.ts";
+import { policiesOf } from "../simulation/policies.ts";
 import { readCluster } from "../simulation/read-cluster.ts";
 import { formatSummaries } from "../simulation/report.ts";
+import { settle } from "../simulation/settle.ts";
 import { readWorkload, seedOf, workloadArgs } from "../simulation/workload.ts";
 import { printLine, printNote } from "../terminal/output.ts";
 
@@ -70,18 +68,3 @@ export const simulate: Command = {
     return exitStatus.ok;
   },
 };
-
-function policiesOf(args: Arguments, { system }: SimulatedCluster): readonly SimulatedPolicy[] {
-  const text = args.text("policy");
-  if (text === undefined) return [system.policy];
-  return text.split(",").map((name) => {
-    const policy = simulatedPolicies.find((known) => known === name.trim());
-    if (policy !== undefined) return policy;
-    throw new UsageError(`there is no policy '${name.trim()}'; known are ${simulatedPolicies.join(", ")}`);
-  });
-}
-
-/** Everything that is ready runs before an immediate does. */
-function settle(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
-}
