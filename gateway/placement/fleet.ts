@@ -299,9 +299,9 @@ export class Fleet {
     else this.#notify(row.model_id);
   }
 
-  /** Notes when the load of an instance is expected to end, and to have its bytes from the disk. */
-  expectReady(instance_id: InstanceId, ready_at_ms: number, arrives_at_ms: number | null): void {
-    this.#uses.expectReady(instance_id, ready_at_ms, arrives_at_ms);
+  /** Notes when the load of an instance is expected to end, and to have its bytes from the disk or from elsewhere. */
+  expectReady(...expected: Parameters<InstanceUses["expectReady"]>): void {
+    this.#uses.expectReady(...expected);
   }
 
   /** Takes an instance into use, loading ones too. `onLost` is called if it ends before the release. */

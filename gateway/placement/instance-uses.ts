@@ -97,9 +97,15 @@ export class InstanceUses {
     usage.last_used_ms = Math.max(usage.last_used_ms, at_ms);
   }
 
-  /** Notes when a load is expected to end, and to have its bytes from the disk. */
-  expectReady(instance_id: InstanceId, ready_at_ms: number, arrives_at_ms: number | null): void {
+  /** Notes when a load is expected to end, and to have its bytes from the disk or from elsewhere. */
+  expectReady(
+    instance_id: InstanceId,
+    ready_at_ms: number,
+    arrives_at_ms: number | null,
+    is_fetched: boolean,
+  ): void {
     const usage = this.#of(instance_id);
+    usage.is_fetched = is_fetched;
     usage.ready_at_ms = ready_at_ms;
     usage.arrives_at_ms = arrives_at_ms;
   }

@@ -88,7 +88,9 @@ export class Starts {
     fleet.put(result.instance);
     const now_ms = clock.wallMs();
     const arrives_at_ms = target.arrival_ms > 0 ? now_ms + target.arrival_ms : null;
-    fleet.expectReady(result.instance.instance_id, now_ms + target.estimate_ms, arrives_at_ms);
+    const is_fetched = tier === "peer" || tier === "origin";
+    const { instance_id } = result.instance;
+    fleet.expectReady(instance_id, now_ms + target.estimate_ms, arrives_at_ms, is_fetched);
     const load = loads.follow(result.instance);
     void load.outcome.then((outcome) => {
       if (outcome.ok && outcome.timings !== null) this.#learn(model_id, target, outcome.timings);

@@ -17,10 +17,20 @@ interface Scene {
   readonly model?: Partial<ModelEstimates>;
   readonly standby?: StandbyReport | null;
   readonly states?: readonly InstanceView["state"][];
+  readonly remote?: ClusterFacts["remote"];
 }
 
+const nothingElsewhere = { peer: false, origin: false };
+
 /** One host with one device; its disk does 1,000 bytes a millisecond. */
-function scene({ queued_ms = 0, loading = [], model = {}, standby = null, states = [] }: Scene) {
+function scene({
+  queued_ms = 0,
+  loading = [],
+  model = {},
+  standby = null,
+  states = [],
+  remote = nothingElsewhere,
+}: Scene) {
   const at = { worker_id: "w", device_id: "cpu" };
   const usages = [...loading, ...states.map(() => ({ in_flight: 0 }))];
   const instances = usages.map((_, i) => ({
@@ -35,7 +45,7 @@ function scene({ queued_ms = 0, loading = [], model = {}, standby = null, states
     problems: [],
     instances,
     usage: new Map(usages.map((usage, i) => [`i-${i}`, { ...unused, ...usage }])),
-    remote: { peer: false, origin: false },
+    remote,
   };
   const learned: ModelEstimates = { ...nominalEstimates.model("m"), initMs: () => 0, ...model };
   const estimates: Estimates = { model: () => learned, links: () => null };
@@ -71,6 +81,15 @@ describe("bytes", () => {
   test("wait for no load that is due already, nor for one that reads nothing", () => {
     const over = [{ arrives_at_ms: now_ms - 1 }, { arrives_at_ms: null }];
     expect(scene({ loading: over }).travel(5_000)).toMatchObject({ queued_ms: 0, arrival_ms: 5 });
+  });
+
+  test("wait for those that were begun over the same link: a fetch for fetches, a read for reads", () => {
+    const begun = [{ arrives_at_ms: now_ms + 700, is_fetched: true }, { arrives_at_ms: now_ms + 400 }];
+    expect(scene({ loading: begun }).travel(5_000).queued_ms).toBe(400);
+    const { view, host } = scene({ loading: begun, remote: { peer: false, origin: true } });
+    const model = nominalEstimates.model("m");
+    const travel = estimateTravel(view, model, host, { weights_bytes: 5_000, now_ms }, noBytes, false);
+    expect(travel?.queued_ms).toBe(700);
   });
 
   test("come as fast as this model's file was read there, if it was", () => {

@@ -49,7 +49,7 @@ export function estimateTravel(
     if (taken <= 0) return;
     covered += taken;
     tier = from;
-    const begun_ms = from === "disk" ? begunMs(host, now_ms) : 0;
+    const begun_ms = begunMs(host, now_ms, from !== "disk");
     const before_ms = Math.max(link?.queued_ms ?? 0, begun_ms);
     queued_ms = Math.max(queued_ms, before_ms);
     const own = from === "disk" ? model.diskBytesPerMs(host.worker_id) : null;
@@ -62,11 +62,15 @@ export function estimateTravel(
   return covered < weights_bytes ? null : { arrival_ms, queued_ms, tier, learned, weights_bytes };
 }
 
-/** Until the loads that were begun here have their bytes: the worker's last report may not have heard of them yet. */
-function begunMs(host: HostNode, now_ms: number): number {
+/**
+ * Until the loads that were begun here have their bytes over the same link: the worker's last report may not have heard
+ * of them yet.
+ */
+function begunMs(host: HostNode, now_ms: number, is_fetched: boolean): number {
   let rest_ms = 0;
   for (const { usage } of host.loading) {
-    if (usage.arrives_at_ms !== null) rest_ms = Math.max(rest_ms, usage.arrives_at_ms - now_ms);
+    if (usage.arrives_at_ms !== null && (usage.is_fetched ?? false) === is_fetched)
+      rest_ms = Math.max(rest_ms, usage.arrives_at_ms - now_ms);
   }
   return rest_ms;
 }

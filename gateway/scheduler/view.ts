@@ -74,8 +74,10 @@ export interface InstanceUsage {
   readonly busy_since_ms: number | null;
   /** Wall time at which a load is expected to end; null for unknown. */
   readonly ready_at_ms: number | null;
-  /** Wall time at which a load is expected to have its bytes from the disk; null for unknown or none. */
+  /** Wall time at which a load is expected to have its bytes in host memory; null for unknown or none. */
   readonly arrives_at_ms: number | null;
+  /** Whether these come from other hosts or from outside; else from the disk. */
+  readonly is_fetched?: boolean;
   /** The generations there, as far as this gateway counts them. */
   readonly works: ReadonlySet<WorkView>;
 }
