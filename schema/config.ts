@@ -158,6 +158,14 @@ export const workerConfig = z.strictObject({
     .max(64)
     .default(limits.disk_loads)
     .describe("Loads that read from the disk at once; others wait in order."),
+  disk_read_bytes_per_s: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .optional()
+    .describe(
+      "Bytes per second that loads read from the disk at most, all together; what it gives if left out.",
+    ),
   prefault_bytes: z.coerce
     .number()
     .int()

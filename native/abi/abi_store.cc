@@ -36,7 +36,8 @@ sllm_status sllm_store_create(const sllm_store_params *params, sllm_store **out)
         options.arena = {p.arena_bytes, p.prefault_bytes, p.huge_pages == 0};
         options.reads.method = static_cast<sllm::ReadMethod>(p.read_method);
         if (p.reader_threads > 0) options.reads.in_flight_bytes = p.reader_threads * options.reads.block_bytes;
-        options.probe = p.reader_threads == 0 && p.read_method == 0;
+        options.bytes_per_second = static_cast<double>(p.read_bytes_per_second);
+        options.probe = p.reader_threads == 0 && p.read_method == 0 && p.read_bytes_per_second == 0;
         if (p.state_dir != nullptr) options.state_dir = p.state_dir;
         if (Status s = sllm::Store::create(options, sllm::Env::posix(), &store->impl); !s.ok()) return s;
         *out = store.release();

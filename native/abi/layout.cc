@@ -4,8 +4,9 @@
 #include "core/status.h"
 #include "sllm/sllm.h"
 
-static_assert(sizeof(sllm_store_params) == 40 && offsetof(sllm_store_params, arena_bytes) == 8 &&
-              offsetof(sllm_store_params, huge_pages) == 24 && offsetof(sllm_store_params, state_dir) == 32);
+static_assert(sizeof(sllm_store_params) == 48 && offsetof(sllm_store_params, arena_bytes) == 8 &&
+              offsetof(sllm_store_params, huge_pages) == 24 && offsetof(sllm_store_params, state_dir) == 32 &&
+              offsetof(sllm_store_params, read_bytes_per_second) == 40);
 static_assert(sizeof(sllm_arena_status) == 56 && offsetof(sllm_arena_status, used_bytes) == 16 &&
               offsetof(sllm_arena_status, prefault_ms) == 40 && offsetof(sllm_arena_status, huge_bytes) == 48);
 static_assert(sizeof(sllm_volume_status) == 72 && offsetof(sllm_volume_status, queued_bytes) == 32 &&

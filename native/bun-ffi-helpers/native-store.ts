@@ -22,6 +22,8 @@ export interface NativeStoreParams {
   readonly huge_pages?: boolean;
   /** Existing folder that keeps what was found out about volumes; nothing does if left out. */
   readonly state_dir?: string;
+  /** Read from a volume at most; as many as can be if left out. */
+  readonly read_bytes_per_second?: number;
 }
 
 export interface NativeArenaStatus {

@@ -92,6 +92,7 @@ export class NativeLibrary {
   /** sllm_store_create. The caller owns the store and disposes of it. */
   createStore(params: NativeStoreParams = {}): NativeStore {
     const { reader_threads = 0, arena_bytes = 0, prefault_bytes = 0, huge_pages = true, state_dir } = params;
+    const { read_bytes_per_second = 0 } = params;
     using memory = new CallMemory(this.binding);
     const encoded = storeParams.encode({
       reader_threads,
@@ -100,6 +101,7 @@ export class NativeLibrary {
       huge_pages: huge_pages ? 0 : 1,
       read_method: 0,
       state_dir: state_dir === undefined ? 0n : memory.cString(state_dir),
+      read_bytes_per_second: BigInt(read_bytes_per_second),
     });
     const out = new BigUint64Array(1);
     const status = this.binding.calls.sllm_store_create(encoded, out);

@@ -55,6 +55,7 @@ export const storeParams = struct("sllm_store_params", {
   huge_pages: "u32",
   read_method: "u32",
   state_dir: "pointer",
+  read_bytes_per_second: "u64",
 });
 
 export const arenaStatus = struct("sllm_arena_status", {

@@ -60,7 +60,7 @@ Status Store::load(LoadRequest request, std::uint64_t *number) {
 Volume &Store::volume_of(std::int64_t file_system) {
     std::unique_ptr<Volume> &volume = volumes_[file_system];
     if (volume != nullptr) return *volume;
-    VolumeOptions options{options_.reads, options_.probe, {}, options_.register_memory};
+    VolumeOptions options{options_.reads, options_.probe, {}, options_.register_memory, options_.bytes_per_second};
     if (!options_.state_dir.empty()) {
         options.state_file = options_.state_dir + "/volume-" + std::to_string(file_system);
     }

@@ -25,6 +25,7 @@ struct StoreOptions {
     bool probe = false;           // whether to find out what suits a volume
     std::string state_dir = {};   // folder that keeps what was found; empty: nothing does
     bool register_memory = true;  // with io_uring, as far as the limit of locked memory goes
+    double bytes_per_second = 0;  // read from a volume at most; 0: as many as can be
     std::uint32_t workers = 0;    // that digest and fault in; 0: one per processor, 2 to 8
 };
 

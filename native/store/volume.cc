@@ -125,7 +125,12 @@ void Volume::read_loop() {
         if (stopping_ && in_flight_ == 0) return;
         fill();
         if (in_flight_ == 0) {
-            if (!stopping_) rest(lock);
+            if (stopping_) continue;
+            if (may_read()) {
+                rest(lock);
+            } else {
+                wait_for_rate(lock);
+            }
             continue;
         }
         lock.unlock();
@@ -134,6 +139,15 @@ void Volume::read_loop() {
         for (const ReadResult &result : results) take(result);
         results.clear();
     }
+}
+
+bool Volume::may_read() {
+    return options_.bytes_per_second <= 0 || env_.now_ms() >= next_read_ms_;
+}
+
+void Volume::wait_for_rate(std::unique_lock<std::mutex> &lock) {
+    const double wait_ms = std::max(1.0, next_read_ms_ - env_.now_ms());
+    work_.wait_for(lock, std::chrono::duration<double, std::milli>(wait_ms));
 }
 
 void Volume::wait_for_work(std::unique_lock<std::mutex> &lock) {
@@ -183,9 +197,14 @@ void Volume::rest(std::unique_lock<std::mutex> &lock) {
 
 void Volume::fill() {
     if (stopping_ || loads_.empty() || !open_queue()) return;
-    while (!free_flights_.empty()) {
+    while (!free_flights_.empty() && may_read()) {
         Flight flight;
         if (!next_read(&flight)) return;
+        if (options_.bytes_per_second > 0) {
+            // Time that was not used is lost: a quiet disk saves nothing up for the next load.
+            const double bytes = flight.read.chunk->block(flight.read.block).bytes;
+            next_read_ms_ = std::max(next_read_ms_, env_.now_ms()) + 1000 * bytes / options_.bytes_per_second;
+        }
         const std::uint64_t tag = free_flights_.back();
         free_flights_.pop_back();
         flights_[tag] = std::move(flight);

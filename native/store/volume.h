@@ -23,6 +23,7 @@ struct VolumeOptions {
     bool probe = false;           // whether to find better ones, once, when a load has ended and nothing is to do
     std::string state_file;       // keeps what was found; empty: nothing does
     bool register_memory = true;  // whether io_uring keeps the arena's pages at hand
+    double bytes_per_second = 0;  // that are read at most; 0: as many as can be
 };
 
 struct VolumeStatus {
@@ -78,6 +79,10 @@ private:
     void read_loop();
     // Waits for work; finds better settings meanwhile.
     void rest(std::unique_lock<std::mutex> &lock);
+    // False while the bound on the rate forbids a read.
+    bool may_read();
+    // Waits until it allows the next one, or something else is to be done.
+    void wait_for_rate(std::unique_lock<std::mutex> &lock);
     bool open_queue();
     void close_queue();
     void register_memory(std::uint32_t arena_chunk);
@@ -108,6 +113,7 @@ private:
     bool stopping_ = false;
     std::deque<std::shared_ptr<Load>> loads_;  // in progress, oldest first
     std::uint32_t turn_ = 0;
+    double next_read_ms_ = 0;  // with a bound on the rate: when the next read may begin
     std::vector<Flight> flights_;
     std::vector<std::uint64_t> free_flights_;
     std::uint32_t in_flight_ = 0;

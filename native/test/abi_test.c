@@ -338,7 +338,7 @@ static void test_parked(sllm_engine_params *params, const char *weights) {
 
 static void test_model(const char *folder, const char *libraries) {
     sllm_store_params store_params = {
-        sizeof(sllm_store_params), 2, (uint64_t)256 << 20, (uint64_t)16 << 20, 0, 0, NULL};
+        sizeof(sllm_store_params), 2, (uint64_t)256 << 20, (uint64_t)16 << 20, 0, 0, NULL, 0};
     sllm_arena_status arena;
     sllm_volume_status volume;
     sllm_engine_params params;

@@ -100,6 +100,24 @@ TEST("store: chunks that are in the page cache are read from there, others aroun
     }
 }
 
+TEST("store: a bound on the rate holds, for loads together, and a quiet disk saves nothing up") {
+    const Weights weights(1024, 64);
+    sllm::StoreOptions options;
+    options.arena = test::small_arena;
+    options.reads = {sllm::ReadMethod::ring, true, 65'536, 4 * 65'536};
+    const double bytes = static_cast<double>(weights.bytes.size());
+    options.bytes_per_second = bytes / 0.1;
+    const auto store = test::open_store(options);
+    for (int round = 0; round < 2; round++) {
+        const double begun_ms = sllm::Env::posix().now_ms();
+        const LoadStatus status = load_and_wait(*store, weights.request);
+        CHECK_EQ(status.state, 1);
+        // The first read may begin at once, and what comes last needs no time after it.
+        const double bound_ms = 100 * (1 - 2 * 65'536 / bytes);
+        CHECK(sllm::Env::posix().now_ms() - begun_ms >= bound_ms);
+    }
+}
+
 TEST("store: the system tells what of a file is in the page cache") {
     const Weights weights(20, 4);
     sllm::Env &env = sllm::Env::posix();

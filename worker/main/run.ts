@@ -80,6 +80,7 @@ async function start(host: Host): Promise<void> {
     store: library.createStore({
       arena_bytes: settings.worker.arena_bytes ?? arenaBytes(memory_bytes),
       prefault_bytes: settings.worker.prefault_bytes ?? defaultPrefaultBytes(memory_bytes),
+      read_bytes_per_second: settings.worker.disk_read_bytes_per_s ?? 0,
       huge_pages: settings.worker.huge_pages === "auto",
       // The folder of the worker's id, which is there by now.
       state_dir: path.join(settings.data_dir, "worker"),
