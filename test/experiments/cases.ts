@@ -9,10 +9,12 @@ export const policies: readonly SimulatedPolicy[] = [
   ...(["startup-optimal", "locality", "preemptive", "random", "cache-on-disk", "download-first"] as const),
 ];
 export const rates_per_s = [0.2, 0.5, 0.8, 1.1, 1.4] as const;
+/** Of the larger models. */
+export const fewRates_per_s = [0.2, 0.8, 1.4] as const;
 export const seeds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10] as const;
 export const zipf = 0.9;
 export const cv = 8;
-export const duration_ms = 20 * 60_000;
+export const duration_ms = 10 * 60_000;
 
 const GB = 1e9;
 

@@ -4,7 +4,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { cdfPicture } from "../../gateway/simulator/simulator.ts";
 import { runAzure } from "./azure.ts";
-import { rates_per_s, type SizeName } from "./cases.ts";
+import { fewRates_per_s, rates_per_s, type SizeName } from "./cases.ts";
 import { optimumText, paperText, speedText } from "./documents.ts";
 import { runOptimum } from "./optimum.ts";
 import { paperShelves, runPaper } from "./paper.ts";
@@ -39,7 +39,11 @@ const experiments: Readonly<Record<string, () => Promise<string | null>>> = {
 };
 
 async function paper(size: SizeName, shelves: keyof typeof paperShelves): Promise<string> {
-  const reports = await runPaper(size, paperShelves[shelves], rates_per_s);
+  const reports = await runPaper(
+    size,
+    paperShelves[shelves],
+    size === "opt-6.7b" ? rates_per_s : fewRates_per_s,
+  );
   const name = `${shelves === "plenty" ? "paper" : "scarce"}-${size}`;
   writeRaw(name, reports);
   const pictures = reports.slice(-1).map((report) => picture(name, report));

@@ -35,6 +35,7 @@ export async function runPaper(
     const title = `${size}, ${requests_per_s} requests per second`;
     const results: CaseResult[] = [];
     for (const policy of policies) results.push(await measure(title, cluster, policy, traffic));
+    process.stderr.write(`${title}\n`);
     reports.push({ title, results, bound_ms: boundOf(cluster, traffic, leastLoadMs(size)) });
   }
   return reports;
