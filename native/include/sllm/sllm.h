@@ -108,8 +108,8 @@ typedef struct sllm_store_params {
     uint32_t read_method;    /* 0: io_uring where the system has and allows it; 1: threads. Since 1.2 */
     const char *state_dir;   /* NUL-terminated; an existing folder that keeps what was found out about volumes. NULL:
                                 nothing does. Since 1.2 */
-    uint64_t read_bytes_per_second; /* that are read from a volume at most; 0: as many as can be. With a bound nothing is
-                                       found out about volumes. Since 1.4 */
+    uint64_t read_bytes_per_second; /* read from a volume at most; 0: as many as can be. With a bound nothing is found
+                                       out about volumes. Since 1.4 */
 } sllm_store_params;
 
 typedef struct sllm_arena_status {
