@@ -7,6 +7,8 @@ import { type App, createApp } from "./app.ts";
 import { Autoscaler } from "./control/autoscaler.ts";
 import { EstimateSync } from "./control/estimate-sync.ts";
 import { Leadership } from "./control/leadership.ts";
+import type { LiveStreams } from "./control/moves/live-streams.ts";
+import { Moves, type MovesDeps } from "./control/moves/moves.ts";
 import { Orphans } from "./control/orphans.ts";
 import { Preloader } from "./control/preloader.ts";
 import { ReconcileLoop } from "./control/reconcile.ts";
@@ -77,7 +79,10 @@ export function createGateway(deps: GatewayDeps): Gateway {
   const isLeader = () => leadership.isLeader;
   const autoscaler = new Autoscaler({ ...lasting, fleet, starts, queue, history, reports, policy, isLeader });
   const preloader = new Preloader({ ...lasting, fleet, forecast: config.forecast, isLeader });
-  const placer = new Placer({ ...lasting, fleet, starts, loads, history, queue, explanations, policy });
+  const places = { fleet, starts, loads, stops, estimates, claims: queue.claims, gateway_id };
+  const moves = newMoves({ ...lasting, ...places, streams: streamsOf(() => dispatcher) }, config);
+  const ways = { fleet, starts, loads, history, queue, explanations, policy, clearing: moves.instances };
+  const placer = new Placer({ ...lasting, ...ways });
   const records = new GenerationRecords({ store, clock, log, explanations });
   const onArrived = (model_id: ModelId) => preloader.arrived(model_id);
   const gateways = new Gateways({ store, clock: lasting.clock, gateway_id, log });
@@ -89,12 +94,14 @@ export function createGateway(deps: GatewayDeps): Gateway {
   const orphans = new Orphans({ store, gateways, log, adopt: (id) => resumables.adopt(id) });
   const retention = newRetention({ store, log }, config);
   const kept = { fleet, loads, stops, history, reports, estimates: estimateSync, leadership, retention };
+  const ahead = { autoscaler, preloader, moves };
   const streams = { gateways, orphans, attend: () => resumables.attend() };
-  const loop = new ReconcileLoop({ ...lasting, ...kept, autoscaler, preloader, ...streams, park_ms });
+  const loop = new ReconcileLoop({ ...lasting, ...kept, ...ahead, ...streams, park_ms });
 
   let stopping = false;
   const app = createApp({
     ...{ ...world, fleet, history, reports, queue, explanations, dispatcher, resumables, version },
+    migrations: moves.migrations,
     ...{ api_keys, admin_token, cluster_token, keep_alive_ms },
     isStopping: () => stopping,
   });
@@ -104,15 +111,33 @@ export function createGateway(deps: GatewayDeps): Gateway {
     start: () => loop.start(),
     stop: async () => {
       stopping = true;
-      await loop.stop();
-      await autoscaler.idle();
-      loads.leaveUnawaited();
-      await stops.close();
-      await batches.close();
-      await records.close();
-      await estimateSync.write().catch((error: unknown) => log.error("estimates_not_written", {}, error));
+      await endInOrder({ loop, autoscaler, loads, moves, stops, batches, records, estimateSync, log });
     },
   };
+}
+
+interface Running {
+  readonly loop: ReconcileLoop;
+  readonly autoscaler: Autoscaler;
+  readonly loads: Loads;
+  readonly moves: Moves;
+  readonly stops: Stops;
+  readonly batches: TokenBatches;
+  readonly records: GenerationRecords;
+  readonly estimateSync: EstimateSync;
+  readonly log: Log;
+}
+
+async function endInOrder(running: Running): Promise<void> {
+  const { loop, autoscaler, loads, moves, stops, batches, records, estimateSync, log } = running;
+  await loop.stop();
+  await autoscaler.idle();
+  loads.leaveUnawaited();
+  await moves.close();
+  await stops.close();
+  await batches.close();
+  await records.close();
+  await estimateSync.write().catch((error: unknown) => log.error("estimates_not_written", {}, error));
 }
 
 function newRetention(
@@ -120,6 +145,21 @@ function newRetention(
   { retention_ms, replay_ms }: GatewayConfig,
 ): RetentionSweep {
   return new RetentionSweep(deps, { older_than_ms: retention_ms, replay_ms });
+}
+
+function newMoves(
+  deps: Omit<MovesDeps, "settings" | "policy">,
+  { policy, move_gap_tokens, move_rounds }: GatewayConfig,
+): Moves {
+  return new Moves({ ...deps, policy, settings: { gap_tokens: move_gap_tokens, rounds: move_rounds } });
+}
+
+/** The dispatcher comes later: its requests may want streams moved. */
+function streamsOf(dispatcher: () => Dispatcher): LiveStreams {
+  return {
+    handOver: (id, to) => dispatcher().handOver(id, to),
+    handOverEnded: (id) => dispatcher().handOverEnded(id),
+  };
 }
 
 function newQueue({ starvation_ms, waiting_per_tenant }: GatewayConfig, clock: Clock): WaitQueue {

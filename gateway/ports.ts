@@ -128,6 +128,8 @@ export interface WorkerClient {
     query: AttachQuery,
     signal: AbortSignal,
   ): AsyncIterable<AttachEvent>;
+  /** Asks a worker to end when its streams have left; how many run there. */
+  drain(worker: WorkerAddress): Promise<number>;
   /** Generations that run there. */
   listGenerations(worker: WorkerAddress): Promise<RunningGeneration[]>;
   /** One that runs there or whose log is kept; null for any other. */

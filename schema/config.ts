@@ -54,6 +54,22 @@ export const gatewayConfig = z.strictObject({
   keep_alive_ms: ms(86_400_000)
     .default(limits.keep_alive_ms)
     .describe("Idle time before an instance is parked or stopped, for models that do not set their own."),
+  move_gap_tokens: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(limits.move_gap_tokens)
+    .default(limits.move_gap)
+    .describe(
+      "Tokens that a worker may lack of a stream when it takes it over; it computes them in the stream's pause.",
+    ),
+  move_rounds: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(limits.move_rounds)
+    .default(limits.move_rounds_usual)
+    .describe("Rounds after which a stream that does not come that close stays where it is."),
   park_ms: ms(86_400_000)
     .default(limits.park_ms)
     .describe(
@@ -189,6 +205,9 @@ export const workerConfig = z.strictObject({
     .max(1024)
     .optional()
     .describe("Compute threads of an engine; all cores but one if left out."),
+  drain_ms: ms(3_600_000)
+    .default(limits.worker_drain_ms)
+    .describe("How long a worker that is to end waits for its streams to move to others, or to finish."),
   prefill_tokens: z.coerce
     .number()
     .int()

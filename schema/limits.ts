@@ -196,6 +196,16 @@ export const limits = {
   hand_over_ms: 2_000,
   /** Pause between two tries, and between its later questions. */
   hand_over_pause_ms: 200,
+  /** Tokens missing at a hand-over where the settings name no other number: one step of an engine computes them. */
+  move_gap: 4,
+  /** Rounds of a move where the settings name no other number. The first two or three usually do. */
+  move_rounds_usual: 64,
+  /** Time for a worker's streams to leave. Supervisors kill after 15 s and more. */
+  worker_drain_ms: 10_000,
+  /** How often a worker that drains looks whether anything still runs. */
+  drain_poll_ms: 100,
+  /** Moves in one answer of the admin API. */
+  listed_migrations: 1_000,
   /** How often the row of a move follows its rounds: well within `move_silence_ms`. */
   move_note_ms: 1_000,
   /** A move whose row is silent so long has lost its gateway: another one ends it. */

@@ -15,6 +15,7 @@ import type { Autoscaler } from "./autoscaler.ts";
 import type { EstimateSync } from "./estimate-sync.ts";
 import { LastUses } from "./last-uses.ts";
 import { type Leadership, leaderLease } from "./leadership.ts";
+import type { Moves } from "./moves/moves.ts";
 import type { Orphans } from "./orphans.ts";
 import type { Preloader } from "./preloader.ts";
 import type { RetentionSweep } from "./retention.ts";
@@ -35,6 +36,7 @@ export interface ReconcileDeps {
   readonly stops: Stops;
   readonly history: StartHistory;
   readonly reports: WorkerReports;
+  readonly moves: Pick<Moves, "lead">;
   readonly autoscaler: Pick<Autoscaler, "turn">;
   readonly preloader: Pick<Preloader, "turn">;
   /** How long an idle instance stays parked before it is stopped; 0 parks none. */
@@ -130,6 +132,7 @@ export class ReconcileLoop {
     await this.#expireWorkers();
     for (const instance of fleet.instances) if (instance.state === "loading") loads.follow(instance);
     stopUnneeded(this.#deps);
+    this.#deps.moves.lead();
     await this.#purgeDeleted();
     await retention.run(clock.monotonicMs());
     await orphans.turn(clock.monotonicMs());

@@ -3,6 +3,7 @@ import type { z } from "zod";
 import { generationRecord } from "../../schema/cluster/attach.ts";
 import {
   arrivalResponse,
+  drainResponse,
   handOverResponse,
   type MoveEvent,
   runningGenerations,
@@ -29,12 +30,14 @@ type MoveStream = (
 
 type MoveCalls = Pick<
   WorkerClient,
-  "listGenerations" | "findGeneration" | "moveGeneration" | "handOver" | "goOn"
+  "drain" | "listGenerations" | "findGeneration" | "moveGeneration" | "handOver" | "goOn"
 >;
 
 export function moveCalls(control: ControlCall, stream: MoveStream): MoveCalls {
   const pathOf = (generation_id: string, rest = "") => `${workerPaths.generations}/${generation_id}${rest}`;
   return {
+    drain: async (worker) => (await control(worker, "POST", workerPaths.drain, drainResponse)).generations,
+
     listGenerations: async (worker) =>
       (await control(worker, "GET", workerPaths.generations, runningGenerations)).data,
 

@@ -24,6 +24,10 @@ export const runningGeneration = z.strictObject({
 export type RunningGeneration = z.infer<typeof runningGeneration>;
 export const runningGenerations = z.strictObject({ data: z.array(runningGeneration) });
 
+/** POST /v1/drain: no new work from now on; the worker ends when what runs has left or finished, or its time is up. */
+export const drainResponse = z.strictObject({ generations: z.number().int().min(0) });
+export type DrainResponse = z.infer<typeof drainResponse>;
+
 /** Where a generation shall go. `incarnation` names the worker's process, so that no other one takes it in. */
 export const moveDestination = z.strictObject({
   worker_id: workerId,

@@ -19,6 +19,8 @@ export const workerPaths = {
   /** Generations that other workers send here. */
   arrivals: "/v1/arrivals",
   embeddings: "/v1/embeddings",
+  /** POST: the process ends when its streams have left. */
+  drain: "/v1/drain",
   loads: "/v1/loads",
   preloads: "/v1/preloads",
 } as const;

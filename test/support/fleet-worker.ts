@@ -83,6 +83,7 @@ export class FleetWorker {
       status: () => Promise.reject(new Error("nobody asks")),
       loads: () => [],
       isReady: () => true,
+      onDrain: () => undefined,
       clock,
       log: this.#log,
     });

@@ -38,6 +38,7 @@ class There {
     this.arrivals = new Arrivals({
       findInstance: () => this.engine,
       checkEpoch,
+      isAccepting: () => true,
       adopt: (request) => {
         checkEpoch(generation_id, request.epoch);
         this.runs = true;

@@ -122,6 +122,10 @@ export class ScriptedWorker implements WorkerClient {
     return Promise.resolve([]);
   }
 
+  drain(): Promise<number> {
+    return Promise.resolve(0);
+  }
+
   findGeneration(): Promise<null> {
     return Promise.resolve(null);
   }

@@ -27,6 +27,8 @@ export interface RegistryOptions {
   readonly worker_id: WorkerId;
   /** Throws `not_found` for an instance that is not here. */
   readonly findInstance: (instance_id: InstanceId) => GenerationTarget;
+  /** False: nothing begins here any more. */
+  readonly isAccepting?: () => boolean;
   readonly clock: Clock;
 }
 
@@ -55,6 +57,9 @@ export class GenerationRegistry {
    */
   start(request: GenerateRequest | EmbedRequest): Generation {
     const { generation_id, epoch } = request;
+    if (this.#options.isAccepting?.() === false) {
+      throw new SllmError("state_conflict", "This worker is shutting down.");
+    }
     this.#refuseBelow(generation_id, epoch);
     if (this.hasStarted(generation_id, epoch)) {
       throw new SllmError("state_conflict", `Epoch ${epoch} of this generation was started here before.`);

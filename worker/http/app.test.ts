@@ -73,6 +73,7 @@ beforeEach(() => {
     status: () => Promise.reject(new Error("a defect with a secret in it")),
     loads: ({ limit }) => someTraces.slice(0, limit),
     isReady: () => ready,
+    onDrain: () => undefined,
     clock,
     log,
   });

@@ -3,6 +3,7 @@ import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { loadRequest, type ParkResponse, type UnloadResponse } from "../../schema/cluster/instances.ts";
 import { type LoadsQuery, type LoadTrace, loadsQuery } from "../../schema/cluster/loads.ts";
+import type { DrainResponse } from "../../schema/cluster/moves.ts";
 import { type PreloadResponse, preloadRequest } from "../../schema/cluster/preloads.ts";
 import { workerPaths } from "../../schema/cluster/protocol.ts";
 import type { WorkerStatus } from "../../schema/cluster/status.ts";
@@ -35,6 +36,8 @@ export interface WorkerAppOptions {
   readonly loads: (query: LoadsQuery) => LoadTrace[];
   /** False while the worker shuts down. */
   readonly isReady: () => boolean;
+  /** Ends the process in order, when its streams have left. */
+  readonly onDrain: () => void;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -73,6 +76,11 @@ export function createWorkerApp(options: WorkerAppOptions): Hono {
     const instance_id = parseOrThrow(instanceId, c.req.param("id"), "id");
     await supervisor.unload(instance_id, { if_idle: c.req.query("if_idle") === "1" });
     return c.json({ instance_id, state: "gone" } satisfies UnloadResponse);
+  });
+  app.post(workerPaths.drain, (c) => {
+    const running = generations.running().length;
+    options.onDrain();
+    return c.json({ generations: running } satisfies DrainResponse);
   });
   app.route("/", generationRoutes(generations, clock));
   app.route("/", moveRoutes(options));

@@ -71,6 +71,7 @@ async function start(host: Host): Promise<void> {
       stderrLog.error("superseded", { reason });
       end(reason, 1);
     },
+    onDrained: () => end("drained"),
     config: settings,
     cluster_token,
     worker_id,

@@ -10,6 +10,7 @@ import type { WorkerStatus } from "../../schema/cluster/status.ts";
 import type { Config } from "../../schema/config.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { InstanceId, WorkerId } from "../../schema/ids.ts";
+import { limits } from "../../schema/limits.ts";
 import type { WorkerState } from "../../schema/vocab.ts";
 import { DiskBudget } from "../checkpoints/disk-budget.ts";
 import { DiskTier, fileVersionNow } from "../checkpoints/disk-tier.ts";
@@ -21,7 +22,7 @@ import type { LaunchEngine } from "../instances/engine-process.ts";
 import { StandbyPool } from "../instances/standby-pool.ts";
 import { Supervisor } from "../instances/supervisor.ts";
 import { LinkQueue } from "../links/link-queue.ts";
-import { generationParts } from "../moves/generation-parts.ts";
+import { type GenerationParts, generationParts } from "../moves/generation-parts.ts";
 import { LoadLog } from "../traces/load-log.ts";
 import { defaultThreads } from "./device.ts";
 import { newIncarnation } from "./identity.ts";
@@ -46,6 +47,8 @@ export interface WorkerParts {
   readonly engine: (typeof engineKinds)[number];
   /** Another process has registered as this worker and counts from now on: this one has to end. */
   readonly onSuperseded: () => void;
+  /** A gateway wants it to end, with its streams elsewhere. */
+  readonly onDrained: () => void;
 }
 
 /** Nothing runs before `connect`; `stop` is the end. */
@@ -60,13 +63,13 @@ export class Worker {
   readonly #loads: LoadLog;
   readonly #standbys: StandbyPool;
   readonly #supervisor: Supervisor;
+  readonly #generations: GenerationParts;
   readonly #app: Hono;
   #state: WorkerState = "ready";
   #link: GatewayLink | null = null;
 
   constructor(parts: WorkerParts) {
-    const { config, launch, engine, worker_id } = parts;
-    const { memory_bytes, discrete } = parts;
+    const { config, launch, engine, worker_id, memory_bytes, discrete } = parts;
     const repacks = config.worker.weights_layout === "repacked";
     const processors = { device_id: cpuDeviceId, kind: "cpu", engine_name: null, repacks } as const;
     this.#parts = parts;
@@ -107,18 +110,20 @@ export class Worker {
       onLikely: (skeletons) => this.#standbys.setLikely(skeletons),
       onLoadEnded: (trace) => this.#loads.add(trace),
     });
+    this.#generations = generationParts({
+      ...{ worker_id, cluster_token: parts.cluster_token, clock },
+      findInstance: (id) => this.#supervisor.get(id),
+      isAccepting: () => this.#state === "ready",
+      fetch: (url, init) => fetch(url, init),
+    });
     this.#app = createWorkerApp({
-      cluster_token: parts.cluster_token,
-      incarnation: this.#incarnation,
+      ...{ cluster_token: parts.cluster_token, incarnation: this.#incarnation },
       supervisor: this.#supervisor,
-      ...generationParts({
-        ...{ worker_id, cluster_token: parts.cluster_token, clock },
-        findInstance: (id) => this.#supervisor.get(id),
-        fetch: (url, init) => fetch(url, init),
-      }),
+      ...this.#generations,
       status: () => this.#status(),
       loads: (query) => this.#loads.find(query),
       isReady: () => this.#state === "ready",
+      onDrain: parts.onDrained,
       clock,
       log,
     });
@@ -155,15 +160,28 @@ export class Worker {
     void this.#followPrefault();
   }
 
-  /** Ends all instances and says goodbye. */
+  /** Lets its streams move to other workers for a while, ends all instances and says goodbye. */
   async stop(): Promise<void> {
     this.#state = "draining";
     this.#link?.notify();
+    await this.#drain();
     await Promise.all([this.#supervisor.stopAll(), this.#standbys.stop()]);
     this.#state = "gone";
     await this.#link?.stop();
     await this.#loads.idle();
     this.#parts.store[Symbol.dispose]();
+  }
+
+  /** What runs may leave, as gateways see to, or finish. Without a gateway nobody reads or moves anything. */
+  async #drain(): Promise<void> {
+    const { generations } = this.#generations;
+    const until_ms = clock.monotonicMs() + this.#parts.config.worker.drain_ms;
+    while (generations.running().length > 0 && clock.monotonicMs() < until_ms) {
+      if (this.#link?.gateway == null) return;
+      await clock.sleep(limits.drain_poll_ms);
+    }
+    const left = generations.running().length;
+    if (left > 0) log.warn("streams_cut", { generations: left });
   }
 
   /** One log line when the arena's memory is ready: until then loads pay for their own. */

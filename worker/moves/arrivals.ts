@@ -24,6 +24,7 @@ export type Adopted = (event: GenerationEvent) => void;
 export interface ArrivalsOptions {
   /** Throws `not_found` for an instance that is not here. */
   readonly findInstance: (instance_id: InstanceId) => ArrivalTarget;
+  readonly isAccepting: () => boolean;
   /** Throws `stale_generation` when an epoch like this or above was seen of the generation. */
   readonly checkEpoch: (generation_id: GenerationId, epoch: number) => void;
   /** Makes it a generation of this worker in its epoch; throws as `checkEpoch` does. */
@@ -44,6 +45,9 @@ export class Arrivals {
   /** See `arrivalRequest`. One that was on its way here before makes place: its source begins anew. */
   open(request: ArrivalRequest): void {
     const { generation_id, epoch, instance_id, checkpoint } = request;
+    if (!this.#options.isAccepting()) {
+      throw new SllmError("state_conflict", "This worker is shutting down.");
+    }
     this.#options.checkEpoch(generation_id, epoch);
     const before = this.#arriving.get(generation_id);
     if (before !== undefined && before.epoch > epoch) {

@@ -11,6 +11,8 @@ export interface GenerationPartsOptions {
   readonly cluster_token: string;
   /** Throws `not_found` for an instance that is not here. */
   readonly findInstance: (instance_id: InstanceId) => GenerationTarget;
+  /** False while the worker lets its streams go: it begins nothing new. */
+  readonly isAccepting?: () => boolean;
   readonly fetch: Fetch;
   readonly clock: Clock;
 }
@@ -22,15 +24,15 @@ export interface GenerationParts {
 }
 
 export function generationParts(options: GenerationPartsOptions): GenerationParts {
-  const { worker_id, cluster_token, findInstance, fetch, clock } = options;
-  const generations = new GenerationRegistry({ worker_id, findInstance, clock });
+  const { worker_id, cluster_token, findInstance, isAccepting = () => true, fetch, clock } = options;
+  const generations = new GenerationRegistry({ worker_id, findInstance, isAccepting, clock });
   const departures = new Departures({
     ...{ worker_id, generations, clock },
     checkpointOf: (instance_id) => findInstance(instance_id).request.checkpoint,
     openDestination: (to) => httpDestination({ to, cluster_token, fetch }),
   });
   const arrivals = new Arrivals({
-    ...{ findInstance, clock },
+    ...{ findInstance, isAccepting, clock },
     checkEpoch: (generation_id, epoch) => generations.refuseStarted(generation_id, epoch),
     adopt: (request, run) => {
       const generation = generations.adopt(request, run);

@@ -3,7 +3,7 @@
  * ends those whose gateway is gone, from their rows. A stream has one move at a time, which the store sees to.
  */
 import type { RunningGeneration } from "../../../schema/cluster/moves.ts";
-import type { GenerationRow, InstanceRow, MigrationRow } from "../../../schema/db/tables.ts";
+import type { InstanceRow, MigrationRow } from "../../../schema/db/tables.ts";
 import { SllmError, toSllmError } from "../../../schema/error.ts";
 import type { GenerationId, WorkerId } from "../../../schema/ids.ts";
 import { toHex } from "../../../schema/ids.ts";
@@ -30,11 +30,15 @@ interface Leaving {
   readonly source: InstanceRow;
 }
 
+type SeenRows = Map<string, { readonly written_ms: number; readonly since_ms: number }>;
+
 export class Migrations {
   readonly #deps: MigrationsDeps;
   readonly #stopping = new AbortController();
   /** Rows of moves that run here, in any state. */
   readonly #running = new Map<string, Promise<Migration>>();
+  /** Moves of other gateways: when their rows were written last, and since when that is known here. */
+  #seen: SeenRows = new Map();
 
   constructor(deps: MigrationsDeps) {
     this.#deps = deps;
@@ -46,9 +50,9 @@ export class Migrations {
    * or would move to where it is; what a destination cannot be had for.
    */
   async moveStream(generation_id: GenerationId, to: WorkerId | null, reason: string): Promise<MigrationRow> {
-    const { fleet, store, destinations } = this.#deps;
+    const { fleet, destinations } = this.#deps;
     await fleet.known();
-    const leaving = await this.#find(generation_id, await store.getGeneration(generation_id));
+    const leaving = await this.#find(generation_id);
     if (leaving.source.worker_id === to) {
       throw new SllmError("state_conflict", "The generation runs on that worker already.");
     }
@@ -118,12 +122,18 @@ export class Migrations {
   /** Ends what a gateway that is gone has left half done. */
   async recover(): Promise<void> {
     const { store, clock } = this.#deps;
-    const rows = await store.listMigrations({ live: true, limit: limits.listed_instances });
+    const rows = await store.listMigrations({ live: true, limit: limits.listed_migrations });
+    const now_ms = clock.monotonicMs();
+    const seen: SeenRows = new Map();
     for (const row of rows) {
-      const isOurs = this.#running.has(row.migration_id);
-      const silent_ms = clock.wallMs() - row.updated_at.getTime();
-      if (!isOurs && silent_ms >= limits.move_silence_ms) this.#recover(row);
+      if (this.#running.has(row.migration_id)) continue;
+      const written_ms = row.updated_at.getTime();
+      const before = this.#seen.get(row.migration_id);
+      const since_ms = before?.written_ms === written_ms ? before.since_ms : now_ms;
+      seen.set(row.migration_id, { written_ms, since_ms });
+      if (now_ms - since_ms >= limits.move_silence_ms) this.#recover(row);
     }
+    this.#seen = seen;
   }
 
   #recover(row: MigrationRow): void {
@@ -167,18 +177,24 @@ export class Migrations {
     return this.#running.size;
   }
 
-  async #find(generation_id: GenerationId, row: GenerationRow | null): Promise<Leaving> {
-    if (row === null) throw new SllmError("not_found", `The generation '${generation_id}' is not known.`);
-    const notRunning = () =>
-      new SllmError(
-        "state_conflict",
-        `The generation '${generation_id}' is not running: there is nothing to move.`,
-      );
-    if (row.finished_at !== null || row.instance_id === null) throw notRunning();
-    const source = this.#deps.fleet.instance(row.instance_id);
-    if (source === null) throw notRunning();
-    const generation = (await this.#running_on(source)).find((g) => g.generation_id === generation_id);
-    if (generation === undefined) throw notRunning();
+  /** Wherever it runs: rows of plain requests do not say. */
+  async #find(generation_id: GenerationId): Promise<Leaving> {
+    const { fleet, workers, store } = this.#deps;
+    const addresses = fleet.snapshot.workers.filter(({ state }) => state === "ready" || state === "draining");
+    const lists = await Promise.all(
+      addresses.map(({ worker_id, url, incarnation }) =>
+        workers.listGenerations({ worker_id, url, incarnation }).catch(() => []),
+      ),
+    );
+    const found = lists.flat().filter((one) => one.generation_id === generation_id);
+    const generation = found.toSorted((a, b) => b.epoch - a.epoch)[0];
+    const source = generation === undefined ? null : fleet.instance(generation.instance_id);
+    if (generation === undefined || source === null) {
+      const row = await store.getGeneration(generation_id);
+      if (row === null) throw new SllmError("not_found", `The generation '${generation_id}' is not known.`);
+      const message = `The generation '${generation_id}' is not running: there is nothing to move.`;
+      throw new SllmError("state_conflict", message);
+    }
     if (generation.prompt_tokens === null) {
       throw new SllmError(
         "state_conflict",

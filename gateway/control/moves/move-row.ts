@@ -78,13 +78,13 @@ export class MoveRow {
   }
 }
 
-const way = ["planned", "loading", "copying", "handing_over"] as const satisfies MigrationState[];
+const way: readonly MigrationState[] = ["planned", "loading", "copying", "handing_over"];
 
 /** States on the way to one that cannot follow at once. */
 function between(from: MigrationState, to: MigrationState): readonly MigrationState[] {
   const next: readonly MigrationState[] = migrationMoves[from];
   if (from === to || next.includes(to)) return [];
-  const begin = way.findIndex((state) => state === from) + 1;
-  const end = way.findIndex((state) => state === to);
+  const begin = way.indexOf(from) + 1;
+  const end = way.indexOf(to);
   return way.slice(begin, end < 0 ? way.length : end);
 }

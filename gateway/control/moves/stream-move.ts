@@ -87,12 +87,11 @@ export class StreamMove {
   }
 
   async #take(input: MigrationInput): Promise<void> {
-    const { streams } = this.#deps;
     const before = this.#migration;
     this.#migration = advance(before, input);
     await this.#write(before);
     if (this.#migration.state === "failed" && before.won_epoch !== null)
-      streams.handOverEnded(this.#options.generation.generation_id);
+      this.#deps.streams.handOverEnded(this.#options.generation.generation_id);
   }
 
   #do(due: MigrationDue): Promise<MigrationInput> {
@@ -187,7 +186,7 @@ export class StreamMove {
       const message = `Epoch ${now.epoch} has taken the generation over.`;
       return { type: "lost", error: { code: "stale_generation", message } };
     }
-    const epoch = now.epoch;
+    const { epoch } = now;
     if (!this.#migration.waitsToGoOn) {
       const { worker_id, instance_id } = at;
       streams.handOver(generation_id, { epoch, worker_id, instance_id });

@@ -5,6 +5,7 @@ import { parseOrThrow, SllmError } from "../../../schema/error.ts";
 import { generationId } from "../../../schema/ids.ts";
 import { limits } from "../../../schema/limits.ts";
 import type { WaitQueue } from "../../admission/wait-queue.ts";
+import type { Migrations } from "../../control/moves/migrations.ts";
 import type { Explanations } from "../../dispatch/explanations.ts";
 import type { Fleet } from "../../placement/fleet.ts";
 import type { WorkerReports } from "../../placement/worker-reports.ts";
@@ -23,6 +24,7 @@ import { toExplainedRequest } from "../explain-view.ts";
 import { readBody } from "../read-json.ts";
 import { adapterRoutes } from "./adapters.ts";
 import { loadViews } from "./loads.ts";
+import { migrationRoutes } from "./migrations.ts";
 import { queueRoutes } from "./queue.ts";
 
 export interface AdminDeps {
@@ -37,10 +39,12 @@ export interface AdminDeps {
     | "getGeneration"
     | "endedInstances"
     | "estimates"
+    | "listMigrations"
   >;
   readonly fleet: Fleet;
   readonly reports: WorkerReports;
-  readonly workers: Pick<WorkerClient, "loadTraces">;
+  readonly workers: Pick<WorkerClient, "loadTraces" | "drain">;
+  readonly migrations: Pick<Migrations, "moveStream">;
   readonly queue: WaitQueue;
   readonly explanations: Explanations;
   readonly clock: Clock;
@@ -58,7 +62,8 @@ export function adminRoutes(deps: AdminDeps): Hono<AppEnv> {
     .route("/admin/v1/adapters", adapterRoutes(deps))
     .route("/admin/v1", clusterViews(deps))
     .route("/admin/v1", loadViews(deps))
-    .route("/admin/v1", queueRoutes(deps));
+    .route("/admin/v1", queueRoutes(deps))
+    .route("/admin/v1", migrationRoutes(deps));
 }
 
 /** Throws `invalid_request` for a KV cache that no engine makes. */

@@ -201,8 +201,12 @@ export class LearnedEstimates implements Estimates {
   }
 
   #prefillLine(model_id: ModelId, device_kind: DeviceKind): Line {
-    const points = pairsOf(this.#values("prefill", { model_id, device_kind }));
-    return robustLine(points) ?? { slope: nominal_migration.ms_per_token, base: nominal_migration.base_ms };
+    const prompts = pairsOf(this.#values("prefill", { model_id, device_kind }));
+    const moves = pairsOf(this.#values("prefill", { model_id, device_kind, detail: moveDetail }));
+    return (
+      robustLine(moves) ??
+      robustLine(prompts) ?? { slope: nominal_migration.ms_per_token, base: nominal_migration.base_ms }
+    );
   }
 }
 
@@ -227,6 +231,9 @@ function pairsOf(values: readonly number[]): readonly (readonly [number, number]
   for (let i = 0; i + 1 < values.length; i += 2) pairs.push([values[i] ?? 0, values[i + 1] ?? 0]);
   return pairs;
 }
+
+/** Of streams that moved: computed as room allows, beside what their new worker has to do. */
+export const moveDetail = "move";
 
 export function keyOf(quantity: EstimateKey["quantity"], fields: KeyFields): EstimateKey {
   const { worker_id = "", model_id = "", device_kind = "", detail = "" } = fields;

@@ -5,7 +5,7 @@ import type { InstanceId, ModelId, WorkerId } from "../../../schema/ids.ts";
 import type { DeviceKind } from "../../../schema/vocab.ts";
 import type { StartTarget } from "../../scheduler/decision.ts";
 import type { StartHow } from "../../scheduler/estimates.ts";
-import { keyOf, type LearnedEstimates } from "./learned-estimates.ts";
+import { keyOf, type LearnedEstimates, moveDetail } from "./learned-estimates.ts";
 import { startDetail } from "./start-detail.ts";
 
 /** Transfers of less say more about latency than about a link. */
@@ -66,6 +66,21 @@ function observeLink(
 ): void {
   if (bytes < leastBytes || ms <= 0) return;
   estimates.observe(keyOf("bandwidth", link), { value: bytes / ms });
+}
+
+/** A stream was computed at the worker that it moved to, beside others and in small steps. */
+export function observeMove(
+  estimates: Pick<LearnedEstimates, "observe">,
+  model_id: ModelId,
+  device_kind: DeviceKind,
+  tokens: number,
+  ms: number,
+): void {
+  if (tokens < leastPromptTokens) return;
+  // Two values of one window, as prompts are.
+  const key = keyOf("prefill", { model_id, device_kind, detail: moveDetail });
+  estimates.observe(key, { value: tokens });
+  estimates.observe(key, { value: ms });
 }
 
 /** Prompts below this are computed in one step with others; their time says little about a token's. */
