@@ -7,6 +7,7 @@ import { chat } from "./commands/chat.ts";
 import { convert } from "./commands/convert.ts";
 import { demo } from "./commands/demo.ts";
 import { deploy } from "./commands/deploy.ts";
+import { drain } from "./commands/drain.ts";
 import { explain } from "./commands/explain.ts";
 import { ls } from "./commands/ls.ts";
 import { migrate } from "./commands/migrate.ts";
@@ -33,6 +34,7 @@ const commands = [
   unpin,
   verify,
   migrate,
+  drain,
   simulate,
   plan,
   demo,

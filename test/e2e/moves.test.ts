@@ -64,3 +64,61 @@ test("a stream that is moved by hand goes on as if nothing had been, and its mov
   expect(row.timings_ms).toMatchObject({ copy: expect.any(Number), handed_over: expect.any(Number) });
   expect(answer.workers).toEqual([row.from_worker_id, row.to_worker_id]);
 });
+
+test("streams that move again and again, all at once, tell every token once and the text of the undisturbed run", async () => {
+  const seeds = [11, 12, 13, 14];
+  const undisturbed: string[] = [];
+  for (const seed of seeds) undisturbed.push((await (await ask(seed, 900)).read()).text);
+  const streams = await Promise.all(seeds.map((seed) => ask(seed, 900)));
+  const mover = (async () => {
+    while (streams.some((stream) => !stream.isDone)) {
+      const running = streams.filter((stream) => !stream.isDone);
+      await Promise.all(running.map((stream) => move(stream.generation_id)));
+      await Bun.sleep(20);
+    }
+  })();
+  const answers = await Promise.all(streams.map((stream) => stream.read()));
+  await mover;
+  for (const [i, answer] of answers.entries()) {
+    expect(answer.problems).toEqual([]);
+    expect(answer.text).toBe(undisturbed[i] ?? "");
+  }
+  expect(answers.reduce((sum, { workers }) => sum + workers.length - 1, 0)).toBeGreaterThan(0);
+});
+
+test("what cannot be moved is refused with the reason, and nothing changes", async () => {
+  const stream = await ask(3, 900);
+  await stream.until(10);
+  const code = async (id: string, body: object = {}) => Object((await move(id, body)).body).error?.code;
+  expect(await code("0".repeat(32))).toBe("not_found");
+  expect(await code("nonsense")).toBe("invalid_request");
+  expect(await code(stream.generation_id, { worker_id: "w-00000000000000ff" })).toBe("not_found");
+  expect(await code(stream.generation_id, { worker_id: stream.worker_id })).toBe("state_conflict");
+  const answer = await stream.read();
+  expect(answer.problems).toEqual([]);
+  expect(answer.workers).toHaveLength(1);
+  await cluster.endedGeneration(stream.generation_id);
+  expect(await code(stream.generation_id)).toBe("state_conflict");
+  expect(await migrationsOf(stream.generation_id)).toEqual([]);
+});
+
+test("a worker that is told to end lets its streams go first", async () => {
+  const undisturbed = (await (await ask(21, 900)).read()).text;
+  const streams = await Promise.all([21, 21, 21, 21].map((seed) => ask(seed, 900)));
+  const answers = Promise.all(streams.map((stream) => stream.read()));
+  const victim = cluster.workers[1];
+  const [worker] = (await cluster.adminWorkers()).filter((w) => w.url === victim?.url);
+  const began = performance.now();
+  const response = await cluster.post(`/admin/v1/workers/${worker?.worker_id}/drain`, {});
+  expect(response.status).toBe(202);
+  for (const answer of await answers) {
+    expect(answer.problems).toEqual([]);
+    expect(answer.text).toBe(undisturbed);
+  }
+  await eventually("the worker is gone", async () =>
+    (await cluster.adminWorkers()).some((w) => w.worker_id === worker?.worker_id && w.state === "gone"),
+  );
+  expect(performance.now() - began).toBeLessThan(10_000);
+  await cluster.startWorker(1);
+  await cluster.workersReady();
+});

@@ -57,6 +57,11 @@ export class OpenStream {
     return this.#last_index;
   }
 
+  /** Of the worker that told the last token. */
+  get worker_id(): string {
+    return this.#workers.at(-1) ?? "";
+  }
+
   get isDone(): boolean {
     return this.#isDone;
   }

@@ -20,6 +20,13 @@ import {
   type ExplainedRequest,
   explainedRequest,
 } from "../../../schema/api/admin.ts";
+import {
+  type AdminMigration,
+  adminMigration,
+  adminMigrationList,
+  type DrainedWorker,
+  drainedWorker,
+} from "../../../schema/api/migrations.ts";
 import type { LoadsQuery } from "../../../schema/cluster/loads.ts";
 import { errorBody } from "../../../schema/error.ts";
 import { limits } from "../../../schema/limits.ts";
@@ -92,6 +99,21 @@ export class GatewayClient {
 
   async getRequest(generation_id: string): Promise<ExplainedRequest> {
     return this.#call("GET", `/admin/v1/requests/${generation_id}`, explainedRequest);
+  }
+
+  async moveGeneration(generation_id: string, worker_id?: string): Promise<AdminMigration> {
+    const to = worker_id === undefined ? {} : { worker_id };
+    return this.#call("POST", `/admin/v1/generations/${generation_id}/move`, adminMigration, to);
+  }
+
+  /** Moves of one generation, the newest first. */
+  async listMigrations(generation_id: string): Promise<AdminMigration[]> {
+    const query = new URLSearchParams({ generation_id });
+    return (await this.#call("GET", `/admin/v1/migrations?${query}`, adminMigrationList)).data;
+  }
+
+  async drainWorker(worker_id: string): Promise<DrainedWorker> {
+    return this.#call("POST", `/admin/v1/workers/${encodeURIComponent(worker_id)}/drain`, drainedWorker);
   }
 
   async #call<S extends z.ZodType>(
