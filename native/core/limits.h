@@ -34,9 +34,11 @@ inline constexpr std::uint32_t batch_tokens_max = 16'384;
 // Tokens of a step for prompts when the caller names no number: while a stream runs, a long prompt pauses it no longer
 // than this many tokens take.
 inline constexpr std::uint32_t prefill_tokens = 256;
-// Of a step for sequences that are held, while anything else is computed: nobody waits for them yet, so that streams
-// that stay lose little. A source makes one token a step, so rounds of a move still shrink 16-fold.
-inline constexpr std::uint32_t held_tokens = 16;
+// Of a step for sequences that are held, at most, while anything else is computed: nobody waits for them yet. What they
+// cost the streams that stay decides, so on a device with room for more than its streams it is this many.
+inline constexpr std::uint32_t held_tokens = 64;
+// Before it is known what they cost.
+inline constexpr std::uint32_t held_tokens_first = 4;
 
 // Tokens of the KV cache kept free for every running request when another one is admitted.
 inline constexpr std::uint32_t kv_tokens_ahead = 16;

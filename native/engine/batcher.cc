@@ -11,7 +11,7 @@
 namespace sllm {
 
 Batcher::Batcher(Backend &backend, std::uint32_t prefill_tokens, Env &env, Emit emit)
-    : backend_(backend), limits_{backend.facts().batch_tokens, prefill_tokens, limits::held_tokens}, env_(env),
+    : backend_(backend), limits_{backend.facts().batch_tokens, prefill_tokens, limits::held_tokens_first}, env_(env),
       emit_(std::move(emit)), kv_(backend.facts().slots, backend.facts().kv) {}
 
 void Batcher::cancel(std::uint64_t request) {
@@ -132,11 +132,26 @@ Status Batcher::compute() {
         left.push_back(session->held ? 0 : left_of(*session));
         held.push_back(session->held ? left_of(*session) : 0);
     }
+    limits_.held_tokens = held_share_.tokens();
     const std::vector<std::uint32_t> taken = plan_step(left, held, limits_, steps_);
-    const std::uint32_t all = std::accumulate(taken.begin(), taken.end(), 0u);
-    if (all == 0) return {};
+    last_step_tokens_ = std::accumulate(taken.begin(), taken.end(), 0u);
+    if (last_step_tokens_ == 0) return {};
     steps_++;
-    last_step_tokens_ = all;
+    std::uint32_t streams = 0;
+    std::uint32_t spare = 0;
+    for (std::size_t i = 0; i < taken.size(); i++) {
+        if (held[i] > 0) spare += taken[i];
+        else streams += taken[i];
+    }
+    const double began_ms = env_.now_ms();
+    Status status = compute(left, taken);
+    // A step with a prompt tells nothing about one of streams.
+    const bool has_prompt = std::any_of(left.begin(), left.end(), [](std::uint32_t n) { return n > 1; });
+    if (streams > 0 && !has_prompt && status.ok()) held_share_.observe(env_.now_ms() - began_ms, spare);
+    return status;
+}
+
+Status Batcher::compute(const std::vector<std::uint32_t> &left, const std::vector<std::uint32_t> &taken) {
     const auto heaviest = std::max_element(taken.begin(), taken.end());
     if (2 * *heaviest >= last_step_tokens_) {
         heaviest_ = running_[static_cast<std::size_t>(heaviest - taken.begin())]->request.number;

@@ -12,6 +12,7 @@
 
 #include "engine/backend.h"
 #include "engine/batch_plan.h"
+#include "engine/held_share.h"
 #include "engine/kv_table.h"
 #include "engine/micro_batch.h"
 #include "engine/request_runner.h"
@@ -24,7 +25,7 @@ namespace sllm {
 class Batcher : public RequestRunner {
 public:
     // prefill_tokens: of a step for prompts while streams run, at least 1. Of held sequences a step takes
-    // limits::held_tokens at most while anything else runs.
+    // as many as streams can spare while anything else runs.
     Batcher(Backend &backend, std::uint32_t prefill_tokens, Env &env, Emit emit);
 
     bool idle() const override;
@@ -70,6 +71,8 @@ private:
     };
 
     Status compute();
+    // The same, told how many tokens of which sequences the step takes.
+    Status compute(const std::vector<std::uint32_t> &left, const std::vector<std::uint32_t> &taken);
     Status compute_group(std::uint32_t adapter, const Group &group);
     // The group's call was given up: its tokens come again with the next step.
     void take_back(const Group &group);
@@ -85,7 +88,8 @@ private:
     void emit_error(std::uint64_t request, const Status &why);
 
     Backend &backend_;
-    const StepLimits limits_;
+    StepLimits limits_;
+    HeldShare held_share_;
     Env &env_;
     const Emit emit_;
     KvTable kv_;

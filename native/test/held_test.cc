@@ -1,10 +1,12 @@
 // Held requests over the echo backend: rounds of tokens, the hand-over, and what happens around them.
+#include <algorithm>
 #include <functional>
 #include <random>
 #include <utility>
 
 #include "core/limits.h"
 #include "engine/echo_backend.h"
+#include "engine/held_share.h"
 #include "test/batcher_scene.h"
 #include "test/harness.h"
 
@@ -191,7 +193,28 @@ TEST("held: a source that is let go again goes on as if nothing had been") {
     CHECK_EQ(scene.answers[1].text, "one answer");
 }
 
-TEST("held: streams that stay lose few tokens of a step to what is held") {
+TEST("held: streams that stay lose what they can spare of a step, and no more") {
+    sllm::HeldShare share;
+    CHECK_EQ(share.tokens(), sllm::limits::held_tokens_first);
+    for (int i = 0; i < 50; i++) share.observe(50, 0);
+    // Five milliseconds each: five of them make a step half as long again.
+    for (int i = 0; i < 50; i++) share.observe(50 + 5.0 * share.tokens(), share.tokens());
+    CHECK_EQ(share.tokens(), 5u);
+    // Streams go: less can be spared.
+    for (int i = 0; i < 50; i++) share.observe(20, 0);
+    for (int i = 0; i < 50; i++) share.observe(20 + 5.0 * share.tokens(), share.tokens());
+    CHECK_EQ(share.tokens(), 2u);
+    // Where they cost nothing a step takes as many as it may.
+    sllm::HeldShare idle;
+    for (int i = 0; i < 50; i++) idle.observe(5, 0);
+    for (int i = 0; i < 50; i++) idle.observe(5, idle.tokens());
+    CHECK_EQ(idle.tokens(), sllm::limits::held_tokens);
+    // Where they cost more than all, one.
+    for (int i = 0; i < 50; i++) idle.observe(5 + 100.0 * idle.tokens(), idle.tokens());
+    CHECK_EQ(idle.tokens(), 1u);
+}
+
+TEST("held: a step with streams takes a share of what is held, one without all that it can") {
     struct Widest : test::BackendWrapper {
         using BackendWrapper::BackendWrapper;
         sllm::Status decode(std::span<const sllm::BatchToken> batch) override {
@@ -203,15 +226,18 @@ TEST("held: streams that stay lose few tokens of a step to what is held") {
     EchoBackend echo(2'000, 2, 512, 0);
     Widest backend(echo);
     BatcherScene scene(backend, 256);
-    Request stays = request_of(1, "x", 400);
+    Request stays = request_of(1, "x", 1'500);
     stays.ignore_eos = true;
     scene.submit(stays);
     scene.step();
     scene.submit(held(request_of(2, std::string(900, 'a')), Tokens(100, 'a')));
     backend.widest = 0;
     step_until(scene, [&] { return !scene.answers[2].held.empty(); });
-    CHECK_EQ(backend.widest, 1 + std::size_t{sllm::limits::held_tokens});
-    CHECK(scene.answers[1].tokens.size() >= 999 / sllm::limits::held_tokens);
+    CHECK(backend.widest <= 1 + std::size_t{sllm::limits::held_tokens});
+    scene.cancel(1);
+    scene.submit(held(request_of(3, std::string(900, 'b')), {}));
+    scene.run();
+    CHECK_EQ(backend.widest, 512u);
 }
 
 TEST("held: what stops during the rounds stops at the hand-over, and limits count what came before") {
