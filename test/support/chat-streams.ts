@@ -21,21 +21,30 @@ export class OpenStream {
   readonly #problems: string[] = [];
   readonly #workers: string[] = [];
   readonly #gaps_ms: number[] = [];
+  /** When each gap ended. */
+  readonly #gapEnds_ms: number[] = [];
+  readonly #leaving: AbortController;
+  /** Length of the text with each token that ended an event. */
+  readonly #lengths = new Map<number, number>();
   #text = "";
   #finish_reason: string | null = null;
   #usage: unknown = null;
   #last_index = -1;
   #last_ms: number | null = null;
   #isDone = false;
+  #hasLeft = false;
 
-  private constructor(generation_id: string, events: AsyncGenerator<StreamEvent>) {
+  private constructor(generation_id: string, events: AsyncGenerator<StreamEvent>, leaving: AbortController) {
     this.generation_id = generation_id;
     this.#events = events;
+    this.#leaving = leaving;
   }
 
   static async open(url: string, body: object, init: RequestInit = {}): Promise<OpenStream> {
+    const leaving = new AbortController();
     const response = await fetch(`${url}/v1/chat/completions`, {
       method: "POST",
+      signal: leaving.signal,
       ...init,
       headers: { "content-type": "application/json", ...init.headers },
       body: JSON.stringify({ stream: true, stream_options: { include_usage: true }, ...body }),
@@ -47,7 +56,7 @@ export class OpenStream {
     if (first.done === true) throw new Error("a stream without an event");
     const id = parseEventId(first.value.id ?? "");
     if (id === null) throw new Error(`the first event is ${JSON.stringify(first.value)}`);
-    const stream = new OpenStream(id.generation_id, events);
+    const stream = new OpenStream(id.generation_id, events, leaving);
     stream.#take(first.value);
     return stream;
   }
@@ -62,6 +71,27 @@ export class OpenStream {
     return this.#workers.at(-1) ?? "";
   }
 
+  /** Text up to a token; null where no event ended with it. */
+  textUpTo(index: number): string | null {
+    const length = this.#lengths.get(index);
+    return length === undefined ? null : this.#text.slice(0, length);
+  }
+
+  get problems(): readonly string[] {
+    return this.#problems;
+  }
+
+  /** Times between tokens that ended since then. */
+  gapsSince(since_ms: number): number[] {
+    return this.#gaps_ms.filter((_, i) => (this.#gapEnds_ms[i] ?? 0) >= since_ms);
+  }
+
+  /** The client leaves. */
+  leave(): void {
+    this.#hasLeft = true;
+    this.#leaving.abort();
+  }
+
   get isDone(): boolean {
     return this.#isDone;
   }
@@ -73,9 +103,12 @@ export class OpenStream {
 
   /** One event; false at the end. */
   async next(): Promise<boolean> {
-    const { value, done } = await this.#events.next();
-    if (done === true) {
-      if (!this.#isDone) this.#problems.push("the stream ended without [DONE]");
+    const { value, done } = await this.#events.next().catch((error: unknown) => {
+      if (this.#hasLeft) return { value: undefined, done: true as const };
+      throw error;
+    });
+    if (done === true || value === undefined) {
+      if (!this.#isDone && !this.#hasLeft) this.#problems.push("the stream ended without [DONE]");
       return false;
     }
     this.#take(value);
@@ -105,6 +138,7 @@ export class OpenStream {
       this.#text += choice.delta?.content ?? "";
       this.#finish_reason = choice.finish_reason ?? this.#finish_reason;
     }
+    this.#lengths.set(this.#last_index, this.#text.length);
   }
 
   #place(worker_id: string, last_index: number, at_ms: number): void {
@@ -113,7 +147,10 @@ export class OpenStream {
     }
     if (last_index === this.#last_index) return;
     if (this.#workers.at(-1) !== worker_id) this.#workers.push(worker_id);
-    if (this.#last_ms !== null) this.#gaps_ms.push(at_ms - this.#last_ms);
+    if (this.#last_ms !== null) {
+      this.#gaps_ms.push(at_ms - this.#last_ms);
+      this.#gapEnds_ms.push(at_ms);
+    }
     this.#last_ms = at_ms;
     this.#last_index = last_index;
   }

@@ -29,6 +29,8 @@ export interface ClusterOptions {
   readonly worker?: Readonly<Record<string, string>>;
   /** Folder of checkpoints that outlives the cluster; one of its own if left out. */
   readonly checkpoints?: string;
+  /** The same of each worker by its place, for workers that differ. */
+  readonly workerCommands?: (index: number) => readonly string[];
   /** Program and options that run the workers' script; this Bun if left out. */
   readonly workerCommand?: readonly string[];
 }
@@ -85,7 +87,10 @@ export class TestCluster {
     });
   }
 
-  async startWorker(index: number, command = this.#options.workerCommand): Promise<void> {
+  async startWorker(
+    index: number,
+    command = this.#options.workerCommands?.(index) ?? this.#options.workerCommand,
+  ): Promise<void> {
     const data = path.join(this.folder, `worker-${index}`);
     mkdirSync(data, { recursive: true });
     const link = path.join(data, "checkpoints");

@@ -1,0 +1,82 @@
+/**
+ * What a client sees of a stream that moves between two loaded workers, and of one whose engine is killed; how long the
+ * streams beside it wait, and what a move costs. README.md beside this file says how to read it.
+ *
+ *   npm run bench -- migration [--json] [--moves <n>] [--failovers <n>] [--size-mb <n>]
+ */
+import { parseArgs } from "node:util";
+import { machine } from "./machine.ts";
+import { type Measured, measureMoves } from "./migration/measure.ts";
+import { quantile } from "./statistics.ts";
+
+const { values } = parseArgs({
+  options: {
+    json: { type: "boolean", default: false },
+    moves: { type: "string", default: "24" },
+    failovers: { type: "string", default: "6" },
+    "size-mb": { type: "string", default: "300" },
+  },
+});
+const say = (text: string) => (values.json ? process.stderr.write(`${text}\n`) : console.log(text));
+
+const facts = machine();
+say(JSON.stringify(facts));
+const measured = await measureMoves(
+  {
+    size_bytes: Number(values["size-mb"]) * 1e6,
+    moves: Number(values.moves),
+    failovers: Number(values.failovers),
+    // Answers that have become short and long ones by the time they move.
+    contexts: [64, 256, 768],
+    beside: 2,
+  },
+  say,
+);
+
+const tenths = (value: number) => Math.round(value * 10) / 10;
+const ofAll = (all: readonly number[]) =>
+  all.length === 0
+    ? null
+    : { p50: tenths(quantile(all, 0.5)), p99: tenths(quantile(all, 0.99)), n: all.length };
+const median = (all: readonly number[]) => tenths(quantile(all, 0.5));
+
+function summary({ undisturbed_ms, moves, beside_ms, failovers, lost, doubled, line }: Measured) {
+  const finished = moves.filter(({ row }) => row.state === "finished");
+  const usual = quantile(undisturbed_ms, 0.5);
+  const byContext = [...new Set(finished.map(({ context_tokens }) => context_tokens))].map(
+    (context_tokens) => {
+      const some = finished.filter((move) => move.context_tokens === context_tokens);
+      return {
+        context_tokens,
+        pause_ms: ofAll(some.map(({ pause_ms }) => pause_ms)),
+        copy_ms: median(some.map(({ row }) => row.timings_ms?.copy ?? 0)),
+        rounds: median(some.map(({ row }) => row.rounds)),
+      };
+    },
+  );
+  const pauses = finished.map(({ pause_ms }) => pause_ms);
+  return {
+    machine: facts,
+    undisturbed_gap_ms: ofAll(undisturbed_ms),
+    migration: {
+      pause_ms: ofAll(pauses),
+      pause_gaps: { p50: tenths(quantile(pauses, 0.5) / usual), p99: tenths(quantile(pauses, 0.99) / usual) },
+      rounds: median(finished.map(({ row }) => row.rounds)),
+      tokens_computed: median(finished.map(({ row }) => row.tokens)),
+      bytes_moved: median(finished.map(({ row }) => row.bytes)),
+      handed_over_ms: ofAll(finished.map(({ row }) => row.timings_ms?.handed_over ?? 0)),
+      by_context: byContext,
+      asked: moves.length,
+      finished: finished.length,
+    },
+    gap_beside_moves_ms: ofAll(beside_ms),
+    failover: { pause_ms: ofAll(failovers) },
+    learned: line,
+    tokens_lost: lost,
+    tokens_doubled: doubled,
+  };
+}
+
+const result = summary(measured);
+if (!values.json) console.log(JSON.stringify(result, null, 2));
+else console.log(JSON.stringify(result));

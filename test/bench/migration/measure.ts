@@ -1,0 +1,270 @@
+/** Two workers, each on a processor of its own, with streams that stay and streams that move from one to the other. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import path from "node:path";
+import { adminEstimateList } from "../../../schema/api/admin.ts";
+import { type AdminMigration, adminMigration, adminMigrationList } from "../../../schema/api/migrations.ts";
+import { makeModel } from "../../models/make-model.ts";
+import { OpenStream, type ReadAnswer } from "../../support/chat-streams.ts";
+import { TestCluster } from "../../support/cluster.ts";
+import { eventually } from "../../support/eventually.ts";
+
+export interface MovesWish {
+  readonly size_bytes: number;
+  readonly moves: number;
+  readonly failovers: number;
+  /** Output tokens that a stream has when it moves, in turn. */
+  readonly contexts: readonly number[];
+  /** Streams that stay on each worker. */
+  readonly beside: number;
+}
+
+export interface MeasuredMove {
+  readonly row: AdminMigration;
+  readonly context_tokens: number;
+  /** Longest gap of the stream from the move's begin until some tokens after its end. */
+  readonly pause_ms: number;
+}
+
+export interface Measured {
+  /** Gaps of all streams while nothing moves. */
+  readonly undisturbed_ms: readonly number[];
+  readonly moves: readonly MeasuredMove[];
+  /** Gaps of the streams that stay, while others move. */
+  readonly beside_ms: readonly number[];
+  readonly failovers: readonly number[];
+  readonly lost: number;
+  readonly doubled: number;
+  /** What was learned of moves: milliseconds per token and per stream. */
+  readonly line: { readonly ms_per_token: number | null };
+}
+
+/** Tokens after the end of a move within which its pause has passed. */
+const tokensAfter = 3;
+const context_tokens = 2_048;
+/** Of everything that moves. */
+const moverSeed = 1_000_000;
+
+export async function measureMoves(wish: MovesWish, say: (text: string) => void): Promise<Measured> {
+  const folder = mkdtempSync(path.join(tmpdir(), "sllm-bench-moves-"));
+  const source = path.join(folder, "model.gguf");
+  await makeModel({ architecture: "llama", size_bytes: wish.size_bytes, type: "q8_0", out: source, seed: 1 });
+  const cluster = await TestCluster.start({
+    workers: 2,
+    workerCommands: (index) => ["taskset", "-c", String(index % availableParallelism()), process.execPath],
+  });
+  const bench = new MoveBench(cluster, wish, say);
+  try {
+    const slots = 2 * wish.beside + 2;
+    const settings = {
+      deterministic: true,
+      slots,
+      context_tokens,
+      min_instances: 2,
+      keep_alive_ms: 3_600_000,
+    };
+    await cluster.deploy("bench", source, settings);
+    await bench.bothReady();
+    return await bench.run();
+  } finally {
+    await cluster.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** A stream that is read all the time, so that its gaps are those of a client. */
+class Reading {
+  readonly stream: OpenStream;
+  readonly seed: number;
+  readonly read: Promise<ReadAnswer>;
+
+  constructor(stream: OpenStream, seed: number) {
+    this.stream = stream;
+    this.seed = seed;
+    this.read = stream.read();
+    this.read.catch(() => undefined);
+  }
+
+  async until(tokens: number): Promise<void> {
+    await eventually(
+      `${tokens} tokens`,
+      () => this.stream.isDone || this.stream.lastIndex + 1 >= tokens,
+      180_000,
+    );
+  }
+}
+
+class MoveBench {
+  readonly #cluster: TestCluster;
+  readonly #wish: MovesWish;
+  readonly #say: (text: string) => void;
+  readonly #staying: Reading[] = [];
+  readonly #read: Reading[] = [];
+  #seed = 0;
+
+  constructor(cluster: TestCluster, wish: MovesWish, say: (text: string) => void) {
+    this.#cluster = cluster;
+    this.#wish = wish;
+    this.#say = say;
+  }
+
+  async bothReady(): Promise<void> {
+    await eventually(
+      "both instances are ready",
+      async () =>
+        (await this.#cluster.adminInstances()).filter(({ state }) => state === "ready").length === 2,
+      120_000,
+    );
+  }
+
+  async run(): Promise<Measured> {
+    const { moves, failovers, contexts } = this.#wish;
+    // All that move ask the same, so that what they were told can be compared, token by token.
+    const reference = await this.#open(moverSeed);
+    await reference.until(Math.max(...contexts) + 300);
+    reference.stream.leave();
+    await this.#fill();
+    const movers = [await this.#open(), await this.#open()];
+    await Promise.all([...this.#staying, ...movers].map((one) => one.until(16)));
+    const undisturbed_ms = await this.#gapsDuring(() => Bun.sleep(6_000), [...this.#staying, ...movers]);
+    this.#say(`undisturbed: ${undisturbed_ms.length} gaps`);
+    for (const mover of movers) mover.stream.leave();
+
+    const measured: MeasuredMove[] = [];
+    const beside_ms = await this.#gapsDuring(async () => {
+      for (let i = 0; i < moves; i++) {
+        const context = contexts[i % contexts.length] ?? 64;
+        const mover = await this.#open(moverSeed);
+        await mover.until(context);
+        const one = await this.#move(mover, context);
+        if (one !== null) measured.push(one);
+        mover.stream.leave();
+        await this.#refill();
+        if (one !== null) this.#say(textOf(one, i + 1));
+      }
+    }, this.#staying);
+    const paused: number[] = [];
+    for (let i = 0; i < failovers; i++)
+      paused.push(await this.#failover(contexts[i % contexts.length] ?? 64));
+    for (const one of this.#read) one.stream.leave();
+    const { lost, doubled } = this.#compare(reference.stream);
+    return {
+      ...{ undisturbed_ms, moves: measured, beside_ms, failovers: paused, line: await this.#learned() },
+      ...{ lost, doubled },
+    };
+  }
+
+  /** So many streams on each worker as shall stay there. */
+  async #fill(): Promise<void> {
+    for (let i = 0; i < 2 * this.#wish.beside; i++) this.#staying.push(await this.#open());
+  }
+
+  /** Streams that have come to the end of their context are followed by new ones. */
+  async #refill(): Promise<void> {
+    for (const [i, one] of this.#staying.entries()) {
+      if (one.stream.isDone || one.stream.lastIndex > context_tokens - 400) {
+        one.stream.leave();
+        this.#staying[i] = await this.#open();
+      }
+    }
+  }
+
+  /** Streams whose text is shorter than it should be, or another, and those that were told something twice. */
+  #compare(reference: OpenStream): { lost: number; doubled: number } {
+    let [lost, doubled] = [0, 0];
+    for (const { stream, seed } of this.#read) {
+      for (const problem of stream.problems) {
+        this.#say(problem);
+        doubled += problem.includes("after token") ? 1 : 0;
+      }
+      if (seed !== moverSeed) continue;
+      const at = Math.min(stream.lastIndex, reference.lastIndex);
+      const [told, wanted] = [stream.textUpTo(at), reference.textUpTo(at)];
+      if (told === null || wanted === null || told === wanted) continue;
+      this.#say(`at token ${at}: ${told.length} characters instead of ${wanted.length}`);
+      if (told.length > wanted.length) doubled += 1;
+      else lost += 1;
+    }
+    return { lost, doubled };
+  }
+
+  async #open(seed = ++this.#seed): Promise<Reading> {
+    const stream = await OpenStream.open(this.#cluster.url, {
+      model: "bench",
+      messages: [{ role: "user", content: "Say anything at all, for as long as you can." }],
+      ...{ seed, temperature: 0.8, max_tokens: context_tokens - 100, ignore_eos: true },
+    });
+    const reading = new Reading(stream, seed);
+    this.#read.push(reading);
+    return reading;
+  }
+
+  async #move(mover: Reading, context: number): Promise<MeasuredMove | null> {
+    const { stream } = mover;
+    const began_ms = performance.now();
+    const response = await this.#cluster.post(`/admin/v1/generations/${stream.generation_id}/move`, {});
+    if (response.status !== 202) {
+      this.#say(`not moved: ${await response.text()}`);
+      return null;
+    }
+    const { migration_id } = adminMigration.parse(await response.json());
+    const row = await eventually(
+      "the move has ended",
+      async () =>
+        (await this.#migrationsOf(stream.generation_id)).find(
+          (m) => m.migration_id === migration_id && m.ended_at !== null,
+        ),
+      120_000,
+    );
+    await mover.until(stream.lastIndex + 1 + tokensAfter);
+    return { row, context_tokens: context, pause_ms: Math.max(...stream.gapsSince(began_ms)) };
+  }
+
+  /** The engine under a stream is killed; resolves with the pause when another one has gone on with it. */
+  async #failover(context: number): Promise<number> {
+    const mover = await this.#open(moverSeed);
+    await mover.until(context);
+    const { stream } = mover;
+    const victim = stream.worker_id;
+    const statuses = await Promise.all(this.#cluster.workers.map((_, i) => this.#cluster.workerStatus(i)));
+    const pid = statuses
+      .find(({ worker_id }) => worker_id === victim)
+      ?.instances.find((one) => one.pid !== null)?.pid;
+    const began_ms = performance.now();
+    if (pid == null) throw new Error("the stream's engine has no process");
+    process.kill(pid, "SIGKILL");
+    const before = stream.lastIndex;
+    await eventually("it goes on elsewhere", () => stream.lastIndex > before + tokensAfter, 120_000);
+    const pause_ms = Math.max(...stream.gapsSince(began_ms));
+    this.#say(`failover at ${context} tokens: pause ${pause_ms} ms`);
+    stream.leave();
+    await this.bothReady();
+    await this.#refill();
+    return pause_ms;
+  }
+
+  async #gapsDuring(what: () => Promise<unknown>, of: readonly Reading[]): Promise<number[]> {
+    const began_ms = performance.now();
+    const watched = [...of];
+    await what();
+    return watched.flatMap(({ stream }) => stream.gapsSince(began_ms));
+  }
+
+  async #migrationsOf(generation_id: string): Promise<AdminMigration[]> {
+    const response = await fetch(`${this.#cluster.url}/admin/v1/migrations?generation_id=${generation_id}`);
+    return adminMigrationList.parse(await response.json()).data;
+  }
+
+  async #learned(): Promise<Measured["line"]> {
+    const response = await fetch(`${this.#cluster.url}/admin/v1/estimates`);
+    const { data } = adminEstimateList.parse(await response.json());
+    const line = data.find(({ quantity, detail }) => quantity === "prefill" && detail === "move");
+    return { ms_per_token: line?.value ?? null };
+  }
+}
+
+function textOf({ row, context_tokens, pause_ms }: MeasuredMove, number: number): string {
+  const { state, rounds, timings_ms, error } = row;
+  const what = `move ${number} at ${context_tokens} tokens: ${state} after ${rounds} rounds`;
+  return `${what}, pause ${Math.round(pause_ms)} ms, ${JSON.stringify(timings_ms)} ${error?.message ?? ""}`;
+}
