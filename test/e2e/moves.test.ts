@@ -55,7 +55,9 @@ test("a stream that is moved by hand goes on as if nothing had been, and its mov
   const begun = adminMigration.parse(body);
   const answer = await stream.read();
   expect(answer.text).toBe(undisturbed.text);
-  expect(answer.usage).toEqual(undisturbed.usage);
+  // How much of the prompt a worker had in its cache is its own matter.
+  const { prompt_tokens_details: _, ...usage } = Object(undisturbed.usage);
+  expect(answer.usage).toMatchObject(usage);
   expect(answer.problems).toEqual([]);
   const row = await ended(stream.generation_id);
   expect(row).toMatchObject({ state: "finished", migration_id: begun.migration_id, method: "recompute" });
