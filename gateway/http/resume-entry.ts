@@ -44,12 +44,14 @@ export function resumeEntry(
   const seconds = given["x-sllm-resume"];
   const isBackground = body.background === true;
   const last = lastEvent(c.req.header("last-event-id"));
-  if (key === null && seconds === undefined && !isBackground) return { resumable: null, key, last };
+  const mayReturn = key !== null || seconds !== undefined || isBackground;
+  if (!mayReturn && last === null) return { resumable: null, key, last };
   if ((body.n ?? 1) > 1) {
     const message =
       "n: several answers cannot be read again; ask for one, or leave out what lets it be read again.";
     throw new SllmError("unsupported_parameter", message, { param: "n" });
   }
+  if (!mayReturn) return { resumable: null, key, last };
   const resume_ms = isBackground ? null : seconds === undefined ? keyResume_ms : seconds * msPerSecond;
   return { resumable: { resume_ms }, key, last };
 }

@@ -174,8 +174,17 @@ describe("an idempotency key", () => {
     });
   });
 
-  test("that is too long is refused by name", async () => {
+  test("that is too long is refused by name, and so are several answers that could be read again", async () => {
     await start();
+    const id = `${"0".repeat(32)}@w-0000000000000001:0.3`;
+    for (const headers of [{ "idempotency-key": "k" }, { "last-event-id": id }, { "x-sllm-resume": "5" }]) {
+      const body = { model: scene.model, prompt: "Hi", n: 2, stream: true };
+      const refused = await scene.post(0, "/v1/completions", body, headers);
+      expect(refused.status).toBe(400);
+      expect((await refused.json()).error).toMatchObject({ code: "unsupported_parameter", param: "n" });
+    }
+    const strange = await scene.complete(0, 3, { "last-event-id": "7" });
+    expect((await strange.json()).error).toMatchObject({ code: "invalid_request", param: "Last-Event-ID" });
     const response = await scene.complete(0, 3, { "idempotency-key": "k".repeat(256) });
     expect(response.status).toBe(400);
     expect((await response.json()).error.param).toBe("Idempotency-Key");
