@@ -52,9 +52,12 @@ const waitOutCodes: ReadonlySet<ErrorCode> = new Set([
 /** True when a failed attempt may be followed by another: it had a reason of the worker's, and attempts are left. */
 export function mayPlaceAgain(state: Generation, error: SllmError): boolean {
   const hasBegun = state.next_index > 0;
+  // A prompt may be what kills engines, and must not go on killing them. Workers that took it are lost for other reasons.
+  const wasTaken = state.prompt_tokens !== null && error.code === "worker_unavailable";
+  const most = hasBegun || wasTaken ? limits.failover_attempts : limits.placement_attempts;
   return (
     !hasEnded(state) &&
-    state.failed_attempts + 1 < (hasBegun ? limits.failover_attempts : limits.placement_attempts) &&
+    state.failed_attempts + 1 < most &&
     state.hops.length < limits.generation_hops &&
     (placeAgainCodes.has(error.code) || (hasBegun && waitOutCodes.has(error.code)))
   );

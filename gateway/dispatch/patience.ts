@@ -5,11 +5,12 @@ import { limits } from "../../schema/limits.ts";
 
 /**
  * The pauses before all attempts at the last host that is left add up to a lease: by then a worker that went away
- * has come back under its new address or is known to be lost.
+ * has come back under its new address or is known to be lost. Those that are tried more often pause no longer.
  */
 export function pauseBeforeAttempt(failed_attempts: number): number {
   const parts = 2 ** (limits.placement_attempts - 1) - 1;
-  return (limits.worker_lease_ms * 2 ** (failed_attempts - 1)) / parts;
+  const pause_ms = (limits.worker_lease_ms * 2 ** (failed_attempts - 1)) / parts;
+  return Math.min(pause_ms, limits.failover_pause_ms);
 }
 
 /**
