@@ -69,6 +69,8 @@ export const simulatedSystem = z.strictObject({
   fetch: z.boolean().default(true),
   /** How long a request waits for an instance. */
   hold_ms: ms.default(limits.hold_ms),
+  /** How long an idle instance on processors stays parked before it is stopped; 0 parks none. */
+  park_ms: ms.default(limits.park_ms),
   starvation_ms: ms.default(limits.starvation_ms),
   queue_delay_ms: ms.default(limits.queue_delay_ms),
   /** Between two looks of the reconcile loop. */

@@ -79,7 +79,7 @@ export function compose(cluster: SimulatedCluster, trace: RequestTrace, options:
   later.lives = lives;
   return {
     ...{ ...ground, fleet, outcomes, lives, moves, autoscaler },
-    unneeded: { ...base, stops, park_ms: limits.park_ms },
+    unneeded: { ...base, stops, park_ms: system.park_ms },
     /** Until the next look: a cluster that nobody uses needs none before its next request. */
     pauseMs: (next_arrival_ms: number): number => {
       const isQuiet = queue.count === 0 && store.isRead && lives.isIdle;

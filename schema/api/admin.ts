@@ -71,6 +71,10 @@ export const deployedModel = z.object({
   architecture: z.string(),
   parameters: z.number(),
   weights_bytes: z.number(),
+  /** What besides decides an instance's memory; left out by gateways that do not tell it. */
+  kv_bytes_per_token: z.number().optional(),
+  embedding: z.number().int().optional(),
+  vocabulary_tokens: z.number().int().optional(),
   context_tokens: z.number().int(),
   slots: z.number().int(),
   kv_tokens: z.number().int().nullable(),

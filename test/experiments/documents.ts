@@ -2,6 +2,7 @@
 import { cv, duration_ms, paperCluster, type SizeName, seeds, sizes, zipf } from "./cases.ts";
 import { type Distance, optimumCases } from "./optimum.ts";
 import { paperShelves } from "./paper.ts";
+import { type Comparison, realityPlan } from "./reality.ts";
 import { type CaseReport, caseTable } from "./report.ts";
 import type { Speed } from "./speed.ts";
 
@@ -74,6 +75,40 @@ export function speedText(speeds: readonly Speed[]): string {
     "",
     "| case | hosts | requests | simulated | took | per request |",
     "|---|---|---|---|---|---|",
+    ...rows,
+  ].join("\n");
+}
+
+export function realityText(comparisons: readonly Comparison[]): string {
+  const seconds = (ms: number) => (ms / 1_000).toFixed(2);
+  const off = (simulated: number, live: number) => `${(100 * (simulated / live - 1)).toFixed(0)} %`;
+  const rows = comparisons.map(({ seed, requests, live_ms: live, simulated_ms: simulated }) =>
+    [
+      ...[
+        "",
+        String(seed),
+        String(requests),
+        seconds(live.mean),
+        seconds(simulated.mean),
+        off(simulated.mean, live.mean),
+      ],
+      ...[seconds(live.p95), seconds(simulated.p95), off(simulated.p95, live.p95), ""],
+    ]
+      .join(" | ")
+      .trim(),
+  );
+  const { workers, models, size_bytes, disk_bytes_per_s, token_ms, cv, zipf, keep_alive_ms } = realityPlan;
+  return [
+    "# The simulator against a live fleet",
+    "",
+    `A gateway and ${workers} workers as processes on one machine: real stores, each reading at most ${disk_bytes_per_s / 1e6} MB/s, and the echo`,
+    `engine at ${token_ms} ms a token, one request at a time. ${models} models of ${size_bytes / 1e6} MB, room for ${realityPlan.instances_per_worker} on each worker, keep-alive ${keep_alive_ms / 1_000} s,`,
+    `${realityPlan.requests_per_s} request per second with CV ${cv}, Zipf ${zipf}, lengths of GSM8K, ${realityPlan.duration_ms / 1_000} s. The simulation has the median times of`,
+    "starts from memory and from disk of these runs and is told nothing else. Times from the request to its first token",
+    "as the client sees it, in seconds.",
+    "",
+    "| seed | requests | mean, live | simulated | off | P95, live | simulated | off |",
+    "|---|---|---|---|---|---|---|---|",
     ...rows,
   ].join("\n");
 }

@@ -5,9 +5,10 @@ import path from "node:path";
 import { cdfPicture } from "../../gateway/simulator/simulator.ts";
 import { runAzure } from "./azure.ts";
 import { fewRates_per_s, rates_per_s, type SizeName } from "./cases.ts";
-import { optimumText, paperText, speedText } from "./documents.ts";
+import { optimumText, paperText, realityText, speedText } from "./documents.ts";
 import { runOptimum } from "./optimum.ts";
 import { paperShelves, runPaper } from "./paper.ts";
+import { runReality } from "./reality.ts";
 import { type CaseReport, caseTable, rawRows } from "./report.ts";
 import { runSpeed } from "./speed.ts";
 
@@ -34,6 +35,7 @@ const experiments: Readonly<Record<string, () => Promise<string | null>>> = {
       ...tables,
     ].join("\n");
   },
+  reality: async () => realityText(await runReality([1, 2, 3], say)),
   optimum: async () => optimumText(await runOptimum()),
   speed: async () => speedText(await runSpeed(1_000_000, 10_000)),
 };
@@ -67,6 +69,11 @@ function origin(name: string): string {
     encoding: "utf8",
   }).trim();
   return `Written by \`npm run experiments -- ${name}\` at commit ${commit}.\n`;
+}
+
+/** Progress: not part of what is written. */
+function say(text: string): void {
+  process.stderr.write(`${text}\n`);
 }
 
 const asked = process.argv.slice(2);

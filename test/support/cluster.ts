@@ -87,9 +87,22 @@ export class TestCluster {
     });
   }
 
+  /** Starts workers with variables that were not known before; resolves when all are registered. */
+  async addWorkers(count: number, variables: Readonly<Record<string, string>>): Promise<void> {
+    const first = this.workers.length;
+    for (let i = first; i < first + count; i++) {
+      await this.startWorker(i, undefined, variables);
+    }
+    await eventually("the new workers are registered", async () => {
+      const ready = (await this.adminWorkers()).filter((w) => w.state === "ready");
+      return ready.length >= first + count;
+    });
+  }
+
   async startWorker(
     index: number,
     command = this.#options.workerCommands?.(index) ?? this.#options.workerCommand,
+    variables: Readonly<Record<string, string>> = {},
   ): Promise<void> {
     const data = path.join(this.folder, `worker-${index}`);
     mkdirSync(data, { recursive: true });
@@ -106,6 +119,7 @@ export class TestCluster {
         SLLM_WORKER_THREADS: "1",
         SLLM_WORKER_PREFAULT_BYTES: "0",
         ...this.#options.worker,
+        ...variables,
       },
     });
   }

@@ -4,7 +4,7 @@ import { type SimulatedCluster, simulatedPolicies } from "../../../schema/simula
 import type { Command } from "../command.ts";
 import { CommandFailure, exitStatus, UsageError } from "../failure.ts";
 import { policiesOf } from "../simulation/policies.ts";
-import { readCluster } from "../simulation/read-cluster.ts";
+import { clusterArgs, findCluster } from "../simulation/read-cluster.ts";
 import { seconds } from "../simulation/report.ts";
 import { settle } from "../simulation/settle.ts";
 import { readWorkload, seedOf, workloadArgs } from "../simulation/workload.ts";
@@ -18,11 +18,7 @@ export const plan: Command = {
   name: "plan",
   summary: "Find the cheapest fleet that serves some traffic fast enough",
   args: {
-    cluster: {
-      type: "positional",
-      required: true,
-      description: "YAML file; of each kind of host at most its count",
-    },
+    ...clusterArgs,
     slo: {
       type: "string",
       valueHint: "time",
@@ -40,7 +36,7 @@ export const plan: Command = {
     ["sllm plan cluster.yaml --rps 1.4 --slo 10s --policy startup-optimal,random", "bursts, two policies"],
   ],
   async run(args) {
-    const cluster = readCluster(args.required("cluster"));
+    const cluster = await findCluster(args);
     const seed = seedOf(args);
     const ttft_p99_ms = args.duration("slo") ?? 10_000;
     if (ttft_p99_ms === 0) throw new UsageError("--slo takes a time above nothing");

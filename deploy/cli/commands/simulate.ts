@@ -10,7 +10,7 @@ import { simulatedPolicies } from "../../../schema/simulation.ts";
 import type { Command } from "../command.ts";
 import { exitStatus } from "../failure.ts";
 import { policiesOf } from "../simulation/policies.ts";
-import { readCluster } from "../simulation/read-cluster.ts";
+import { clusterArgs, findCluster } from "../simulation/read-cluster.ts";
 import { formatSummaries } from "../simulation/report.ts";
 import { settle } from "../simulation/settle.ts";
 import { readWorkload, seedOf, workloadArgs } from "../simulation/workload.ts";
@@ -20,7 +20,7 @@ export const simulate: Command = {
   name: "simulate",
   summary: "Play traffic against a simulated cluster and compare policies",
   args: {
-    cluster: { type: "positional", required: true, description: "YAML file with hosts, models and system" },
+    ...clusterArgs,
     policy: {
       type: "string",
       valueHint: "names",
@@ -36,10 +36,14 @@ export const simulate: Command = {
   },
   examples: [
     ["sllm simulate cluster.yaml --rps 1.4 --policy startup-optimal,random", "bursts, two policies"],
+    [
+      "sllm simulate --from-fleet --rps 2 --save fleet.yaml",
+      "the live fleet, to be changed and simulated again",
+    ],
     ["sllm simulate cluster.yaml --trace azure_llm_2023_code.csv.gz --cdf startup.svg", "a real trace"],
   ],
   async run(args) {
-    const cluster = readCluster(args.required("cluster"));
+    const cluster = await findCluster(args);
     const seed = seedOf(args);
     const trace = readWorkload(args, cluster, seed);
     const { hold_ms } = cluster.system;

@@ -7,9 +7,11 @@ import {
   type addAdapterRequest,
 } from "../../../schema/api/adapters.ts";
 import {
+  type AdminEstimate,
   type AdminGeneration,
   type AdminLoadList,
   type AdminWorker,
+  adminEstimateList,
   adminGeneration,
   adminLoadList,
   adminWorkerList,
@@ -86,6 +88,10 @@ export class GatewayClient {
 
   async listWorkers(): Promise<AdminWorker[]> {
     return (await this.#call("GET", "/admin/v1/workers", adminWorkerList)).data;
+  }
+
+  async listEstimates(): Promise<AdminEstimate[]> {
+    return (await this.#call("GET", "/admin/v1/estimates", adminEstimateList)).data;
   }
 
   async listLoads(query: Partial<LoadsQuery>): Promise<AdminLoadList> {

@@ -1,0 +1,203 @@
+/**
+ * The simulator against reality: the same requests at a live fleet on this machine and at a simulated one with numbers
+ * measured from it. Workers are real processes with real stores; each reads at most at a bounded rate, and engines are
+ * the echo, which keeps its time per token whatever else runs: so that they behave as hosts of their own.
+ */
+import { mkdirSync } from "node:fs";
+import path from "node:path";
+import { z } from "zod";
+import { gammaTrace, gsm8k, type RequestTrace, simulate } from "../../gateway/simulator/simulator.ts";
+import { type Spread, spreadOf } from "../../gateway/simulator/summary.ts";
+import { instanceMemoryBytes } from "../../schema/memory.ts";
+import { type SimulatedCluster, simulatedCluster } from "../../schema/simulation.ts";
+import { quantile } from "../bench/statistics.ts";
+import { makeModel } from "../models/make-model.ts";
+import { TestCluster } from "../support/cluster.ts";
+import { settle } from "../support/manual-clock.ts";
+import { readSse } from "../support/sse-client.ts";
+
+export const realityPlan = {
+  ...{ workers: 3, models: 6, size_bytes: 60e6, disk_bytes_per_s: 30e6, token_ms: 20, context_tokens: 512 },
+  ...{
+    requests_per_s: 1,
+    cv: 3,
+    zipf: 0.9,
+    duration_ms: 50_000,
+    keep_alive_ms: 3_000,
+    instances_per_worker: 2,
+  },
+};
+const plan = realityPlan;
+
+const start = z.object({
+  event: z.literal("start_estimated"),
+  tier: z.string(),
+  queued_ms: z.number(),
+  actual_ms: z.number(),
+});
+
+export interface Comparison {
+  readonly seed: number;
+  readonly requests: number;
+  readonly live_ms: Spread;
+  readonly simulated_ms: Spread;
+}
+
+interface Fleet {
+  readonly cluster: TestCluster;
+  readonly memory_bytes: number;
+  readonly weights_bytes: number;
+  readonly facts: Pick<
+    Parameters<typeof instanceMemoryBytes>[0],
+    "embedding" | "vocabulary_tokens" | "kv_bytes_per_token"
+  >;
+}
+
+/** One live run per seed, each on a fleet of its own, then the same in virtual time. */
+export async function runReality(
+  seeds: readonly number[],
+  say: (text: string) => void,
+): Promise<readonly Comparison[]> {
+  const runs: { seed: number; trace: RequestTrace; live_ms: readonly number[]; fleet: Fleet; log: string }[] =
+    [];
+  for (const seed of seeds) {
+    const { requests_per_s, cv, zipf, duration_ms, models } = plan;
+    const workload = { requests_per_s, cv, zipf, duration_ms, stream: "aggregate" as const, lengths: gsm8k };
+    const trace = gammaTrace(workload, models, seed);
+    const fleet = await startFleet();
+    try {
+      const live_ms = await play(fleet.cluster, trace);
+      runs.push({ seed, trace, live_ms, fleet, log: fleet.cluster.gateway.log() });
+      say(`seed ${seed}: ${trace.count} requests played`);
+    } finally {
+      await fleet.cluster.close();
+    }
+  }
+  const weights_bytes = runs[0]?.fleet.weights_bytes ?? 0;
+  const measured = measuredFrom(runs.map(({ log }) => log).join("\n"), weights_bytes);
+  say(JSON.stringify(measured));
+  const results: Comparison[] = [];
+  for (const { seed, trace, live_ms, fleet } of runs) {
+    const { outcomes } = await simulate(simulatedFleet(fleet, measured), trace, { seed, settle });
+    const simulated_ms = spreadOf(outcomes.ttft_ms);
+    results.push({
+      seed,
+      requests: trace.count,
+      live_ms: spreadOf(Float64Array.from(live_ms)),
+      simulated_ms,
+    });
+  }
+  return results;
+}
+
+async function startFleet(): Promise<Fleet> {
+  const cluster = await TestCluster.start({
+    workers: 0,
+    gateway: { SLLM_GATEWAY_PARK_MS: "0" },
+    worker: {
+      SLLM_ENGINE_KIND: "echo",
+      SLLM_ECHO_TOKEN_US: String(plan.token_ms * 1_000),
+      SLLM_WORKER_DISK_READ_BYTES_PER_S: String(plan.disk_bytes_per_s),
+      SLLM_WORKER_DISK_LOADS: "1",
+      SLLM_WORKER_HOST_CACHE_BYTES: String(2 * plan.models * plan.size_bytes),
+      SLLM_WORKER_STANDBY_SKELETONS: "0",
+      SLLM_WORKER_STANDBY_ENGINES: "4",
+    },
+  });
+  mkdirSync(path.join(cluster.folder, "models"));
+  const made = [];
+  for (let i = 0; i < plan.models; i++) {
+    const out = path.join(cluster.folder, "models", `m${i}.gguf`);
+    await makeModel({ architecture: "llama", size_bytes: plan.size_bytes, type: "f16", out, seed: i + 1 });
+    made.push(await cluster.convert(out));
+  }
+  const [first] = made;
+  if (first === undefined) throw new Error("there are models");
+  const facts = first.manifest.model;
+  const weights_bytes = first.manifest.weights.bytes;
+  const settings = { context_tokens: plan.context_tokens, slots: 1 };
+  const memory_bytes = Math.ceil(
+    plan.instances_per_worker * 1.02 * instanceMemoryBytes(facts, weights_bytes, settings),
+  );
+  await cluster.addWorkers(plan.workers, { SLLM_WORKER_MEMORY_BYTES: String(memory_bytes) });
+  for (const [i, checkpoint] of made.entries()) {
+    await cluster.deployCheckpoint(`m${i}`, checkpoint, { ...settings, keep_alive_ms: plan.keep_alive_ms });
+  }
+  return { cluster, memory_bytes, weights_bytes, facts };
+}
+
+/** Times to the first token, in the order of the requests. */
+async function play(cluster: TestCluster, trace: RequestTrace): Promise<number[]> {
+  const began_ms = performance.now();
+  const answers: Promise<number>[] = [];
+  for (let i = 0; i < trace.count; i++) {
+    await Bun.sleep(Math.max(0, began_ms + (trace.arrival_ms[i] ?? 0) - performance.now()));
+    answers.push(ask(cluster, trace, i));
+  }
+  return Promise.all(answers);
+}
+
+async function ask(cluster: TestCluster, trace: RequestTrace, index: number): Promise<number> {
+  const began_ms = performance.now();
+  const response = await cluster.post("/v1/completions", {
+    ...{ model: `m${trace.model[index]}`, prompt: "x".repeat(Math.min(200, trace.input_tokens[index] ?? 1)) },
+    ...{ max_tokens: Math.max(1, trace.output_tokens[index] ?? 1), stream: true },
+  });
+  if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
+  let first_ms: number | null = null;
+  for await (const event of readSse(response)) {
+    if (event.kind === "comment" || event.data === "[DONE]") continue;
+    const text: string = JSON.parse(event.data).choices?.[0]?.text ?? "";
+    if (text !== "") first_ms ??= performance.now() - began_ms;
+  }
+  if (first_ms === null) throw new Error("an answer without a token");
+  return first_ms;
+}
+
+interface Measured {
+  /** What a start takes whose bytes are in memory. */
+  readonly init_ms: number;
+  /** At which the others' bytes come, all of the start but this. */
+  readonly disk_bytes_per_s: number;
+}
+
+/** From the gateway's own log of starts that had no other before them. */
+function measuredFrom(log: string, weights_bytes: number): Measured {
+  const starts = log
+    .split("\n")
+    .filter((line) => line.includes('"start_estimated"'))
+    .map((line) => start.parse(JSON.parse(line)));
+  const alone = (tier: string) =>
+    starts.filter((one) => one.tier === tier && one.queued_ms === 0).map(({ actual_ms }) => actual_ms);
+  const [fromDisk, fromMemory] = [alone("disk"), alone("host")];
+  if (fromDisk.length === 0 || fromMemory.length === 0) throw new Error("too few starts to measure");
+  const init_ms = quantile(fromMemory, 0.5);
+  return { init_ms, disk_bytes_per_s: (weights_bytes / (quantile(fromDisk, 0.5) - init_ms)) * 1_000 };
+}
+
+function simulatedFleet({ memory_bytes, weights_bytes, facts }: Fleet, measured: Measured): SimulatedCluster {
+  return simulatedCluster.parse({
+    hosts: [
+      {
+        ...{
+          name: "worker",
+          count: plan.workers,
+          devices: 1,
+          device_kind: "cpu",
+          device_memory_bytes: memory_bytes,
+        },
+        ...{ host_memory_bytes: 10 * plan.models * plan.size_bytes, disk_bytes: 1e12 },
+        disk_bytes_per_s: measured.disk_bytes_per_s,
+      },
+    ],
+    models: [
+      {
+        ...{ name: "m", copies: plan.models, weights_bytes, kv_bytes_per_token: facts.kv_bytes_per_token },
+        ...{ embedding: facts.embedding, vocabulary_tokens: facts.vocabulary_tokens, slots: 1 },
+        ...{ context_tokens: plan.context_tokens, prefill_ms_per_token: 0, token_ms: plan.token_ms },
+        ...{ build_ms: 0, init_ms: measured.init_ms, stop_ms: 30, keep_alive_ms: plan.keep_alive_ms },
+      },
+    ],
+    system: { fetch: false, migrate: false, park_ms: 0, turn_ms: 250 },
+  });
+}
