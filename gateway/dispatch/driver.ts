@@ -92,7 +92,9 @@ export class GenerationDriver {
   /** The last `error` event's: it ended there, and need not be looked for. */
   #endedThere = false;
   /** Ends the stream that is read. */
-  #stream = new AbortController();
+  #endStream: (() => void) | null = null;
+  /** The stream was ended because somebody else owns the generation. */
+  #isSuperseded = false;
 
   constructor(deps: DriverDeps, drive: Drive) {
     this.#deps = deps;
@@ -174,8 +176,11 @@ export class GenerationDriver {
       if (row === null || hasEnded(this.#state) || (row.epoch <= epoch && row.finished_at === null)) return;
       const { worker_id, instance_id } = row;
       const isMoving = row.owner === gateway_id && row.finished_at === null && row.epoch > epoch;
-      if (!isMoving) this.#stream.abort();
-      else if (worker_id !== null && instance_id !== null) {
+      if (!isMoving) {
+        this.#isSuperseded = true;
+        this.#endStream?.();
+      }
+      if (isMoving && worker_id !== null && instance_id !== null) {
         this.handOver({ epoch: row.epoch, worker_id, instance_id });
       }
     } catch (error) {
@@ -293,8 +298,8 @@ export class GenerationDriver {
     const leave = () => lost.abort();
     signal.addEventListener("abort", leave, { once: true });
     if (signal.aborted) leave();
-    this.#stream = new AbortController();
-    this.#stream.signal.addEventListener("abort", leave, { once: true });
+    this.#endStream = leave;
+    this.#isSuperseded = false;
     this.#endedThere = false;
     let open = true;
     try {
@@ -313,6 +318,7 @@ export class GenerationDriver {
       throw error;
     } finally {
       signal.removeEventListener("abort", leave);
+      this.#endStream = null;
       const isOurs = this.#state.is_owner && this.#state.phase !== "detached";
       if (open && isOurs && !hasEnded(this.#state)) void this.#cancelAt(worker);
     }
@@ -322,7 +328,7 @@ export class GenerationDriver {
   async #takeFailure(error: SllmError, placement: Placement | null): Promise<void> {
     if (this.#drive.signal.aborted || hasEnded(this.#state)) throw error;
     const { phase, next_index, is_owner } = this.#state;
-    const isSuperseded = this.#stream.signal.aborted;
+    const isSuperseded = this.#isSuperseded;
     const broke = error.code === "worker_unavailable" && !this.#endedThere;
     if (phase === "running" && broke && next_index > 0 && !isSuperseded) {
       this.#apply({ type: "lost" });
@@ -354,8 +360,8 @@ export class GenerationDriver {
     yield queued;
     const { isShared, created_at_ms, signal } = this.#drive;
     const before = this.#state;
-    const isSuperseded = this.#stream.signal.aborted;
-    this.#stream = new AbortController();
+    const isSuperseded = this.#isSuperseded;
+    this.#isSuperseded = false;
     const model_id = this.#request?.model_id ?? before.model_id;
     const claimed = { state: before, model_id, isShared, isSuperseded, created_at_ms, signal };
     const outcome = await claim(this.#deps, claimed);
@@ -501,10 +507,8 @@ export class GenerationDriver {
   *#takeTokens(event: TokensEvent, worker_id: WorkerId): Generator<GenerationUpdate> {
     const { next_index } = this.#state;
     const { first_index, tokens } = event;
-    this.#apply({
-      ...{ type: "tokens", first_index, count: tokens.length },
-      at_ms: this.#deps.clock.monotonicMs(),
-    });
+    const at_ms = this.#deps.clock.monotonicMs();
+    this.#apply({ type: "tokens", first_index, count: tokens.length, at_ms });
     if (this.#state.next_index === next_index) return;
     const fresh = tailOf(event, Math.max(next_index, first_index));
     if (this.told.next_index === next_index) this.told.add(fresh);

@@ -59,9 +59,9 @@ export function tailOf(event: TokensEvent, index: number): TokensEvent {
 }
 
 function bytesOf({ tokens, delta }: TokensEvent): number {
-  const bytes = tokens.reduce(
-    (sum, token) => sum + token.text.length + tokenBytes + (token.logprobs?.length ?? 0) * logprobBytes,
-    0,
-  );
+  let bytes = 0;
+  for (const { text, logprobs } of tokens) {
+    bytes += text.length + tokenBytes + (logprobs === undefined ? 0 : logprobs.length * logprobBytes);
+  }
   return delta === undefined ? bytes : 2 * bytes;
 }

@@ -30,16 +30,20 @@ export interface ResumeEntry {
   readonly last: EventId | null;
 }
 
+const plain: ResumeEntry = { resumable: null, key: null, last: null };
+
 /** Throws `invalid_request` naming the header that makes no sense. */
 export function resumeEntry(
   c: AppContext,
   body: { readonly background?: boolean | null | undefined; readonly n?: number | null | undefined },
 ): ResumeEntry {
-  const given = parseOrThrow(
-    headers,
-    { "Idempotency-Key": c.req.header("idempotency-key"), "x-sllm-resume": c.req.header("x-sllm-resume") },
-    "header",
-  );
+  const asked = {
+    "Idempotency-Key": c.req.header("idempotency-key"),
+    "x-sllm-resume": c.req.header("x-sllm-resume"),
+  };
+  const isPlain = asked["Idempotency-Key"] === undefined && asked["x-sllm-resume"] === undefined;
+  if (isPlain && body.background !== true && c.req.header("last-event-id") === undefined) return plain;
+  const given = parseOrThrow(headers, asked, "header");
   const key = given["Idempotency-Key"] ?? null;
   const seconds = given["x-sllm-resume"];
   const isBackground = body.background === true;
