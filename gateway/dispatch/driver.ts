@@ -368,8 +368,8 @@ export class GenerationDriver {
     throwIfCancelled(signal);
     switch (outcome.kind) {
       case "won": {
-        if (isShared && !before.is_owner) yield* this.#takeStored();
-        this.#apply({ type: "claimed", epoch: outcome.epoch });
+        const hops = isShared && !before.is_owner ? yield* this.#takeStored() : before.hops;
+        this.#apply({ type: "claimed", epoch: outcome.epoch, hops });
         if (before.worker_id !== null) void this.#fence(before.worker_id, outcome.epoch);
         return;
       }
@@ -382,15 +382,17 @@ export class GenerationDriver {
   }
 
   /** What the owner before has told: a new one goes on after it. */
-  async *#takeStored(): Updates {
-    const { generation_id, next_index } = this.#state;
+  async *#takeStored(): AsyncGenerator<GenerationUpdate, Generation["hops"]> {
+    const { generation_id, next_index, hops } = this.#state;
     const stored = await this.#deps.store.getStored(generation_id);
-    for (const event of stored?.events ?? []) {
-      const end = event.first_index + event.tokens.length;
-      this.#stored_index = end;
-      if (end > next_index) yield* this.#takeTokens(event, stored?.row.worker_id ?? "");
+    if (stored === null || stored.events.length === 0) return hops;
+    this.#checkPath(stored.record.hops);
+    for (const event of stored.events) {
+      this.#stored_index = event.first_index + event.tokens.length;
+      if (this.#stored_index > next_index) yield* this.#takeTokens(event, stored.row.worker_id ?? "");
     }
-    this.#prompt ??= stored?.record.prompt ?? null;
+    this.#prompt ??= stored.record.prompt;
+    return stored.record.hops;
   }
 
   /** While another gateway's generation is read here and that gateway is gone: it is this one's from now on. */
@@ -431,6 +433,7 @@ export class GenerationDriver {
       const code = stored?.row.error_code ?? "generation_lost";
       throw new SllmError(code, stored?.row.error_message ?? "The generation ended elsewhere.");
     }
+    this.#checkPath(stored.record.hops);
     const at = { worker_id: stored.row.worker_id ?? "", instance_id: stored.row.instance_id ?? "" };
     this.#apply({ type: "superseded", at: { ...at, epoch: stored.row.epoch } });
     this.#apply({
@@ -482,26 +485,29 @@ export class GenerationDriver {
     record: Extract<AttachEvent, { type: "record" }>["record"],
     worker_id: WorkerId,
   ): Generator<GenerationUpdate> {
-    const { hops, next_index } = this.#state;
-    const { seen } = this.#drive;
-    const last = next_index - 1;
-    const isOn =
-      hops.length === 0
-        ? seen === undefined || isOnPath(record.hops, seen.worker_id, seen.last_index)
-        : last < 0 || haveSameMaker(record.hops, hops, last);
     const { tenant } = this.#drive;
     if (tenant !== undefined && record.settings.origin?.tenant !== tenant) {
       throw new SllmError("generation_lost", "The generation is not known.");
     }
-    if (!isOn) {
-      throw new SllmError("generation_lost", "The generation went on without tokens that were told here.");
-    }
+    this.#checkPath(record.hops);
     const { epoch, instance_id } = record;
     this.#apply({ type: "attached", epoch, instance_id, hops: record.hops });
     this.#prompt ??= record.prompt;
     this.#owner = record.owner ?? this.#owner;
     this.#request ??= fromSettings(record.settings);
     yield this.#movedTo(worker_id, "moved");
+  }
+
+  /** Throws `generation_lost` where what was told here is not what others have. */
+  #checkPath(path: Generation["hops"]): void {
+    const { hops, next_index } = this.#state;
+    const { seen } = this.#drive;
+    const isOn =
+      hops.length === 0
+        ? seen === undefined || isOnPath(path, seen.worker_id, seen.last_index)
+        : next_index === 0 || haveSameMaker(path, hops, next_index - 1);
+    if (isOn) return;
+    throw new SllmError("generation_lost", "The generation went on without tokens that were told here.");
   }
 
   *#takeTokens(event: TokensEvent, worker_id: WorkerId): Generator<GenerationUpdate> {

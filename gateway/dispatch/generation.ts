@@ -100,7 +100,8 @@ export type GenerationInput =
   | { readonly type: "moved"; readonly to: Place }
   /** It does not run where it was; `takes_claim`: others may have continued it, so that the epoch has to be won. */
   | { readonly type: "attempt_failed"; readonly takes_claim: boolean }
-  | { readonly type: "claimed"; readonly epoch: number }
+  /** With the path of what the owner before has told, where that was taken in. */
+  | { readonly type: "claimed"; readonly epoch: number; readonly hops?: readonly GenerationHop[] }
   /** Somebody else owns a higher epoch; `at` is where it runs. */
   | { readonly type: "superseded"; readonly at: Place }
   | { readonly type: "failed"; readonly error: SllmError }
@@ -270,7 +271,7 @@ function takeMove(state: Generation, input: MoveInput): Generation {
       return { ...goTo(state, input.to), hand_over: null };
     case "claimed": {
       const phase = state.phase === "claiming" ? "queued" : state.phase;
-      return { ...state, phase, is_owner: true, epoch: input.epoch };
+      return { ...state, phase, is_owner: true, epoch: input.epoch, hops: input.hops ?? state.hops };
     }
     case "superseded":
       return { ...goTo(state, input.at), is_owner: false, hand_over: null };
