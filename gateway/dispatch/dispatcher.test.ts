@@ -5,7 +5,7 @@ import { limits } from "../../schema/limits.ts";
 import { eventually } from "../../test/support/eventually.ts";
 import { GatewayScene } from "../../test/support/gateway-scene.ts";
 import { ManualClock, settle } from "../../test/support/manual-clock.ts";
-import { done, gate, say, someLoadTimings, tokens, unreachable } from "../../test/support/scripted-worker.ts";
+import { done, gate, say, someLoadTimings, unreachable } from "../../test/support/scripted-worker.ts";
 
 async function codeOf(response: Response): Promise<string> {
   return errorBody.parse(await response.json()).error.code;
