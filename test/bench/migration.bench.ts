@@ -27,7 +27,7 @@ const measured = await measureMoves(
     moves: Number(values.moves),
     failovers: Number(values.failovers),
     // Answers that have become short and long ones by the time they move.
-    contexts: [64, 256, 768],
+    contexts: [32, 128, 384],
     beside: 2,
   },
   say,

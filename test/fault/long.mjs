@@ -9,7 +9,7 @@ import { prepare } from "../../deploy/scripts/prepare.mjs";
 import { root } from "../../deploy/scripts/repository.mjs";
 
 await prepare();
-const files = ["./test/fault/streams.test.ts"];
+const files = ["./test/fault/streams.test.ts", "./test/fault/moves.test.ts"];
 const run = spawnSync(findBun(root), ["test", ...files, ...process.argv.slice(2)], {
   cwd: root,
   env: { ...process.env, SLLM_TEST_LONG: "1" },

@@ -6,7 +6,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createResumingFetch } from "../../deploy/client/resuming-fetch.mjs";
 import { testSeed } from "../support/property.ts";
-import { StreamCluster } from "../support/stream-cluster.ts";
+import { randomFrom, StreamCluster } from "../support/stream-cluster.ts";
 import {
   type KnownStream,
   knownStreams,
@@ -29,15 +29,6 @@ beforeAll(async () => {
   known = await knownStreams(cluster.urls[0] ?? "", cluster.model);
 }, 120_000);
 afterAll(() => cluster?.close(), 60_000);
-
-/** Numbers from 0 to below 1 that follow from the seed alone. */
-function randomFrom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 32;
-  };
-}
 
 /** So many disturbances, or as many as happen while the streams of the long form run. */
 const disturbances = long ? Number.POSITIVE_INFINITY : 4;

@@ -131,7 +131,7 @@ async function followMoving(change: Partial<GenerateRequest>) {
     moving.catch(() => undefined);
   });
   // The last one may have come too late.
-  expect(["moved", "ended", "state_conflict"]).toContain(await moving.catch((error) => error.code));
+  expect(["moved", "ended"]).toContain(await moving.catch((error) => error.code));
   return followed;
 }
 

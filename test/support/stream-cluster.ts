@@ -188,3 +188,12 @@ function wake(pid: number): void {
     // It was given up and ended meanwhile.
   }
 }
+
+/** Numbers from 0 to below 1 that follow from the seed alone. */
+export function randomFrom(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 32;
+  };
+}

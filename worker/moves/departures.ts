@@ -54,9 +54,10 @@ export class Departures {
     if (request.to.worker_id === worker_id) {
       throw new SllmError("state_conflict", "The generation runs on that worker already.");
     }
-    if (run.hasEnded || !run.canMove || run.run === null) {
-      throw new SllmError("state_conflict", "The generation does not run any more.");
+    if (!run.canMove || run.run === null) {
+      throw new SllmError("state_conflict", "What makes vectors does not move.");
     }
+    if (run.hasEnded) return endedAlready();
     if (request.epoch <= run.epoch) {
       throw new SllmError("stale_generation", `The generation is in epoch ${run.epoch} already.`);
     }
@@ -78,13 +79,17 @@ export class Departures {
   }
 
   /** See `handOverRequest`. Errors: `not_found`, `stale_generation`, `state_conflict` when it is not about to go. */
-  handOver(generation_id: GenerationId, request: HandOverRequest): Promise<HandOverResponse> {
+  async handOver(generation_id: GenerationId, request: HandOverRequest): Promise<HandOverResponse> {
     const departure = this.#leaving.get(generation_id);
-    this.#options.generations.raise(generation_id, request.epoch, request.owner);
+    const run = this.#options.generations.raise(generation_id, request.epoch, request.owner);
+    if (departure === undefined && run.hasEnded) {
+      const completion_tokens = run.next_index;
+      return { outcome: "ended", completion_tokens, gap_tokens: 0, handed_over_ms: 0, error: null };
+    }
     if (departure === undefined) {
       throw new SllmError("state_conflict", "The generation is not on its way anywhere.");
     }
-    return departure.handOver(request);
+    return await departure.handOver(request);
   }
 
   /** See `goOnRequest`. */
@@ -110,6 +115,13 @@ export class Departures {
       leave: (to) => run.moveTo(to),
     };
   }
+}
+
+/** It came to its end before the move came here. */
+function endedAlready(): MoveEvents {
+  const events = new MoveEvents(() => undefined);
+  events.push({ type: "ended" });
+  return events;
 }
 
 async function grown(run: Generation, index: number, signal: AbortSignal): Promise<void> {
