@@ -37,7 +37,8 @@ inline constexpr std::uint32_t prefill_tokens = 256;
 // Of a step for sequences that are held, at most, while anything else is computed: nobody waits for them yet. What they
 // cost the streams that stay decides, so on a device with room for more than its streams it is this many.
 inline constexpr std::uint32_t held_tokens = 64;
-// Before it is known what they cost.
+// At least, and before it is known what they cost: some more than the one that a source makes in a step, so that rounds
+// shrink.
 inline constexpr std::uint32_t held_tokens_first = 4;
 
 // Tokens of the KV cache kept free for every running request when another one is admitted.

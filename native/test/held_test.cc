@@ -194,24 +194,26 @@ TEST("held: a source that is let go again goes on as if nothing had been") {
 }
 
 TEST("held: streams that stay lose what they can spare of a step, and no more") {
+    constexpr std::uint32_t least = sllm::limits::held_tokens_first;
     sllm::HeldShare share;
-    CHECK_EQ(share.tokens(), sllm::limits::held_tokens_first);
-    for (int i = 0; i < 50; i++) share.observe(50, 0);
-    // Five milliseconds each: five of them make a step half as long again.
-    for (int i = 0; i < 50; i++) share.observe(50 + 5.0 * share.tokens(), share.tokens());
-    CHECK_EQ(share.tokens(), 5u);
-    // Streams go: less can be spared.
-    for (int i = 0; i < 50; i++) share.observe(20, 0);
-    for (int i = 0; i < 50; i++) share.observe(20 + 5.0 * share.tokens(), share.tokens());
-    CHECK_EQ(share.tokens(), 2u);
-    // Where they cost nothing a step takes as many as it may.
-    sllm::HeldShare idle;
-    for (int i = 0; i < 50; i++) idle.observe(5, 0);
-    for (int i = 0; i < 50; i++) idle.observe(5, idle.tokens());
-    CHECK_EQ(idle.tokens(), sllm::limits::held_tokens);
-    // Where they cost more than all, one.
-    for (int i = 0; i < 50; i++) idle.observe(5 + 100.0 * idle.tokens(), idle.tokens());
-    CHECK_EQ(idle.tokens(), 1u);
+    CHECK_EQ(share.tokens(), least);
+    for (int i = 0; i < 50; i++) share.observe(100, 0);
+    // Ten milliseconds for the call and two for each token: twenty make a step half as long again.
+    for (int i = 0; i < 100; i++) {
+        share.observe(110 + 2.0 * share.tokens(), share.tokens());
+        CHECK(share.tokens() <= 21);
+    }
+    CHECK(share.tokens() >= 16);
+    // What is left of a round says nothing about a whole one.
+    const std::uint32_t before = share.tokens();
+    for (int i = 0; i < 50; i++) share.observe(100, 1);
+    CHECK_EQ(share.tokens(), before);
+    // Where they cost more than can be spared, the least that gets on.
+    for (int i = 0; i < 100; i++) share.observe(100 + 50.0 * share.tokens(), share.tokens());
+    CHECK_EQ(share.tokens(), least);
+    // Where they cost nothing, as many as a step may take.
+    for (int i = 0; i < 100; i++) share.observe(100, share.tokens());
+    CHECK_EQ(share.tokens(), sllm::limits::held_tokens);
 }
 
 TEST("held: a step with streams takes a share of what is held, one without all that it can") {
