@@ -13,8 +13,8 @@ import { eventually } from "./eventually.ts";
 import { createDatabase, type PostgresServer, startPostgres } from "./postgres.ts";
 import { type RunningProcess, startProcess } from "./processes.ts";
 
-/** An engine and its model are started again within this, on a machine that does much else. */
-const recovery_ms = 60_000;
+/** An engine and its model are started again within this: after starts that failed there are pauses of up to a minute. */
+const recovery_ms = 180_000;
 /** For how long a process is stopped: longer than its silence is put up with. */
 const stopped_ms = 6_000;
 
