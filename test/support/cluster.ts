@@ -29,7 +29,9 @@ export interface ClusterOptions {
   readonly worker?: Readonly<Record<string, string>>;
   /** Folder of checkpoints that outlives the cluster; one of its own if left out. */
   readonly checkpoints?: string;
-  /** The same of each worker by its place, for workers that differ. */
+  /** Variables of each worker by its place, for workers that differ. */
+  readonly workerVariables?: (index: number) => Readonly<Record<string, string>>;
+  /** Program and options of each worker by its place. */
   readonly workerCommands?: (index: number) => readonly string[];
   /** Program and options that run the workers' script; this Bun if left out. */
   readonly workerCommand?: readonly string[];
@@ -119,6 +121,7 @@ export class TestCluster {
         SLLM_WORKER_THREADS: "1",
         SLLM_WORKER_PREFAULT_BYTES: "0",
         ...this.#options.worker,
+        ...this.#options.workerVariables?.(index),
         ...variables,
       },
     });
