@@ -22,6 +22,7 @@ export function cdfPicture(title: string, lines: readonly CdfLine[], from_ms = 1
   const y = (share: number) => height - margin.bottom - share * (height - margin.top - margin.bottom);
   const parts = [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="sans-serif" font-size="12">`,
+    `<title>${escaped(title)}</title>`,
     `<rect width="${width}" height="${height}" fill="white"/>`,
     `<text x="${margin.left}" y="18" font-size="14">${escaped(title)}</text>`,
     ...grid(x, y, from_ms, to_ms),
