@@ -69,7 +69,9 @@ export const gatewayConfig = z.strictObject({
     .min(1)
     .max(limits.move_rounds)
     .default(limits.move_rounds_usual)
-    .describe("Rounds after which a stream that does not come that close stays where it is."),
+    .describe(
+      "Rounds after which a stream that does not come that close is handed over if little more is missing, else stays.",
+    ),
   park_ms: ms(86_400_000)
     .default(limits.park_ms)
     .describe(

@@ -196,10 +196,12 @@ export const limits = {
   hand_over_ms: 2_000,
   /** Pause between two tries, and between its later questions. */
   hand_over_pause_ms: 200,
-  /** Tokens missing at a hand-over where the settings name no other number: one step of an engine computes them. */
-  move_gap: 4,
+  /** Tokens missing at a hand-over where the settings name no other number: what a source makes during a round. */
+  move_gap: 2,
   /** Rounds of a move where the settings name no other number. The first two or three usually do. */
-  move_rounds_usual: 64,
+  move_rounds_usual: 32,
+  /** Tokens that may be missing at a hand-over when the rounds have run out: one step of an engine computes them. */
+  move_last_gap_tokens: 16,
   /** Time for a worker's streams to leave. Supervisors kill after 15 s and more. */
   worker_drain_ms: 10_000,
   /** How often a worker that drains looks whether anything still runs. */

@@ -199,10 +199,12 @@ export class Departure {
     const { request, stream } = this.#options;
     if (this.#isReady || stream.hasEnded) return;
     const { gap_tokens } = this.#progress();
-    if (gap_tokens <= request.gap_tokens) {
+    const isLast = this.#rounds >= request.rounds;
+    const enough = isLast ? Math.max(request.gap_tokens, limits.move_last_gap_tokens) : request.gap_tokens;
+    if (gap_tokens <= enough) {
       this.#isReady = true;
       this.#tell({ type: "ready", ...this.#progress() });
-    } else if (this.#rounds >= request.rounds) {
+    } else if (isLast) {
       const text = `After ${this.#rounds} rounds ${gap_tokens} tokens were missing at the destination.`;
       throw new SllmError("state_conflict", text);
     }

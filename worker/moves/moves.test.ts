@@ -30,7 +30,7 @@ test("a generation that ends during the rounds is not moved, and nothing of it s
 });
 
 test("a move that never gets close gives up after its rounds, and the generation goes on", async () => {
-  const scene = new MoveScene({ most: 400, rounds: 3, gap_tokens: 1 });
+  const scene = new MoveScene({ most: 400, rounds: 4, gap_tokens: 1 });
   scene.there.engine.tokensPerStep = 1;
   scene.source.engine.tokensPerStep = 3;
   await scene.play();
