@@ -30,12 +30,12 @@ test("a generation that ends during the rounds is not moved, and nothing of it s
 });
 
 test("a move that never gets close gives up after its rounds, and the generation goes on", async () => {
-  const scene = new MoveScene({ most: 400, rounds: 4, gap_tokens: 1 });
+  const scene = new MoveScene({ most: 1_000, rounds: 2, gap_tokens: 1 });
   scene.there.engine.tokensPerStep = 1;
-  scene.source.engine.tokensPerStep = 3;
+  scene.source.engine.tokensPerStep = 6;
   await scene.play();
   expect(scene.seen.at(-1)).toMatchObject({ type: "error", error: { code: "state_conflict" } });
-  scene.check(400);
+  scene.check(1_000);
   expect(scene.there.engine.unfinished).toBe(0);
 });
 
