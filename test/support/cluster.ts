@@ -2,7 +2,7 @@
  * A whole small cluster for tests: gateway with its embedded database and one or more workers, each a real process
  * with its own data folder, all on loopback and free ports.
  */
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import {
@@ -17,6 +17,7 @@ import {
 import type { Manifest } from "../../schema/checkpoint/manifest.ts";
 import { type WorkerStatus, workerStatus } from "../../schema/cluster/status.ts";
 import { convertGguf } from "../../worker/checkpoints/import.ts";
+import { fillDataFolder } from "./embedded-database.ts";
 import { eventually } from "./eventually.ts";
 import { type RunningProcess, repositoryRoot, startProcess } from "./processes.ts";
 
@@ -78,10 +79,13 @@ export class TestCluster {
   }
 
   async startGateway(port = "0"): Promise<void> {
+    const data = path.join(this.folder, "gateway");
+    const isEmbedded = this.#options.gateway?.SLLM_GATEWAY_DATABASE_URL === undefined;
+    if (isEmbedded && !existsSync(data)) await fillDataFolder(data);
     this.gateway = await startProcess({
       script: "gateway/main/bun.ts",
       variables: {
-        SLLM_DATA_DIR: path.join(this.folder, "gateway"),
+        SLLM_DATA_DIR: data,
         SLLM_CLUSTER_TOKEN: clusterToken,
         SLLM_GATEWAY_PORT: port,
         ...this.#options.gateway,

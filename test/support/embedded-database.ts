@@ -11,10 +11,14 @@ const cache = path.resolve(import.meta.dir, "../.cache/embedded-database");
 
 /** A data folder that holds a migrated, empty database; the caller removes it. */
 export async function makeDataFolder(): Promise<string> {
-  const template = await migratedTemplate();
   const folder = mkdtempSync(path.join(tmpdir(), "sllm-data-"));
-  cpSync(template, folder, { recursive: true });
+  await fillDataFolder(folder);
   return folder;
+}
+
+/** Puts a migrated, empty database into a data folder, which is made if it is not there. */
+export async function fillDataFolder(folder: string): Promise<void> {
+  cpSync(await migratedTemplate(), folder, { recursive: true });
 }
 
 async function migratedTemplate(): Promise<string> {
