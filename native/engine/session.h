@@ -44,7 +44,7 @@ struct Session {
     Request request;
     TextAssembler text;
     std::vector<std::int32_t> sequence;  // the prompt and all output so far
-    bool held = false;                   // it draws no tokens, for now
+    bool held = false;                   // it draws no tokens until it is let go
     bool told_held = false;              // the last HELD event is about the sequence as it is
     bool started = false;                // it has had a slot
     bool announced = false;              // its STARTED event was emitted

@@ -49,7 +49,7 @@ export const adapterKind: CheckpointKind<AdapterManifest> = {
     const message = "The file holds no LoRA adapter (general.type is not 'adapter').";
     throw new SllmError("checkpoint_unsupported", message);
   },
-  // The engine copies an adapter's tensors one by one: any order that the content alone decides will do.
+  // The engine finds an adapter's tensors by their names: any order that the content alone decides will do.
   order: async ({ tensors }) => tensors.toSorted((a, b) => (a.name < b.name ? -1 : 1)),
   parse: (value) => adapterManifest.parse(value),
   is: isAdapter,
