@@ -7,44 +7,18 @@
 
 #include "engine/llama/llama_backend.h"
 #include "test/batcher_scene.h"
-#include "test/checkpoint_fixture.h"
 #include "test/harness.h"
-#include "test/temp_folder.h"
+#include "test/sample_engine.h"
 
 namespace {
 
 using sllm::Code;
 using sllm::Request;
 using test::BatcherScene;
+using test::SampleModel;
 using Tokens = std::vector<std::int32_t>;
 
 constexpr std::uint32_t output = 200;
-
-// A checkpoint of the sample model in one type, in host memory.
-class Model {
-public:
-    explicit Model(int ftype = -1) {
-        const std::string sample = test::sample_model();
-        checkpoint_ = test::make_checkpoint(ftype < 0 ? sample : test::quantize(sample, folder_ / "", ftype),
-                                            folder_ / "", test::Order::engine);
-        copied_ = test::load_checkpoint(checkpoint_);
-    }
-
-    std::unique_ptr<sllm::llama::LlamaBackend> open(std::uint32_t slots, std::uint32_t context,
-                                                    std::uint32_t threads = 1, bool deterministic = true) const {
-        sllm::LlamaOptions options = test::engine_options(checkpoint_);
-        options.slots = slots;
-        options.context_tokens = context;
-        options.threads = threads;
-        options.deterministic = deterministic;
-        return test::open_backend(options, copied_.path);
-    }
-
-private:
-    test::TempFolder folder_;
-    test::Checkpoint checkpoint_;
-    test::HostCopied copied_;
-};
 
 // Keeps the logits that the tokens of one request are drawn from, by position.
 class Recorder : public test::BackendWrapper {
@@ -115,7 +89,7 @@ void check_same(const Recorder &found, const Recorder &expected, const std::stri
 }
 
 struct Undisturbed {
-    explicit Undisturbed(const Model &model, double temperature)
+    explicit Undisturbed(const SampleModel &model, double temperature)
         : backend(model.open(4, 512)), recorder(*backend),
           request(request_of(1, tokens_of(*backend, "ROMEO:\nWhat light through yonder window breaks?"), output,
                              temperature)) {
@@ -149,7 +123,7 @@ struct Undisturbed {
 
 // Resumed alone, in an engine of other sizes: a token further, to the end now and then. At every cut in the long form,
 // else at a spread of them that has every remainder of small powers of two.
-void check_cuts(const Model &model, const Undisturbed &whole) {
+void check_cuts(const SampleModel &model, const Undisturbed &whole) {
     const auto backend = model.open(3, 768);
     const std::size_t step = test::long_form() ? 1 : 11;
     for (std::size_t cut = 1; cut < output; cut += step) {
@@ -166,7 +140,7 @@ void check_cuts(const Model &model, const Undisturbed &whole) {
 }
 
 // The same among other requests that come, end and are cancelled, whose prompts are cut into steps with it.
-void check_company(const Model &model, const Undisturbed &whole, std::uint32_t kv_tokens) {
+void check_company(const SampleModel &model, const Undisturbed &whole, std::uint32_t kv_tokens) {
     std::mt19937_64 random(test::seed());
     const auto backend = model.open(4, 512);
     Recorder recorder(*backend);
@@ -200,7 +174,7 @@ void check_company(const Model &model, const Undisturbed &whole, std::uint32_t k
 }
 
 void check_type(int ftype) {
-    const Model model(ftype);
+    const SampleModel model(ftype);
     const Undisturbed sampled(model, 0.8);
     check_cuts(model, sampled);
     check_company(model, sampled, 0);
@@ -220,13 +194,13 @@ TEST("deterministic: Q4_K logits and answers are the same at all cuts, alone and
 }
 
 TEST("deterministic: an answer whose request was put back and computed again is the same") {
-    const Model model;
+    const SampleModel model;
     const Undisturbed whole(model, 0.8);
     check_company(model, whole, 512);
 }
 
 TEST("deterministic: threads and sizes do not matter, and the fingerprint names what does") {
-    const Model model;
+    const SampleModel model;
     const Undisturbed whole(model, 0.8);
     const auto backend = model.open(2, 512, 2);
     CHECK_EQ(backend->facts().fingerprint, whole.backend->facts().fingerprint);
@@ -241,7 +215,7 @@ TEST("deterministic: threads and sizes do not matter, and the fingerprint names 
 }
 
 TEST("deterministic: a reused beginning does not change a bit") {
-    const Model model;
+    const SampleModel model;
     const Undisturbed whole(model, 0.8);
     Recorder recorder(*whole.backend);
     recorder.watch(whole.request.prompt);
@@ -262,7 +236,7 @@ TEST("deterministic: a reused beginning does not change a bit") {
 
 TEST("deterministic: random requests with cancels on a short cache answer as each does alone") {
     std::mt19937_64 random(test::seed());
-    const Model model(LLAMA_FTYPE_MOSTLY_Q8_0);
+    const SampleModel model(LLAMA_FTYPE_MOSTLY_Q8_0);
     const auto backend = model.open(4, 128);
     const auto other = model.open(1, 128);
     Recorder small(*backend);

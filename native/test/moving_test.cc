@@ -4,42 +4,17 @@
 
 #include "engine/llama/llama_backend.h"
 #include "test/batcher_scene.h"
-#include "test/checkpoint_fixture.h"
 #include "test/harness.h"
-#include "test/temp_folder.h"
+#include "test/sample_engine.h"
 
 namespace {
 
 using sllm::Request;
 using test::BatcherScene;
+using test::SampleModel;
 using Tokens = std::vector<std::int32_t>;
 
 constexpr std::uint32_t output = 90;
-
-// A checkpoint of the sample model in one type, in host memory.
-class Model {
-public:
-    explicit Model(int ftype = -1) {
-        const std::string sample = test::sample_model();
-        checkpoint_ = test::make_checkpoint(ftype < 0 ? sample : test::quantize(sample, folder_ / "", ftype),
-                                            folder_ / "", test::Order::engine);
-        copied_ = test::load_checkpoint(checkpoint_);
-    }
-
-    std::unique_ptr<sllm::llama::LlamaBackend> open(std::uint32_t slots, std::uint32_t context) const {
-        sllm::LlamaOptions options = test::engine_options(checkpoint_);
-        options.slots = slots;
-        options.context_tokens = context;
-        options.threads = 1;
-        options.deterministic = true;
-        return test::open_backend(options, copied_.path);
-    }
-
-private:
-    test::TempFolder folder_;
-    test::Checkpoint checkpoint_;
-    test::HostCopied copied_;
-};
 
 Request request_of(const sllm::Backend &backend, std::uint64_t number, const std::string &text) {
     Request request;
@@ -83,7 +58,7 @@ struct Whole {
     sllm_event last{};
 };
 
-Whole undisturbed(const Model &model, const Request &request) {
+Whole undisturbed(const SampleModel &model, const Request &request) {
     const auto backend = model.open(1, 256);
     BatcherScene scene(*backend, 32);
     scene.submit(request);
@@ -95,7 +70,7 @@ Whole undisturbed(const Model &model, const Request &request) {
 // A stream that changes places again and again, at random cuts and in random rounds, among others that stay.
 class Mover {
 public:
-    Mover(const Model &model, std::mt19937_64 &random)
+    Mover(const SampleModel &model, std::mt19937_64 &random)
         : random_(random), backends_{model.open(3, 256), model.open(2, 320)}, scenes_{{*backends_[0], 24},
                                                                                      {*backends_[1], 17}} {
         for (std::size_t i = 0; i < 2; i++) {
@@ -181,7 +156,7 @@ private:
 
 void check_type(int ftype) {
     std::mt19937_64 random(test::seed());
-    const Model model(ftype);
+    const SampleModel model(ftype);
     const auto backend = model.open(1, 256);
     for (const Request &request : all_kinds(*backend)) {
         const Whole expected = undisturbed(model, request);
