@@ -128,9 +128,12 @@ void Batcher::preempt_youngest() {
 Status Batcher::compute() {
     std::vector<std::uint32_t> left;
     std::vector<std::uint32_t> held;
+    const bool hastens = make_haste();
     for (const auto &session : running_) {
-        left.push_back(session->held ? 0 : left_of(*session));
-        held.push_back(session->held ? left_of(*session) : 0);
+        const std::uint32_t wanted = left_of(*session);
+        const bool waits = hastens && !session->hurries && (session->held || wanted > 1);
+        left.push_back(session->held || waits ? 0 : wanted);
+        held.push_back(session->held && !waits ? wanted : 0);
     }
     limits_.held_tokens = held_share_.tokens();
     const std::vector<std::uint32_t> taken = plan_step(left, held, limits_, steps_);
@@ -164,7 +167,8 @@ Status Batcher::compute(const std::vector<std::uint32_t> &left, const std::vecto
         const std::uint32_t from = kv_.length(running_[i]->slot);
         const std::span<const std::int32_t> sequence(running_[i]->sequence);
         // Nothing is drawn of a held one: its last token is left for the step after it is let go.
-        group.parts.push_back({running_[i]->slot, from, sequence.subspan(from, taken[i]), taken[i] == left[i]});
+        group.parts.push_back({running_[i]->slot, from, sequence.subspan(from, taken[i]), taken[i] == left[i],
+                               running_[i]->hurries});
         group.owners.push_back(i);
     }
     // The adapter in use comes first, which saves a change.
@@ -221,6 +225,7 @@ void Batcher::take_token(Session &session, std::int32_t token, std::string logpr
     const double now = env_.now_ms();
     if (session.first_token_ms == 0) session.first_token_ms = now;
     session.last_token_ms = now;
+    session.hurries = false;
     if (backend_.ends_generation(token) && !session.request.ignore_eos) {
         finish(session, SLLM_FINISH_STOP, session.text.finish());
         return;

@@ -60,7 +60,12 @@ private:
     bool announce(Session &session);
     // More resumed output. INVALID_ARGUMENT when it cannot be that of such a request.
     Status append(Session &session, std::span<const std::int32_t> tokens);
-    // Tells of held sessions that have caught up.
+    // A held session draws tokens from the next step on.
+    void let_go(Session &session);
+    bool has_slot(const Session &session) const;
+    // Whether the step to come has no tokens but those of streams, because the reader of one that was let go waits.
+    bool make_haste();
+    // Tells how far held sessions are.
     void report_held();
     void make_room();
     void preempt_youngest();
@@ -96,6 +101,7 @@ private:
     std::uint64_t steps_ = 0;
     std::uint64_t computed_tokens_ = 0;
     std::uint32_t last_step_tokens_ = 0;
+    bool hastened_ = false;  // the last step
     static constexpr std::uint64_t no_request = UINT64_MAX;
     std::atomic<std::uint64_t> heaviest_{no_request};  // the request with half or more of the step's tokens
     std::uint32_t adapter_ = 0;  // that the backend computes with

@@ -2,6 +2,7 @@
 // generation moves: held where it comes from, and held where it goes to.
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "engine/batcher.h"
 
@@ -18,7 +19,10 @@ Session *Batcher::find(std::uint64_t request) {
 
 std::uint32_t Batcher::left_of(const Session &session) const {
     const auto all = static_cast<std::uint32_t>(session.sequence.size());
-    const std::uint32_t wanted = session.held ? all - 1 : all;
+    // Where one is held that runs here, its next token would be drawn from the last one's row. One that comes in has
+    // that row computed too: with the tokens to come it is one of them, and without any it is computed once more.
+    const bool keeps_last = session.held && (session.announced || !backend_.facts().kv.cuttable);
+    const std::uint32_t wanted = keeps_last ? all - 1 : all;
     return wanted - std::min(wanted, kv_.length(session.slot));
 }
 
@@ -35,7 +39,6 @@ void Batcher::hold(std::uint64_t request) {
     Session *session = find(request);
     if (session == nullptr) return;
     session->held = true;
-    session->told_held = true;
     sllm_event event = event_of(*session, SLLM_EVENT_HELD);
     event.index = session->output_tokens();
     event.prompt_tokens = session->prompt_tokens();
@@ -47,25 +50,40 @@ void Batcher::extend(std::uint64_t request, std::span<const std::int32_t> tokens
     if (session == nullptr) return;
     if (!session->held) return fail(*session, {Code::wrong_state, "the request is not held"});
     if (Status s = append(*session, tokens); !s.ok()) return fail(*session, s);
-    if (!tokens.empty()) session->told_held = false;
-    if (go) {
-        session->held = false;
-        const bool has_slot = std::any_of(running_.begin(), running_.end(), [session](const auto &one) {
-            return one.get() == session;
-        });
-        // One that waits for a slot tells when it has it.
-        if (has_slot && !session->announced) announce(*session);
-        std::erase(running_, nullptr);
-    }
+    if (go) let_go(*session);
     report_held();
+}
+
+void Batcher::let_go(Session &session) {
+    session.held = false;
+    session.hurries = true;
+    // One that waits for a slot tells when it has it.
+    if (!has_slot(session)) return;
+    const auto last = static_cast<std::uint32_t>(session.sequence.size()) - 1;
+    if (kv_.length(session.slot) > last) {
+        backend_.cut(session.slot, last);
+        kv_.cut(session.slot, last);
+    }
+    if (!session.announced) announce(session);
+    std::erase(running_, nullptr);
+}
+
+bool Batcher::has_slot(const Session &session) const {
+    const auto is_it = [&session](const auto &one) { return one.get() == &session; };
+    return std::any_of(running_.begin(), running_.end(), is_it);
+}
+
+bool Batcher::make_haste() {
+    const auto hurries = [](const auto &session) { return session->hurries && !session->held; };
+    // Never two steps in a row, so that prompts get on however many streams come in.
+    hastened_ = !hastened_ && std::any_of(running_.begin(), running_.end(), hurries);
+    return hastened_;
 }
 
 Status Batcher::append(Session &session, std::span<const std::int32_t> tokens) {
     if (tokens.empty()) return {};
     if (session.announced) return {Code::wrong_state, "only a request that was submitted held takes tokens"};
-    const bool has_slot = std::any_of(running_.begin(), running_.end(), [&session](const auto &one) {
-        return one.get() == &session;
-    });
+    const bool runs = has_slot(session);
     const auto ends = [this](std::int32_t token) { return backend_.ends_generation(token); };
     if (!session.request.ignore_eos && std::any_of(tokens.begin(), tokens.end(), ends)) {
         return {Code::invalid_argument, "the resumed output holds a token that ends it"};
@@ -74,13 +92,13 @@ Status Batcher::append(Session &session, std::span<const std::int32_t> tokens) {
         return {Code::context_overflow, "prompt and resumed output have more tokens than the context"};
     }
     for (const std::int32_t token : tokens) {
-        if (has_slot) {
+        if (runs) {
             if (Status s = backend_.accept(session.slot, token); !s.ok()) return s;
             kv_.grow(session.slot);
         }
         session.sequence.push_back(token);
     }
-    if (has_slot) replay_text(session);
+    if (runs) replay_text(session);
     return {};
 }
 
@@ -110,10 +128,15 @@ bool Batcher::announce(Session &session) {
 
 void Batcher::report_held() {
     for (const auto &session : running_) {
-        if (!session || !session->held || session->told_held || left_of(*session) > 0) continue;
-        session->told_held = true;
+        if (!session || !session->held || session->announced) continue;
+        // The row that is left for the step after it is let go counts as computed.
+        const bool lacks_last = !backend_.facts().kv.cuttable && left_of(*session) == 0;
+        const std::uint32_t computed = kv_.length(session->slot) + (lacks_last ? 1 : 0);
+        if (computed < session->prompt_tokens()) continue;
+        const std::uint32_t output = computed - session->prompt_tokens();
+        if (std::exchange(session->told_held, output) == output) continue;
         sllm_event event = event_of(*session, SLLM_EVENT_HELD);
-        event.index = session->output_tokens();
+        event.index = output;
         event.prompt_tokens = session->prompt_tokens();
         event.cached_tokens = session->cached_tokens;
         emit_(event, {}, {});

@@ -2,6 +2,7 @@
 #include "engine/micro_batch.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace sllm {
 
@@ -60,20 +61,26 @@ std::vector<MicroBatch> shape_batches(std::span<const BatchPart> parts, const Ba
         return batches;
     }
     std::vector<std::size_t> singles;
+    std::vector<std::size_t> longer;
+    std::vector<std::uint32_t> held(lengths.begin(), lengths.end());  // by the cache when the next call comes
+    const auto add_alone = [&](std::size_t part) {
+        batches.emplace_back();
+        append(parts, part, &batches.back());
+        if (shape.no_single_rows) widen(&batches.back(), held);
+        held[parts[part].slot] += static_cast<std::uint32_t>(parts[part].tokens.size());
+    };
     for (std::size_t i = 0; i < parts.size(); i++) {
-        if (parts[i].tokens.size() == 1) singles.push_back(i);
+        if (parts[i].hurries) add_alone(i);
+        else (parts[i].tokens.size() == 1 ? singles : longer).push_back(i);
     }
     const auto by_slot = [&](std::size_t a, std::size_t b) { return parts[a].slot < parts[b].slot; };
     std::sort(singles.begin(), singles.end(), by_slot);
-    batches = shape_singles(parts, singles, lengths);
-    for (std::size_t i = 0; i < parts.size(); i++) {
-        if (parts[i].tokens.size() == 1) continue;
-        batches.emplace_back();
-        append(parts, i, &batches.back());
+    for (MicroBatch &batch : shape_singles(parts, singles, held)) {
+        if (shape.no_single_rows) widen(&batch, held);
+        for (const BatchToken &token : batch.tokens) held[token.slot] += token.filler ? 0 : 1;
+        batches.push_back(std::move(batch));
     }
-    if (shape.no_single_rows) {
-        for (MicroBatch &batch : batches) widen(&batch, lengths);
-    }
+    for (const std::size_t part : longer) add_alone(part);
     return batches;
 }
 

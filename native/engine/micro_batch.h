@@ -17,6 +17,7 @@ struct BatchPart {
     std::uint32_t position = 0;  // of the first
     std::span<const std::int32_t> tokens;
     bool ends = false;  // the sequence has no more: its next token is drawn after the last of these
+    bool hurries = false;  // its next token is waited for longest
 };
 
 struct MicroBatch {
@@ -31,9 +32,9 @@ struct MicroBatch {
 // lengths: tokens that the cache holds of every slot before the step, then of the spare one if the shape wants it; rows
 // of no meaning go behind them.
 //
-// A free shape is one call with everything. A fixed one has a call for all single tokens, over adjacent slots (the
-// library computes those together; a gap of few slots is filled), and one for each longer part. Where rows must not be
-// alone, a second one goes with a lone one, and outputs are at least two.
+// A free shape is one call with everything. A fixed one has a call for each part that hurries, then one for all single
+// tokens, over adjacent slots (the library computes those together; a gap of few slots is filled), and one for each
+// longer part. Where rows must not be alone, a second one goes with a lone one, and outputs are at least two.
 std::vector<MicroBatch> shape_batches(std::span<const BatchPart> parts, const BatchShape &shape,
                                       std::span<const std::uint32_t> lengths);
 

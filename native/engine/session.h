@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -45,7 +46,8 @@ struct Session {
     TextAssembler text;
     std::vector<std::int32_t> sequence;  // the prompt and all output so far
     bool held = false;                   // it draws no tokens until it is let go
-    bool told_held = false;              // the last HELD event is about the sequence as it is
+    bool hurries = false;                // let go, and its reader still waits for its first token since
+    std::optional<std::uint32_t> told_held;  // output tokens that the last HELD event has told of
     bool started = false;                // it has had a slot
     bool announced = false;              // its STARTED event was emitted
     std::size_t replayed = 0;            // tokens of resumed output whose text went into `resumed_text`

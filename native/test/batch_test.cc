@@ -145,11 +145,14 @@ TEST("shape: random steps keep every token and the rules of the shape") {
             lengths[slot] = static_cast<std::uint32_t>(random() % 100);
             if (random() % 3 == 0) continue;
             const std::size_t n = random() % 2 == 0 ? 1 : 1 + random() % 40;
-            parts.push_back({slot, lengths[slot], std::span(tokens).first(n), random() % 2 == 0});
+            parts.push_back({slot, lengths[slot], std::span(tokens).first(n), random() % 2 == 0, random() % 5 == 0});
         }
         std::shuffle(parts.begin(), parts.end(), random);
         std::size_t real = 0;
         std::size_t outputs = 0;
+        Counts held = lengths;
+        std::size_t last_hurry = 0;
+        std::size_t calls = 0;
         for (const MicroBatch &batch : shape_batches(parts, fixed, lengths)) {
             CHECK(batch.tokens.size() >= 2);
             for (const auto &[part, index] : batch.outputs) {
@@ -166,10 +169,22 @@ TEST("shape: random steps keep every token and the rules of the shape") {
             for (std::size_t i = 0; i < batch.tokens.size(); i++) {
                 const sllm::BatchToken &token = batch.tokens[i];
                 CHECK_EQ(token.slot, batch.tokens[0].slot + (alone ? 0 : i));
-                if (token.filler) CHECK_EQ(token.position, lengths[token.slot]);
+                // Behind what the cache holds when this call comes, also what the calls before it have computed.
+                const auto ahead = static_cast<std::uint32_t>(alone ? i : 0);
+                CHECK_EQ(token.position, held[token.slot] + ahead);
                 real += token.filler ? 0 : 1;
             }
+            for (const sllm::BatchToken &token : batch.tokens) held[token.slot] += token.filler ? 0 : 1;
+            calls++;
+            for (const BatchPart &part : parts) {
+                if (part.hurries && part.slot == batch.tokens.front().slot && !batch.tokens.front().filler) {
+                    last_hurry = calls;
+                }
+            }
         }
+        const auto hurries =
+            std::count_if(parts.begin(), parts.end(), [](const BatchPart &part) { return part.hurries; });
+        CHECK_EQ(last_hurry, static_cast<std::size_t>(hurries));
         std::size_t given = 0;
         for (const BatchPart &part : parts) given += part.tokens.size();
         CHECK_EQ(real, given);

@@ -137,7 +137,7 @@ export const engineMessage = z.discriminatedUnion("type", [
   /** The load failed or the engine cannot go on; the process ends afterwards. */
   z.strictObject({ type: z.literal("failed"), error: wireError }),
   z.strictObject({ type: z.literal("started"), request: requestNumber, ...startedFields }),
-  /** It draws no tokens; so many of its output are there, with all but the last one computed. */
+  /** It draws no tokens; so many of its output are computed. */
   z.strictObject({
     type: z.literal("held"),
     request: requestNumber,

@@ -27,7 +27,8 @@ interface Running {
   /** Output tokens up to which all is computed. */
   computed: number;
   held: boolean;
-  toldHeld: boolean;
+  /** Output tokens that `onHeld` has heard of. */
+  told: number;
 }
 
 export class SteppedEngine implements ArrivalTarget {
@@ -56,7 +57,7 @@ export class SteppedEngine implements ArrivalTarget {
   submit(wanted: unknown, onEvent: Running["onEvent"]): number {
     const { resume, held = false } = wanted as GenerateSettings;
     const output = [...(resume?.output ?? [])];
-    this.#running.set(++this.#last, { onEvent, onHeld: null, output, computed: -1, held, toldHeld: false });
+    this.#running.set(++this.#last, { onEvent, onHeld: null, output, computed: -1, held, told: -1 });
     return this.#last;
   }
 
@@ -76,7 +77,6 @@ export class SteppedEngine implements ArrivalTarget {
     const request = this.#running.get(number);
     if (!request) return;
     request.output.push(...tokens);
-    request.toldHeld = false;
     if (go) request.held = false;
     this.#endIfComplete(number, request);
   }
@@ -103,9 +103,9 @@ export class SteppedEngine implements ArrivalTarget {
   #compute(request: Running): void {
     if (!this.computes) return;
     request.computed = Math.min(Math.max(0, request.computed) + this.tokensPerStep, request.output.length);
-    if (request.computed < request.output.length || request.toldHeld) return;
-    request.toldHeld = true;
-    request.onHeld?.(request.output.length);
+    if (request.told === request.computed) return;
+    request.told = request.computed;
+    request.onHeld?.(request.computed);
   }
 
   #draw(number: number, request: Running): void {

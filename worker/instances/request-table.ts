@@ -17,7 +17,7 @@ export type RequestMessage = Extract<
 
 export type GenerationListener = (event: GenerationEvent) => void;
 
-/** Told how many output tokens a held request has, with all but the last one computed. */
+/** Told how many output tokens of a held request are computed; of one that ran here, how many it has. */
 export type HeldListener = (completion_tokens: number) => void;
 
 interface RunningRequest {

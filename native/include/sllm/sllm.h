@@ -484,9 +484,9 @@ SLLM_API sllm_status sllm_engine_cancel(sllm_engine *engine, uint64_t request);
 SLLM_API sllm_status sllm_engine_hold(sllm_engine *engine, uint64_t request);
 
 /* More output, generated elsewhere, for a request that was submitted held; go 1: it is complete, the answer goes on
- * from here, beginning with its STARTED event. A HELD event tells when all tokens but the last are computed. A step
- * computes few tokens of held requests while it has others to compute. For a request that sllm_engine_hold has held:
- * no tokens. What cannot be output of the request ends it with an ERROR. Since 1.4.
+ * from here, beginning with its STARTED event. HELD events tell how many output tokens are computed, once the prompt
+ * is. A step computes few tokens of held requests while it has others to compute. For a request that sllm_engine_hold
+ * has held: no tokens. What cannot be output of the request ends it with an ERROR. Since 1.4.
  * Errors: INVALID_ARGUMENT, NOT_FOUND when it has ended. [any] */
 SLLM_API sllm_status sllm_engine_extend(sllm_engine *engine, uint64_t request, const int32_t *tokens,
                                         uint64_t n_tokens, uint8_t go);
@@ -497,7 +497,7 @@ enum {
     SLLM_EVENT_DONE = 3,
     SLLM_EVENT_ERROR = 4,
     SLLM_EVENT_VECTOR = 5,  /* the text is the vector: index values of 32-bit floating point. Since 1.3 */
-    SLLM_EVENT_HELD = 6     /* the request is held, with all but its last token computed. Since 1.4 */
+    SLLM_EVENT_HELD = 6     /* the request is held, and so many of its output tokens are computed. Since 1.4 */
 };
 
 enum { SLLM_FINISH_STOP = 1, SLLM_FINISH_LENGTH = 2 };
@@ -520,7 +520,8 @@ typedef struct sllm_event {
     uint32_t kind;            /* SLLM_EVENT_* */
     int32_t status;           /* ERROR: a negative sllm_status; DONE: SLLM_FINISH_* */
     int32_t token;            /* TOKEN */
-    uint32_t index;           /* TOKEN: index of the output token from 0; DONE, HELD: number of output tokens */
+    uint32_t index;           /* TOKEN: index of the output token from 0; DONE: number of output tokens; HELD: of those
+                                 that are computed */
     uint32_t text_offset;
     uint32_t text_bytes;
     uint32_t prompt_tokens;   /* STARTED, DONE, HELD */
