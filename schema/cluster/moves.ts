@@ -139,7 +139,7 @@ export const arrivalRequest = generateRequest.extend({
 });
 export type ArrivalRequest = z.infer<typeof arrivalRequest>;
 
-/** POST /v1/arrivals/{id}/rounds: more output. Answers when all of it is computed, or after `wait_ms`. */
+/** POST /v1/arrivals/{id}/rounds: more output. Answers when all that is there is computed, or after `wait_ms`. */
 export const arrivalRound = z.strictObject({
   protocol_version: z.literal(protocolVersion),
   epoch,
@@ -152,7 +152,7 @@ export type ArrivalRound = z.infer<typeof arrivalRound>;
 export const arrivalProgress = z.strictObject({
   /** Output tokens that are there. */
   completion_tokens: z.number().int().min(0),
-  /** Output tokens up to which all is computed, but for the last one; null before the prompt is. */
+  /** Output tokens up to which all is computed, the last one aside; null before the prompt is. */
   computed_tokens: z.number().int().min(0).nullable(),
 });
 export type ArrivalProgress = z.infer<typeof arrivalProgress>;

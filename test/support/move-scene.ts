@@ -116,6 +116,8 @@ export class MoveScene {
   readonly seen: MoveEvent[] = [];
   readonly departure: Departure;
   faults: Fault[];
+  /** No hand-over gets through to the destination. */
+  isCutOff = false;
   handOver: HandOverResponse | null = null;
   #hasBegun = false;
 
@@ -158,7 +160,10 @@ export class MoveScene {
     return {
       open: (request) => call(() => arrivals.open(request)),
       round: (id, round) => call(() => arrivals.round(id, round)),
-      go: (id, last) => call(() => arrivals.go(id, last)),
+      go: (id, last) => {
+        if (this.isCutOff) this.faults.unshift("request");
+        return call(() => arrivals.go(id, last));
+      },
       drop: (id, epoch) => call(() => void arrivals.drop(id, epoch)),
     };
   }

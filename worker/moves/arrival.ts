@@ -26,7 +26,7 @@ export class Arrival {
   readonly #told: TokensEvent[];
   readonly #changes = new Changes();
   readonly #over = new AbortController();
-  /** Output tokens up to which all is computed, but for the last one. */
+  /** Output tokens up to which all is computed. */
   #computed: number | null = null;
   #error: WireError | null = null;
   #adopted: Adopted | null = null;
@@ -58,20 +58,23 @@ export class Arrival {
     this.#run.extend(tokensOf(news));
   }
 
-  /** Resolves when all that is here is computed, or after a while. Throws what the engine has ended it with. */
+  /** Resolves when all that is here now is computed, or after a while. Throws what the engine has ended it with. */
   async caughtUp(wait_ms: number): Promise<ArrivalProgress> {
-    const { clock } = this.#options;
+    if (wait_ms > 0) await this.#computes(this.#next, wait_ms);
+    this.#throwIfFailed();
+    return { completion_tokens: this.#next, computed_tokens: this.#computed };
+  }
+
+  async #computes(wanted: number, wait_ms: number): Promise<void> {
     const timeout = new AbortController();
-    const isLate = clock.sleep(wait_ms, timeout.signal).then(() => true);
+    const isLate = this.#options.clock.sleep(wait_ms, timeout.signal).then(() => true);
     try {
-      while (this.#error === null && this.#adopted === null && (this.#computed ?? -1) < this.#next) {
+      while (this.#error === null && this.#adopted === null && (this.#computed ?? -1) < wanted) {
         if (await Promise.race([isLate, this.#changes.wait().then(() => false)])) break;
       }
     } finally {
       timeout.abort();
     }
-    this.#throwIfFailed();
-    return { completion_tokens: this.#next, computed_tokens: this.#computed };
   }
 
   /** All of it is here: it goes on, as a generation of this worker. Throws what `adopt` throws. */

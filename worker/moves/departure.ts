@@ -5,7 +5,6 @@
 import type { GenerationRecord } from "../../schema/cluster/attach.ts";
 import type { GenerationPlace, TokensEvent } from "../../schema/cluster/generate.ts";
 import type {
-  ArrivalRequest,
   HandOverRequest,
   HandOverResponse,
   MoveEvent,
@@ -16,6 +15,7 @@ import { SllmError, toSllmError, type WireError } from "../../schema/error.ts";
 import type { CheckpointDigest } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { Clock } from "../ports.ts";
+import { Approach } from "./approach.ts";
 import type { Destination } from "./destination.ts";
 
 /** What of a running generation is needed to move it. */
@@ -52,19 +52,14 @@ export class Departure {
   readonly over: Promise<void>;
   readonly #options: DepartureOptions;
   readonly #ended = Promise.withResolvers<void>();
-  readonly #stopping = new AbortController();
+  readonly #approach: Approach;
   #state: State = "copying";
-  #isReady = false;
-  #opened = false;
-  #rounds = 0;
-  /** Output tokens that the destination has said to have. */
-  #acknowledged = 0;
-  /** Prompt and output tokens that it has computed. */
-  #computed = 0;
 
   constructor(options: DepartureOptions) {
     this.#options = options;
     this.over = this.#ended.promise;
+    const { onEvent: _, ...rest } = options;
+    this.#approach = new Approach({ ...rest, onEvent: (event) => this.#tell(event) });
   }
 
   /** Sends it there until it is handed over, has ended, or the move is stopped. Never rejects. */
@@ -72,8 +67,7 @@ export class Departure {
     const { onEvent } = this.#options;
     void this.#watchEnd();
     try {
-      await this.#open();
-      while (this.#state === "copying") await this.#round();
+      await this.#approach.run();
     } catch (thrown) {
       const { code, message } = toSllmError(thrown);
       if (this.#state === "copying") this.#end({ type: "error", error: { code, message } });
@@ -89,25 +83,30 @@ export class Departure {
     if (this.#state !== "copying") return;
     this.#state = "stopped";
     this.#ended.resolve();
-    this.#stopping.abort();
+    this.#approach.stop();
     void this.#drop();
   }
 
   /** See HandOverResponse. Errors: `state_conflict` when it is not ready, or was asked for with another epoch. */
   async handOver({ epoch, owner }: HandOverRequest): Promise<HandOverResponse> {
     const { stream, clock, request } = this.#options;
-    if (this.#state !== "copying" || !this.#isReady || epoch !== request.epoch) {
+    if (this.#state !== "copying" || !this.#approach.isReady || epoch !== request.epoch) {
       throw new SllmError("state_conflict", "The generation is not ready to be handed over.");
     }
     this.#state = "held";
-    this.#stopping.abort();
+    this.#approach.stop();
     if (!(await stream.hold())) {
       this.#end({ type: "ended" });
       return this.#outcome("ended", 0, 0, null);
     }
     const began_ms = clock.monotonicMs();
-    const missing = stream.nextIndex - this.#acknowledged;
-    const last = { protocol_version: protocolVersion, epoch, owner, told: stream.told(this.#acknowledged) };
+    const missing = stream.nextIndex - this.#approach.acknowledged;
+    const last = {
+      protocol_version: protocolVersion,
+      epoch,
+      owner,
+      told: stream.told(this.#approach.acknowledged),
+    };
     const error = await this.#tellGo(last, began_ms + limits.hand_over_ms);
     const took_ms = clock.monotonicMs() - began_ms;
     if (error === null) return this.#outcome("moved", missing, took_ms, null);
@@ -126,94 +125,8 @@ export class Departure {
   /** It may end while the destination takes its time. */
   async #watchEnd(): Promise<void> {
     const { stream } = this.#options;
-    await stream.grown(Number.POSITIVE_INFINITY, this.#stopping.signal);
+    await stream.grown(Number.POSITIVE_INFINITY, this.#approach.signal);
     if (this.#state === "copying" && stream.hasEnded) this.#end({ type: "ended" });
-  }
-
-  async #open(): Promise<void> {
-    const { stream, request, destination } = this.#options;
-    const { settings, prompt, hops, generation_id, owner } = stream.record();
-    if (prompt === null) throw new SllmError("state_conflict", "The generation has not begun yet.");
-    const told = stream.told(0);
-    if ((told[0]?.first_index ?? 0) > 0) {
-      throw new SllmError("state_conflict", "The generation is too long: its beginning is not kept.");
-    }
-    const output = told.flatMap(({ tokens }) => tokens.map(({ token }) => token));
-    const arrival: ArrivalRequest = {
-      ...settings,
-      protocol_version: protocolVersion,
-      generation_id,
-      epoch: request.epoch,
-      ...(owner === null ? {} : { owner }),
-      instance_id: request.to.instance_id,
-      resume: { prompt, output },
-      history: { hops, told },
-      checkpoint: stream.checkpoint,
-    };
-    this.#opened = true;
-    await destination.open(arrival);
-    this.#acknowledged = output.length;
-  }
-
-  /** Everything that is new goes there and is computed. */
-  async #round(): Promise<void> {
-    const { stream, clock } = this.#options;
-    const began_ms = clock.monotonicMs();
-    const before = this.#computed;
-    await this.#catchUp();
-    if (this.#state !== "copying") return;
-    this.#rounds++;
-    const round_tokens = this.#computed - before;
-    this.#tell({
-      type: "round",
-      ...this.#progress(),
-      round_tokens,
-      round_ms: clock.monotonicMs() - began_ms,
-    });
-    this.#judge();
-    const isClose = stream.nextIndex === this.#acknowledged;
-    if (isClose && !stream.hasEnded) await stream.grown(this.#acknowledged + 1, this.#stopping.signal);
-  }
-
-  async #catchUp(): Promise<void> {
-    const { stream, destination, request } = this.#options;
-    const { generation_id, prompt } = stream.record();
-    const told = stream.told(this.#acknowledged);
-    const wanted = stream.nextIndex;
-    for (let isFirst = true; this.#state === "copying"; isFirst = false) {
-      const { completion_tokens, computed_tokens } = await destination.round(generation_id, {
-        protocol_version: protocolVersion,
-        epoch: request.epoch,
-        told: isFirst ? told : [],
-        wait_ms: limits.arrival_wait_ms,
-      });
-      this.#acknowledged = completion_tokens;
-      if (computed_tokens === null) continue;
-      this.#computed = (prompt?.length ?? 0) + computed_tokens;
-      if (computed_tokens >= wanted) return;
-    }
-  }
-
-  /** Whether little enough is missing, or so much after so many rounds that it never will be. */
-  #judge(): void {
-    const { request, stream } = this.#options;
-    if (this.#isReady || stream.hasEnded) return;
-    const { gap_tokens } = this.#progress();
-    const isLast = this.#rounds >= request.rounds;
-    const enough = isLast ? Math.max(request.gap_tokens, limits.move_last_gap_tokens) : request.gap_tokens;
-    if (gap_tokens <= enough) {
-      this.#isReady = true;
-      this.#tell({ type: "ready", ...this.#progress() });
-    } else if (isLast) {
-      const text = `After ${this.#rounds} rounds ${gap_tokens} tokens were missing at the destination.`;
-      throw new SllmError("state_conflict", text);
-    }
-  }
-
-  #progress() {
-    const { stream } = this.#options;
-    const gap_tokens = stream.nextIndex - this.#acknowledged;
-    return { rounds: this.#rounds, tokens: this.#computed, bytes: 0, gap_tokens };
   }
 
   /** null when it runs there. What the destination refuses goes on here; a silent one is asked again for a while. */
@@ -270,7 +183,7 @@ export class Departure {
   #end(event: MoveEvent): void {
     this.#state = "over";
     this.#ended.resolve();
-    this.#stopping.abort();
+    this.#approach.stop();
     if (event.type !== "handed_over") void this.#drop();
     this.#options.onEvent(event);
   }
@@ -278,7 +191,7 @@ export class Departure {
   /** The destination frees what it holds; one that does not hear it lets go by itself after a while. */
   async #drop(): Promise<void> {
     const { stream, destination, request } = this.#options;
-    if (!this.#opened) return;
+    if (!this.#approach.hasOpened) return;
     await destination.drop(stream.record().generation_id, request.epoch).catch(() => undefined);
   }
 }

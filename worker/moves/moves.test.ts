@@ -65,9 +65,8 @@ test("when the gateway that asked for it leaves, the move is over", async () => 
 test("while nobody knows whether the destination has it, it stands still; then it goes on at one of both", async () => {
   for (const isFenced of [true, false]) {
     const scene = new MoveScene();
-    await scene.play(1);
-    await Bun.sleep(0);
-    scene.faults = new Array<Fault>(100).fill("request");
+    scene.isCutOff = true;
+    scene.begin();
     for (let i = 0; i < 200 && scene.handOver === null; i++) {
       scene.source.engine.step();
       scene.there.engine.step();
@@ -78,7 +77,7 @@ test("while nobody knows whether the destination has it, it stands still; then i
     const before = scene.source.nextIndex;
     scene.source.engine.step();
     expect(scene.source.nextIndex).toBe(before);
-    scene.faults = [];
+    scene.isCutOff = false;
     if (isFenced) {
       scene.there.fenced = 3;
       scene.departure.goOn();
