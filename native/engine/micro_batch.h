@@ -34,7 +34,8 @@ struct MicroBatch {
 //
 // A free shape is one call with everything. A fixed one has a call for each part that hurries, then one for all single
 // tokens, over adjacent slots (the library computes those together; a gap of few slots is filled), and one for each
-// longer part. Where rows must not be alone, a second one goes with a lone one, and outputs are at least two.
+// longer part, or for each token of one that has few. Where rows must not be alone, a second one goes with a lone one,
+// outputs are at least two, and parts are whole.
 std::vector<MicroBatch> shape_batches(std::span<const BatchPart> parts, const BatchShape &shape,
                                       std::span<const std::uint32_t> lengths);
 

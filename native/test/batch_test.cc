@@ -130,7 +130,11 @@ TEST("shape: a fixed shape fills gaps of slots, parts wide ones, and keeps long 
     CHECK_EQ(batches[2].outputs.size(), 1u);
     CHECK_EQ(batches[2].outputs[0].index, 2u);
     CHECK(!batches[2].tokens[0].wants_output && batches[2].tokens[1].wants_output && batches[2].tokens[2].wants_output);
-    // Types that do not mind get no second row.
+    // Types that do not mind get no second row, and few tokens a row each.
+    const auto lone = shape_batches(parts, {true, false}, lengths);
+    CHECK_EQ(lone.size(), 5u);
+    for (std::size_t i = 0; i < 3; i++) CHECK_EQ(lone[2 + i].tokens.at(0).position, i);
+    CHECK(lone[3].outputs.empty() && lone[4].outputs.size() == 1 && lone[4].outputs[0].part == 3);
     CHECK_EQ(shape_batches(parts, {true, false}, lengths)[1].tokens.size(), 1u);
 }
 

@@ -40,7 +40,23 @@ const ofAll = (all: readonly number[]) =>
     : { p50: tenths(quantile(all, 0.5)), p99: tenths(quantile(all, 0.99)), n: all.length };
 const median = (all: readonly number[]) => tenths(quantile(all, 0.5));
 
-function summary({ undisturbed_ms, moves, beside_ms, failovers, lost, doubled, line }: Measured) {
+/** Longest gaps of streams that do not move, over times as long as a move is watched. */
+function longestOver(watched_ms: number, undisturbed: Measured["undisturbed"]): number[] {
+  return undisturbed.flatMap((gaps) => {
+    const longest: number[] = [];
+    let [sum, most] = [0, 0];
+    for (const gap of gaps) {
+      [sum, most] = [sum + gap, Math.max(most, gap)];
+      if (sum < watched_ms) continue;
+      longest.push(most);
+      [sum, most] = [0, 0];
+    }
+    return longest;
+  });
+}
+
+function summary({ undisturbed, moves, beside_ms, failovers, lost, doubled, line }: Measured) {
+  const undisturbed_ms = undisturbed.flat();
   const finished = moves.filter(({ row }) => row.state === "finished");
   const usual = quantile(undisturbed_ms, 0.5);
   const byContext = [...new Set(finished.map(({ context_tokens }) => context_tokens))].map(
@@ -49,6 +65,9 @@ function summary({ undisturbed_ms, moves, beside_ms, failovers, lost, doubled, l
       return {
         context_tokens,
         pause_ms: ofAll(some.map(({ pause_ms }) => pause_ms)),
+        longest_gap_ms: ofAll(some.map(({ longest_gap_ms }) => longest_gap_ms)),
+        // What the same time holds for a stream that does not move.
+        undisturbed_longest_ms: ofAll(longestOver(median(some.map((m) => m.watched_ms)), undisturbed)),
         copy_ms: median(some.map(({ row }) => row.timings_ms?.copy ?? 0)),
         rounds: median(some.map(({ row }) => row.rounds)),
       };
@@ -61,6 +80,8 @@ function summary({ undisturbed_ms, moves, beside_ms, failovers, lost, doubled, l
     migration: {
       pause_ms: ofAll(pauses),
       pause_gaps: { p50: tenths(quantile(pauses, 0.5) / usual), p99: tenths(quantile(pauses, 0.99) / usual) },
+      longest_gap_ms: ofAll(finished.map(({ longest_gap_ms }) => longest_gap_ms)),
+      gap_tokens: ofAll(finished.map(({ row }) => row.timings_ms?.gap_tokens ?? 0)),
       rounds: median(finished.map(({ row }) => row.rounds)),
       tokens_computed: median(finished.map(({ row }) => row.tokens)),
       bytes_moved: median(finished.map(({ row }) => row.bytes)),

@@ -23,6 +23,8 @@ export class OpenStream {
   readonly #gaps_ms: number[] = [];
   /** When each gap ended. */
   readonly #gapEnds_ms: number[] = [];
+  /** Those between a worker's last token and the next worker's first. */
+  readonly #changes_ms: number[] = [];
   readonly #leaving: AbortController;
   /** Length of the text with each token that ended an event. */
   readonly #lengths = new Map<number, number>();
@@ -79,6 +81,11 @@ export class OpenStream {
 
   get problems(): readonly string[] {
     return this.#problems;
+  }
+
+  /** Times between the last token of one worker and the first of the next. */
+  get changeGaps_ms(): readonly number[] {
+    return this.#changes_ms;
   }
 
   /** Times between tokens that ended since then. */
@@ -146,8 +153,10 @@ export class OpenStream {
       this.#problems.push(`token ${last_index} was told after token ${this.#last_index}`);
     }
     if (last_index === this.#last_index) return;
-    if (this.#workers.at(-1) !== worker_id) this.#workers.push(worker_id);
+    const hasMoved = this.#workers.at(-1) !== worker_id;
+    if (hasMoved) this.#workers.push(worker_id);
     if (this.#last_ms !== null) {
+      if (hasMoved) this.#changes_ms.push(at_ms - this.#last_ms);
       this.#gaps_ms.push(at_ms - this.#last_ms);
       this.#gapEnds_ms.push(at_ms);
     }

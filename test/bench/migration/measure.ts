@@ -22,13 +22,16 @@ export interface MovesWish {
 export interface MeasuredMove {
   readonly row: AdminMigration;
   readonly context_tokens: number;
-  /** Longest gap of the stream from the move's begin until some tokens after its end. */
+  /** From the source's last token until the destination's first. */
   readonly pause_ms: number;
+  /** Longest gap of the stream from the move's begin until some tokens after its end, and the time of all of them. */
+  readonly longest_gap_ms: number;
+  readonly watched_ms: number;
 }
 
 export interface Measured {
-  /** Gaps of all streams while nothing moves. */
-  readonly undisturbed_ms: readonly number[];
+  /** Gaps of each stream while nothing moves. */
+  readonly undisturbed: readonly (readonly number[])[];
   readonly moves: readonly MeasuredMove[];
   /** Gaps of the streams that stay, while others move. */
   readonly beside_ms: readonly number[];
@@ -39,6 +42,8 @@ export interface Measured {
   readonly line: { readonly ms_per_token: number | null };
 }
 
+/** Long enough to hold several times what a move takes. */
+const undisturbed_ms = 15_000;
 /** Tokens after the end of a move within which its pause has passed. */
 const tokensAfter = 3;
 const context_tokens = 2_048;
@@ -126,8 +131,10 @@ class MoveBench {
     await this.#fill();
     const movers = [await this.#open(), await this.#open()];
     await Promise.all([...this.#staying, ...movers].map((one) => one.until(16)));
-    const undisturbed_ms = await this.#gapsDuring(() => Bun.sleep(6_000), [...this.#staying, ...movers]);
-    this.#say(`undisturbed: ${undisturbed_ms.length} gaps`);
+    const quiet_since_ms = performance.now();
+    await Bun.sleep(undisturbed_ms);
+    const undisturbed = [...this.#staying, ...movers].map(({ stream }) => stream.gapsSince(quiet_since_ms));
+    this.#say(`undisturbed: ${undisturbed.flat().length} gaps`);
     for (const mover of movers) mover.stream.leave();
 
     const measured: MeasuredMove[] = [];
@@ -149,7 +156,7 @@ class MoveBench {
     for (const one of this.#read) one.stream.leave();
     const { lost, doubled } = this.#compare(reference.stream);
     return {
-      ...{ undisturbed_ms, moves: measured, beside_ms, failovers: paused, line: await this.#learned() },
+      ...{ undisturbed, moves: measured, beside_ms, failovers: paused, line: await this.#learned() },
       ...{ lost, doubled },
     };
   }
@@ -217,7 +224,15 @@ class MoveBench {
       120_000,
     );
     await mover.until(stream.lastIndex + 1 + tokensAfter);
-    return { row, context_tokens: context, pause_ms: Math.max(...stream.gapsSince(began_ms)) };
+    const longest_gap_ms = Math.max(...stream.gapsSince(began_ms));
+    const watched_ms = performance.now() - began_ms;
+    return {
+      row,
+      context_tokens: context,
+      pause_ms: stream.changeGaps_ms.at(-1) ?? 0,
+      longest_gap_ms,
+      watched_ms,
+    };
   }
 
   /** The engine under a stream is killed; resolves with the pause when another one has gone on with it. */
@@ -263,8 +278,9 @@ class MoveBench {
   }
 }
 
-function textOf({ row, context_tokens, pause_ms }: MeasuredMove, number: number): string {
+function textOf({ row, context_tokens, pause_ms, longest_gap_ms }: MeasuredMove, number: number): string {
   const { state, rounds, timings_ms, error } = row;
   const what = `move ${number} at ${context_tokens} tokens: ${state} after ${rounds} rounds`;
-  return `${what}, pause ${Math.round(pause_ms)} ms, ${JSON.stringify(timings_ms)} ${error?.message ?? ""}`;
+  const gaps = `pause ${Math.round(pause_ms)} ms, longest gap ${Math.round(longest_gap_ms)} ms`;
+  return `${what}, ${gaps}, ${JSON.stringify(timings_ms)} ${error?.message ?? ""}`;
 }
