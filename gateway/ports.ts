@@ -74,6 +74,8 @@ export interface Clock {
   monotonicMs(): number;
   /** Resolves after the delay, or at once when the signal aborts. Never rejects. */
   sleep(delay_ms: number, signal?: AbortSignal): Promise<void>;
+  /** Calls once, after the delay; what it returns keeps it from that. For paths where a signal would cost more. */
+  after(delay_ms: number, call: () => void): () => void;
 }
 
 export interface Random {

@@ -55,9 +55,13 @@ export type MigrationId = z.infer<typeof migrationId>;
 export const checkpointDigest = z.string().regex(/^[0-9a-f]{64}$/, "expected 64 hexadecimal digits");
 export type CheckpointDigest = z.infer<typeof checkpointDigest>;
 
+const hexOfByte: readonly string[] = Array.from({ length: 256 }, (_, b) => b.toString(16).padStart(2, "0"));
+
 /** Hexadecimal text of bytes; the random source is the caller's. */
 export function toHex(bytes: Uint8Array): string {
-  return Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
+  let text = "";
+  for (const byte of bytes) text += hexOfByte[byte];
+  return text;
 }
 
 export interface EventId {

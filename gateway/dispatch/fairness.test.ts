@@ -69,7 +69,8 @@ describe("tenants", () => {
     gates.at(-1)?.open();
     expect((await other).status).toBe(200);
     expect(served.indexOf("b")).toBeLessThanOrEqual(2);
-    await next(5);
+    // The holder, the flood and b; whoever comes after b may run by now.
+    await next(8 - gates.length);
     gates.at(-1)?.open();
     for (const answer of await Promise.all(flood)) expect(answer.status).toBe(200);
   });

@@ -2,24 +2,23 @@
 import type { Clock } from "../ports.ts";
 
 /** True once `done` settled, however; false when the time is over or the signal aborted first. Never rejects. */
-export async function settlesWithin(
+export function settlesWithin(
   done: Promise<unknown>,
-  clock: Pick<Clock, "sleep">,
+  clock: Pick<Clock, "after">,
   delay_ms: number,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const stop = new AbortController();
-  const giveUp = () => stop.abort();
-  signal.addEventListener("abort", giveUp, { once: true });
-  if (signal.aborted) stop.abort();
-  const settled = done.then(
-    () => true,
-    () => true,
-  );
-  try {
-    return await Promise.race([settled, clock.sleep(delay_ms, stop.signal).then(() => false)]);
-  } finally {
-    signal.removeEventListener("abort", giveUp);
-    stop.abort();
-  }
+  return new Promise((resolve) => {
+    const finish = (isSettled: boolean) => {
+      cancel();
+      signal.removeEventListener("abort", giveUp);
+      resolve(isSettled);
+    };
+    const giveUp = () => finish(false);
+    const settled = () => finish(true);
+    const cancel = clock.after(delay_ms, giveUp);
+    done.then(settled, settled);
+    signal.addEventListener("abort", giveUp, { once: true });
+    if (signal.aborted) giveUp();
+  });
 }

@@ -12,17 +12,17 @@ const headers = z.object({
   "x-sllm-deadline-ms": z.coerce.number().int().min(1).max(limits.deadline_ms).optional(),
 });
 
+const nothing: z.output<typeof headers> = {};
+
 /** Throws `invalid_request` for a header that makes no sense, `priority_not_allowed` beyond the key's bound. */
 export function requestEntry(c: AppContext): RequestEntry {
   const { tenant, highest_priority } = c.get("client");
-  const given = parseOrThrow(
-    headers,
-    {
-      "x-sllm-priority": c.req.header("x-sllm-priority"),
-      "x-sllm-deadline-ms": c.req.header("x-sllm-deadline-ms"),
-    },
-    "header",
-  );
+  const asked = {
+    "x-sllm-priority": c.req.header("x-sllm-priority"),
+    "x-sllm-deadline-ms": c.req.header("x-sllm-deadline-ms"),
+  };
+  const isPlain = asked["x-sllm-priority"] === undefined && asked["x-sllm-deadline-ms"] === undefined;
+  const given = isPlain ? nothing : parseOrThrow(headers, asked, "header");
   const usual =
     priorities.indexOf(highest_priority) < priorities.indexOf("normal") ? highest_priority : "normal";
   const priority = given["x-sllm-priority"] ?? usual;

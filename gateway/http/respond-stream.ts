@@ -56,11 +56,10 @@ async function pump(
   first: Next,
 ): Promise<void> {
   const { frames, run } = answer;
-  const ended = new AbortController();
   // Not every runtime cancels the body of a client that left: the request's own signal must end the pump too.
   answer.cancel.signal.addEventListener("abort", () => writer.close(), { once: true });
   if (answer.cancel.signal.aborted) writer.close();
-  void keepAlive(deps.clock, writer, frames, ended.signal);
+  const endKeepAlive = keepAlive(deps.clock, writer, frames);
   try {
     for (const update of seen) writer.write(frames.encode(update));
     for (let next = first; ; next = run.updates.next()) {
@@ -73,25 +72,22 @@ async function pump(
   } catch (thrown) {
     writer.write(errorFrame(deps.log, answer.request_id, thrown));
   } finally {
-    ended.abort();
+    endKeepAlive();
     writer.close();
     await run.updates.return();
   }
 }
 
-/** Says something whenever the stream was silent for the interval, unless its reader is behind anyway. */
-async function keepAlive(
-  clock: Clock,
-  writer: StreamWriter,
-  frames: AnswerFrames,
-  ended: AbortSignal,
-): Promise<void> {
-  for (;;) {
-    await clock.sleep(Math.max(1, limits.sse_keep_alive_ms - writer.silent_ms), ended);
-    if (ended.aborted) return;
-    if (writer.hasRoom && writer.silent_ms >= limits.sse_keep_alive_ms) writer.write(frames.keepAlive());
-    else if (!writer.hasRoom) await clock.sleep(limits.sse_keep_alive_ms, ended);
-  }
+/** Says something whenever the stream was silent for the interval, unless its reader is behind anyway. Returns its end. */
+function keepAlive(clock: Clock, writer: StreamWriter, frames: AnswerFrames): () => void {
+  const interval_ms = limits.sse_keep_alive_ms;
+  const look = () => {
+    if (writer.hasRoom && writer.silent_ms >= interval_ms) writer.write(frames.keepAlive());
+    const wait_ms = writer.hasRoom ? Math.max(1, interval_ms - writer.silent_ms) : interval_ms;
+    cancel = clock.after(wait_ms, look);
+  };
+  let cancel = clock.after(interval_ms, look);
+  return () => cancel();
 }
 
 /** The headers are out: an error travels as an event, and no `[DONE]` follows it. */

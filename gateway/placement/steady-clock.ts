@@ -11,5 +11,6 @@ export function steadyClock(clock: Clock): Clock {
     wallMs: () => offset_ms + clock.monotonicMs(),
     monotonicMs: () => clock.monotonicMs(),
     sleep: (delay_ms, signal) => clock.sleep(delay_ms, signal),
+    after: (delay_ms, call) => clock.after(delay_ms, call),
   };
 }

@@ -44,6 +44,10 @@ export class VirtualClock implements Clock {
     });
   }
 
+  after(delay_ms: number, call: () => void): () => void {
+    return delay_ms === Number.POSITIVE_INFINITY ? never : this.at(this.#now_ms + delay_ms, call);
+  }
+
   /** Runs something at a time, now at the earliest; of the same time in the order of the calls. Returns its cancel. */
   at(at_ms: number, run: () => void): () => void {
     this.#order += 1;
@@ -116,6 +120,8 @@ export class VirtualClock implements Clock {
     return first;
   }
 }
+
+function never(): void {}
 
 function isBefore(a: Entry, b: Entry): boolean {
   return a.at_ms < b.at_ms || (a.at_ms === b.at_ms && a.order < b.order);

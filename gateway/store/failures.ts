@@ -37,7 +37,7 @@ const attempts = 3;
  * does not answer within `limits.database_call_ms`: whether the change took place is then unknown, and only its
  * guard makes it safe to try again.
  */
-export async function callDatabase<T>(clock: Clock, operation: () => Promise<T>): Promise<T> {
+export async function callDatabase<T>(clock: Pick<Clock, "sleep">, operation: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await withinDeadline(clock, operation());
@@ -80,7 +80,7 @@ function codeOf(thrown: unknown): string {
   return code;
 }
 
-async function withinDeadline<T>(clock: Clock, answer: Promise<T>): Promise<T> {
+async function withinDeadline<T>(clock: Pick<Clock, "sleep">, answer: Promise<T>): Promise<T> {
   const answered = new AbortController();
   const silence = clock.sleep(limits.database_call_ms, answered.signal).then(() => {
     if (answered.signal.aborted) return answer;

@@ -18,4 +18,8 @@ export const systemClock: Clock = {
       const timer = setTimeout(finish, delay_ms);
       signal?.addEventListener("abort", finish, { once: true });
     }),
+  after: (delay_ms, call) => {
+    const timer = setTimeout(call, delay_ms);
+    return () => clearTimeout(timer);
+  },
 };

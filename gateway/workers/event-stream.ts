@@ -106,12 +106,14 @@ class Watch {
 
 /** Nothing but the end is due; whoever sends more, or no end, loses the connection. */
 async function readToEnd(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
-  const late = AbortSignal.timeout(limits.stream_end_ms);
   const leave = () => void reader.cancel().catch(ignoreBrokenConnection);
-  late.addEventListener("abort", leave, { once: true });
-  const { done } = await reader.read();
-  late.removeEventListener("abort", leave);
-  if (!done) leave();
+  const late = setTimeout(leave, limits.stream_end_ms);
+  try {
+    const { done } = await reader.read();
+    if (!done) leave();
+  } finally {
+    clearTimeout(late);
+  }
 }
 
 /** A connection that is broken already needs no closing. */

@@ -6,6 +6,7 @@
  */
 import { parseArgs } from "node:util";
 import { machine } from "./machine.ts";
+import { measureLines } from "./scheduler/cold-lines.ts";
 import { type DecisionTimes, measureDecisions } from "./scheduler/decisions.ts";
 import { measureOverhead } from "./scheduler/overhead.ts";
 
@@ -27,6 +28,8 @@ for (const hosts of sizes) {
   say(`  p50 ${ms(p50_ms)} ms, p99 ${ms(p99_ms)} ms, max ${ms(max_ms)} ms`);
   times.push(measured);
 }
+const lines = measureLines(5);
+say(`a cache line: ${ms(lines.warm_ns)} ns at once, ${ms(lines.cold_ns)} ns when 5 ms have passed`);
 const turns = values.quick ? { turns: 2, turn_ms: 2_000 } : { turns: 4, turn_ms: 5_000 };
 const rows = ["gateway_ms", "direct_ms", "bare_hop_ms", "overhead_ms", "bare_overhead_ms"] as const;
 const overhead = async (database: "embedded" | "postgres") => {
@@ -44,7 +47,7 @@ if (values.json) {
   }));
   const rounded = ({ p50, p99 }: { p50: number; p99: number }) => ({ p50: ms(p50), p99: ms(p99) });
   const result = {
-    ...{ benchmark: "scheduler", machine: facts, decision },
+    ...{ benchmark: "scheduler", machine: facts, decision, cache_line: lines },
     overhead_ms: rounded(server.overhead_ms),
     bare_overhead_ms: rounded(server.bare_overhead_ms),
     embedded_overhead_ms: rounded(embedded.overhead_ms),

@@ -32,6 +32,7 @@ afterAll(async () => {
 const fastClock: Clock = {
   ...systemClock,
   sleep: (delay_ms, signal) => systemClock.sleep(delay_ms / 100, signal),
+  after: (delay_ms, call) => systemClock.after(delay_ms / 100, call),
 };
 
 test("a database that is not there is unavailable", async () => {

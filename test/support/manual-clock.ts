@@ -31,6 +31,17 @@ export class ManualClock {
     });
   }
 
+  after(delay_ms: number, call: () => void): () => void {
+    const forget = () => void this.#sleepers.delete(sleeper);
+    const wake = () => {
+      forget();
+      call();
+    };
+    const sleeper = { at_ms: this.#nowMs + delay_ms, wake };
+    this.#sleepers.add(sleeper);
+    return forget;
+  }
+
   /** How many wait for the time to pass. */
   get sleeping(): number {
     return this.#sleepers.size;
@@ -71,6 +82,10 @@ export class MachineClock {
 
   sleep(delay_ms: number, signal?: AbortSignal): Promise<void> {
     return this.#time.sleep(delay_ms, signal);
+  }
+
+  after(delay_ms: number, call: () => void): () => void {
+    return this.#time.after(delay_ms, call);
   }
 
   /** Sets the wall clock on, or back by a negative time. */
