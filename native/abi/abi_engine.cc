@@ -185,6 +185,8 @@ sllm_status sllm_engine_info_get(sllm_engine *engine, sllm_engine_info *out) {
         facts.fingerprint.copy(result.fingerprint, sizeof result.fingerprint - 1);
         result.pooling = static_cast<std::uint32_t>(facts.embedding.pooling);
         result.embedding_values = facts.embedding.values;
+        result.kv_token_bytes = facts.kv_token_bytes;
+        facts.kv_fingerprint.copy(result.kv_fingerprint, sizeof result.kv_fingerprint - 1);
         result.weights_wait_ms = engine->impl.attach_ms();
         const sllm::UploadReport upload = engine->impl.backend().upload_report();
         result.uploaded_bytes = upload.bytes;

@@ -22,9 +22,9 @@ static_assert(sizeof(sllm_engine_params) == 88 && offsetof(sllm_engine_params, l
               offsetof(sllm_engine_params, weights_bytes) == 32 && offsetof(sllm_engine_params, slots) == 44 &&
               offsetof(sllm_engine_params, echo_token_us) == 60 && offsetof(sllm_engine_params, devices) == 64 &&
               offsetof(sllm_engine_params, prefill_tokens) == 72);
-static_assert(sizeof(sllm_engine_info) == 320 && offsetof(sllm_engine_info, model_build_ms) == 16 &&
+static_assert(sizeof(sllm_engine_info) == 584 && offsetof(sllm_engine_info, model_build_ms) == 16 &&
               offsetof(sllm_engine_info, uploaded_bytes) == 32 && offsetof(sllm_engine_info, fingerprint) == 56 &&
-              offsetof(sllm_engine_info, pooling) == 312);
+              offsetof(sllm_engine_info, pooling) == 312 && offsetof(sllm_engine_info, kv_token_bytes) == 320);
 static_assert(sizeof(sllm_engine_activity) == 64 && offsetof(sllm_engine_activity, kv_tokens) == 16 &&
               offsetof(sllm_engine_activity, progress) == 48 && offsetof(sllm_engine_activity, computing) == 60);
 static_assert(sizeof(sllm_text) == 16);
@@ -32,7 +32,7 @@ static_assert(sizeof(sllm_logit_bias) == 8 && sizeof(sllm_logprob) == 16);
 static_assert(sizeof(sllm_request) == 192 && offsetof(sllm_request, typical_p) == 88 &&
               offsetof(sllm_request, logit_bias) == 128 && offsetof(sllm_request, constraint_bytes) == 152 &&
               offsetof(sllm_request, resume) == 160 && offsetof(sllm_request, dimensions) == 176 &&
-              offsetof(sllm_request, held) == 184);
+              offsetof(sllm_request, held) == 184 && offsetof(sllm_request, awaits_kv) == 188);
 static_assert(sizeof(sllm_adapter_params) == 40 && offsetof(sllm_adapter_params, weights_bytes) == 24);
 static_assert(offsetof(sllm_request, request) == 8 &&
               offsetof(sllm_request, max_tokens) == 32 && offsetof(sllm_request, temperature) == 48 &&

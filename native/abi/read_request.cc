@@ -56,6 +56,7 @@ Status read_request(const sllm_request &r, Request *out) {
     out->dimensions = r.dimensions;
     out->adapter = r.adapter;
     out->held = r.held != 0;
+    out->awaits_kv = r.awaits_kv != 0;
     if (Status s = read_sampling(r, &out->sampling); !s.ok()) return s;
     for (std::uint32_t i = 0; i < r.n_stop; i++) {
         if (r.stop[i].data == nullptr || r.stop[i].bytes == 0 || r.stop[i].bytes > limits::stop_bytes) {

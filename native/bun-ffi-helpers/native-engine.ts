@@ -60,6 +60,10 @@ export interface NativeEngineInfo {
   readonly pooling: number;
   /** Of one vector; 0 where the engine generates. */
   readonly embedding_values: number;
+  /** Of the KV cache for each token; 0: it cannot be moved. */
+  readonly kv_token_bytes: number;
+  /** Engines of one checkpoint with equal ones take each other's rows; "" where there are none to take. */
+  readonly kv_fingerprint: string;
 }
 
 /** See sllm_engine_activity. */
@@ -102,6 +106,8 @@ export interface NativeRequest {
   readonly adapter?: number | undefined;
   /** Draws no token before `extend` lets it go; left out: false. */
   readonly held?: boolean | undefined;
+  /** With `held`: its first rows come by `loadKv`; left out: false. */
+  readonly awaits_kv?: boolean | undefined;
   /** JSON of what the answer must look like, see sllm_request; left out: anything. */
   readonly constraint?: string | undefined;
 }
@@ -141,7 +147,9 @@ export class NativeEngine implements Disposable {
     const status = this.#binding.calls.sllm_engine_info_get(this.#open(), out);
     checkStatus("sllm_engine_info_get", this.#binding, status);
     const { struct_size: _, ...info } = engineInfo.decode(new DataView(out.buffer));
-    return { ...info, uploaded_bytes: toSafeNumber(info.uploaded_bytes, "number of uploaded bytes") };
+    const uploaded_bytes = toSafeNumber(info.uploaded_bytes, "number of uploaded bytes");
+    const kv_token_bytes = toSafeNumber(info.kv_token_bytes, "bytes of a token in the KV cache");
+    return { ...info, uploaded_bytes, kv_token_bytes };
   }
 
   /** sllm_engine_activity_get: what it is at. Never waits for a step. Any thread. */
@@ -278,6 +286,7 @@ export class NativeEngine implements Disposable {
       n_resume: BigInt(request.resume?.length ?? 0),
       adapter: request.adapter ?? 0,
       held: request.held === true ? 1 : 0,
+      awaits_kv: request.awaits_kv === true ? 1 : 0,
     });
     const status = this.#binding.calls.sllm_engine_submit(this.#open(), encoded);
     checkStatus("sllm_engine_submit", this.#binding, status);
@@ -324,6 +333,38 @@ export class NativeEngine implements Disposable {
     const status = sllm_engine_extend(this.#open(), BigInt(request), given, tokens.length, go ? 1 : 0);
     if (status === statuses.SLLM_E_NOT_FOUND) return false;
     checkStatus("sllm_engine_extend", this.#binding, status);
+    return true;
+  }
+
+  /** sllm_engine_save_kv: a KV event follows; false when the request has ended. Any thread. */
+  saveKv(request: number, path: string, from: number, to: number): boolean {
+    const { sllm_engine_save_kv } = this.#binding.calls;
+    const status = sllm_engine_save_kv(this.#open(), BigInt(request), cString(path), from, to);
+    if (status === statuses.SLLM_E_NOT_FOUND) return false;
+    checkStatus("sllm_engine_save_kv", this.#binding, status);
+    return true;
+  }
+
+  /** sllm_engine_load_kv: a KV event follows; false when the request has ended. Any thread. */
+  loadKv(
+    request: number,
+    path: string,
+    part: { readonly from: number; readonly to: number; readonly all: number; readonly digest: string },
+  ): boolean {
+    const { from, to, all, digest } = part;
+    const { sllm_engine_load_kv } = this.#binding.calls;
+    const number = BigInt(request);
+    const status = sllm_engine_load_kv(
+      this.#open(),
+      number,
+      cString(path),
+      from,
+      to,
+      all,
+      BigInt(`0x${digest}`),
+    );
+    if (status === statuses.SLLM_E_NOT_FOUND) return false;
+    checkStatus("sllm_engine_load_kv", this.#binding, status);
     return true;
   }
 

@@ -2,7 +2,7 @@
 import { struct } from "./struct.ts";
 
 /** SLLM_ABI_VERSION of the header these layouts were written for; the major half must agree. */
-export const abiVersion = 0x0001_0004;
+export const abiVersion = 0x0001_0005;
 
 /** sllm_status, by name. */
 export const statuses = {
@@ -44,6 +44,7 @@ export const eventKind = {
   SLLM_EVENT_ERROR: 4,
   SLLM_EVENT_VECTOR: 5,
   SLLM_EVENT_HELD: 6,
+  SLLM_EVENT_KV: 7,
 } as const;
 export const finishKind = { SLLM_FINISH_STOP: 1, SLLM_FINISH_LENGTH: 2 } as const;
 
@@ -152,6 +153,8 @@ export const engineInfo = struct("sllm_engine_info", {
   fingerprint: "char[256]",
   pooling: "u32",
   embedding_values: "u32",
+  kv_token_bytes: "u64",
+  kv_fingerprint: "char[256]",
 });
 
 export const engineActivity = struct("sllm_engine_activity", {
@@ -203,7 +206,7 @@ export const request = struct("sllm_request", {
   dimensions: "u32",
   adapter: "u32",
   held: "u32",
-  reserved: "u32",
+  awaits_kv: "u32",
 });
 
 export const adapterParams = struct("sllm_adapter_params", {

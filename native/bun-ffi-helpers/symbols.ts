@@ -107,6 +107,11 @@ export const symbols = {
   // sllm_status sllm_engine_extend(sllm_engine *engine, uint64_t request, const int32_t *tokens, uint64_t n_tokens,
   //                                uint8_t go)
   sllm_engine_extend: { args: ["handle", "u64", "buffer", "u64", "u8"], returns: "i32" },
+  // sllm_status sllm_engine_save_kv(sllm_engine *engine, uint64_t request, const char *path, uint32_t from, uint32_t to)
+  sllm_engine_save_kv: { args: ["handle", "u64", "buffer", "u32", "u32"], returns: "i32" },
+  // sllm_status sllm_engine_load_kv(sllm_engine *engine, uint64_t request, const char *path, uint32_t from, uint32_t to,
+  //                                 uint32_t all, uint64_t digest)
+  sllm_engine_load_kv: { args: ["handle", "u64", "buffer", "u32", "u32", "u32", "u64"], returns: "i32" },
   // sllm_status sllm_engine_wait(sllm_engine *engine, uint64_t timeout_us)
   sllm_engine_wait: { args: ["handle", "u64"], returns: "i32" },
   // sllm_status sllm_engine_drain(sllm_engine *engine, sllm_event *out, uint64_t cap, uint64_t *n, char *text,

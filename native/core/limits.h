@@ -41,6 +41,9 @@ inline constexpr std::uint32_t held_tokens = 64;
 // shrink.
 inline constexpr std::uint32_t held_tokens_first = 4;
 
+// Bytes of the KV cache that are moved to another engine or from one between two steps: some milliseconds of them.
+inline constexpr std::uint64_t kv_move_bytes = 8 << 20;
+
 // Tokens of the KV cache kept free for every running request when another one is admitted.
 inline constexpr std::uint32_t kv_tokens_ahead = 16;
 

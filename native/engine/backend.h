@@ -44,6 +44,10 @@ struct BackendFacts {
     bool abortable = false;  // abort_decodes works
     // Engines of equal fingerprint say the same of equal sequences, to the bit; empty: no such promise.
     std::string fingerprint;
+    // Of a token in the KV cache, all layers together; 0 where its rows cannot be read and written.
+    std::uint64_t kv_token_bytes = 0;
+    // Engines of one checkpoint and equal text here take each other's rows.
+    std::string kv_fingerprint;
     EmbeddingFacts embedding;
     double model_build_ms = 0;
 };
@@ -139,6 +143,19 @@ public:
     virtual void cut(std::uint32_t slot, std::uint32_t length) = 0;
     // A slot without a sequence gets the first tokens of another one's, at no cost. Only with facts().kv.shared.
     virtual void share(std::uint32_t from, std::uint32_t to, std::uint32_t length) = 0;
+    // The next three only with facts().kv_token_bytes. The rows of a slot's tokens from one up to another, which the
+    // cache holds. MODEL_UNSUPPORTED where it turns out that it keeps them in another form.
+    virtual Status read_kv(std::uint32_t, std::uint32_t, std::uint32_t, std::vector<std::uint8_t> *) {
+        return {Code::model_unsupported, "the engine has no KV cache that can be read"};
+    }
+    // A slot without a sequence gets room for so many tokens, whose rows write_kv brings, all before they are used.
+    virtual Status make_kv(std::uint32_t, std::uint32_t) {
+        return {Code::model_unsupported, "the engine has no KV cache that can be written"};
+    }
+    // Whole rows, from a token on; within what make_kv has made room for.
+    virtual Status write_kv(std::uint32_t, std::uint32_t, std::span<const std::uint8_t>) {
+        return {Code::wrong_state, "there is no room for them"};
+    }
     // Lets an adapter go that no request uses.
     virtual void remove_adapter(std::uint32_t) {}
     // What the following batches are computed with: an adapter that was added, or 0, the bare model, as at first.

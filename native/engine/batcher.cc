@@ -53,7 +53,7 @@ void Batcher::admit() {
         if (!place) return;
         std::unique_ptr<Session> session = std::move(waiting_.front());
         waiting_.pop_front();
-        if (start(*session, *place)) running_.push_back(std::move(session));
+        if (start(*session, place_of(*session, *place))) running_.push_back(std::move(session));
     }
 }
 
@@ -121,6 +121,7 @@ void Batcher::preempt_youngest() {
     // It is computed again later, from its tokens. The oldest never gets here: one sequence always fits.
     std::unique_ptr<Session> youngest = std::move(running_.back());
     running_.pop_back();
+    youngest->awaits_kv = false;  // what has come of it is gone
     leave(*youngest);
     waiting_.push_front(std::move(youngest));
 }
@@ -188,7 +189,9 @@ Status Batcher::compute_group(std::uint32_t adapter, const Group &group) {
     adapter_ = adapter;
     std::vector<std::uint32_t> lengths(backend_.facts().slots + 1, 0);
     for (std::uint32_t slot = 0; slot + 1 < lengths.size(); slot++) lengths[slot] = kv_.length(slot);
-
+    for (const auto &one : running_) {
+        if (one && one->awaits_kv) lengths[one->slot] = one->kv_cells;
+    }
     const std::vector<MicroBatch> batches = shape_batches(group.parts, backend_.facts().shape, lengths);
     for (const BatchPart &part : group.parts) kv_.computed(part.slot, part.tokens);
     for (const MicroBatch &batch : batches) {

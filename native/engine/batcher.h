@@ -33,6 +33,7 @@ public:
     void cancel(std::uint64_t request) override;
     void hold(std::uint64_t request) override;
     void extend(std::uint64_t request, std::span<const std::int32_t> tokens, bool go) override;
+    void move_kv(const KvTransfer &transfer) override;
     Status step() override;
     bool dominates_step(std::uint64_t request) const override { return heaviest_.load() == request; }
     void fail_all(const Status &why) override;
@@ -52,6 +53,10 @@ private:
     bool has_room_for(const Session &session) const;
     // INVALID_ARGUMENT when the resumed output cannot be that of such a request.
     Status begin(Session &session);
+    // Whoever awaits rows reuses none.
+    static KvTable::Place place_of(const Session &session, const KvTable::Place &found) {
+        return session.awaits_kv ? KvTable::Place{found.slot, found.slot, 0} : found;
+    }
     // Whether the session goes on: it may end at once.
     bool start(Session &session, const KvTable::Place &place);
     // The text of resumed tokens that it is not known of yet. The session has a slot.
@@ -63,6 +68,9 @@ private:
     // A held session draws tokens from the next step on.
     void let_go(Session &session);
     bool has_slot(const Session &session) const;
+    // digest: of what was saved.
+    Status save_kv(const Session &session, const KvTransfer &transfer, std::uint64_t *digest);
+    Status load_kv(Session &session, const KvTransfer &transfer);
     // Whether the step to come has no tokens but those of streams, because the reader of one that was let go waits.
     bool make_haste();
     // Tells how far held sessions are.

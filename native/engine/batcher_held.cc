@@ -18,6 +18,7 @@ Session *Batcher::find(std::uint64_t request) {
 }
 
 std::uint32_t Batcher::left_of(const Session &session) const {
+    if (session.awaits_kv) return 0;
     const auto all = static_cast<std::uint32_t>(session.sequence.size());
     // Where one is held that runs here, its next token would be drawn from the last one's row. One that comes in has
     // that row computed too: with the tokens to come it is one of them, and without any it is computed once more.
@@ -57,8 +58,10 @@ void Batcher::extend(std::uint64_t request, std::span<const std::int32_t> tokens
 void Batcher::let_go(Session &session) {
     session.held = false;
     session.hurries = true;
+    const bool lacks_rows = std::exchange(session.awaits_kv, false);
     // One that waits for a slot tells when it has it.
     if (!has_slot(session)) return;
+    if (lacks_rows) backend_.cut(session.slot, 0);
     const auto last = static_cast<std::uint32_t>(session.sequence.size()) - 1;
     if (kv_.length(session.slot) > last) {
         backend_.cut(session.slot, last);
@@ -128,7 +131,7 @@ bool Batcher::announce(Session &session) {
 
 void Batcher::report_held() {
     for (const auto &session : running_) {
-        if (!session || !session->held || session->announced) continue;
+        if (!session || !session->held || session->announced || session->awaits_kv) continue;
         // The row that is left for the step after it is let go counts as computed.
         const bool lacks_last = !backend_.facts().kv.cuttable && left_of(*session) == 0;
         const std::uint32_t computed = kv_.length(session->slot) + (lacks_last ? 1 : 0);

@@ -153,6 +153,24 @@ Status Engine::command(HeldCommand command) {
     return {};
 }
 
+Status Engine::move_kv(KvTransfer transfer) {
+    const std::uint64_t bytes = backend_->facts().kv_token_bytes;
+    if (bytes == 0) return {Code::model_unsupported, "the engine's KV cache cannot be moved"};
+    const bool fits = transfer.from < transfer.to && transfer.to - transfer.from <= limits::kv_move_bytes / bytes;
+    if (!fits || (transfer.load && transfer.to > transfer.all)) {
+        return {Code::invalid_argument, "rows of " + std::to_string(limits::kv_move_bytes) + " bytes at most"};
+    }
+    {
+        const std::lock_guard lock(mutex_);
+        if (!unfinished_.contains(transfer.request)) {
+            return {Code::not_found, "no unfinished request " + std::to_string(transfer.request)};
+        }
+        kv_.push_back(std::move(transfer));
+    }
+    work_.notify_one();
+    return {};
+}
+
 Status Engine::add_adapter(const AdapterFiles &files) {
     const auto name = std::to_string(files.adapter);
     {
@@ -219,18 +237,21 @@ void Engine::run() {
 bool Engine::take_work() {
     std::vector<std::unique_ptr<Session>> submitted;
     std::vector<HeldCommand> held;
+    std::vector<KvTransfer> kv;
     std::vector<std::uint64_t> cancelled;
     std::vector<std::uint32_t> removed;
     {
         std::unique_lock lock(mutex_);
         work_.wait(lock, [this] {
             // Unfinished requests may be held, with nothing to compute.
-            const bool told = !submitted_.empty() || !held_.empty() || !cancelled_.empty() || !removed_.empty();
+            const bool told = !submitted_.empty() || !held_.empty() || !kv_.empty() || !cancelled_.empty() ||
+                              !removed_.empty();
             return stopping_ || told || !runner_->idle();
         });
         if (stopping_) return false;
         submitted = std::exchange(submitted_, {});
         held = std::exchange(held_, {});
+        kv = std::exchange(kv_, {});
         cancelled = std::exchange(cancelled_, {});
         removed = removed_;
         if (std::exchange(cache_is_gone_, false)) runner_->forget_cache();
@@ -246,6 +267,7 @@ bool Engine::take_work() {
         if (told.hold) runner_->hold(told.request);
         else runner_->extend(told.request, told.tokens, told.go);
     }
+    for (const KvTransfer &transfer : kv) runner_->move_kv(transfer);
     for (const std::uint64_t request : cancelled) runner_->cancel(request);
     return true;
 }
@@ -256,6 +278,7 @@ void Engine::emit(const sllm_event &event, std::string text, std::string logprob
         const std::lock_guard lock(mutex_);
         unfinished_.erase(event.request);
         std::erase(cancelled_, event.request);
+        std::erase_if(kv_, [&event](const KvTransfer &told) { return told.request == event.request; });
         std::erase_if(held_, [&event](const HeldCommand &told) { return told.request == event.request; });
     }
     events_.push(event, std::move(text), std::move(logprobs));

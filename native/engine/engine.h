@@ -54,6 +54,8 @@ public:
     // See sllm_engine_hold and sllm_engine_extend.
     Status hold(std::uint64_t request);
     Status extend(std::uint64_t request, std::vector<std::int32_t> tokens, bool go);
+    // See sllm_engine_save_kv and sllm_engine_load_kv.
+    Status move_kv(KvTransfer transfer);
     EngineActivity activity();
     // See sllm_engine_add_adapter. [blocks]
     Status add_adapter(const AdapterFiles &files);
@@ -97,6 +99,7 @@ private:
     bool aborted_before_ = false;  // the step before it was
     std::vector<std::unique_ptr<Session>> submitted_;
     std::vector<HeldCommand> held_;  // in the order they came
+    std::vector<KvTransfer> kv_;     // the same
     std::vector<std::uint64_t> cancelled_;
     std::unordered_map<std::uint64_t, std::uint32_t> unfinished_;  // request -> its adapter
     std::set<std::uint32_t> adapters_;                             // that requests may name

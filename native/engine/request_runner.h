@@ -24,6 +24,17 @@ struct RunnerActivity {
     std::uint32_t last_step_tokens = 0;
 };
 
+// Rows of a request's tokens in the KV cache, on their way to a file or from it.
+struct KvTransfer {
+    std::uint64_t request = 0;
+    bool load = false;      // else they are saved
+    std::string path;
+    std::uint32_t from = 0;  // the first token
+    std::uint32_t to = 0;    // one beyond the last
+    std::uint32_t all = 0;   // of which they are a part; load only
+    std::uint64_t digest = 0;  // XXH3 of the file; load only
+};
+
 class RequestRunner {
 public:
     // Takes every event, as EventQueue::push does. After DONE or ERROR nothing more happens to the request, here or in
@@ -40,6 +51,8 @@ public:
     // See sllm_engine_hold and sllm_engine_extend; nothing when the request has ended.
     virtual void hold(std::uint64_t) {}
     virtual void extend(std::uint64_t, std::span<const std::int32_t>, bool) {}
+    // See sllm_engine_save_kv and sllm_engine_load_kv; nothing when the request has ended.
+    virtual void move_kv(const KvTransfer &) {}
     // Gives requests that wait what is free and computes once. After an error only fail_all may follow.
     virtual Status step() = 0;
     // Whether a request makes up at least half of the step under way: the others lose little with it. [any]

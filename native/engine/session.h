@@ -24,12 +24,14 @@ struct Request {
     bool ignore_eos = false;
     std::uint32_t adapter = 0;     // 0: the bare model
     bool held = false;             // computes what it has and draws nothing until it is let go
+    bool awaits_kv = false;        // held, and the rows of its first tokens come from elsewhere
     std::uint32_t dimensions = 0;  // of the vector, where the engine embeds; 0: all
 };
 
 struct Session {
     Session(Request asked, double now_ms)
-        : request(std::move(asked)), text(request.stops), held(request.held), submitted_ms(now_ms) {
+        : request(std::move(asked)), text(request.stops), held(request.held),
+          awaits_kv(request.held && request.awaits_kv), submitted_ms(now_ms) {
         sequence.reserve(request.prompt.size() + request.resume.size());
         sequence.insert(sequence.end(), request.prompt.begin(), request.prompt.end());
         sequence.insert(sequence.end(), request.resume.begin(), request.resume.end());
@@ -46,6 +48,9 @@ struct Session {
     TextAssembler text;
     std::vector<std::int32_t> sequence;  // the prompt and all output so far
     bool held = false;                   // it draws no tokens until it is let go
+    bool awaits_kv = false;              // nothing is computed before they are there
+    std::uint32_t kv_cells = 0;          // ... for so many the cache has room
+    std::uint32_t kv_loaded = 0;         // ... and so many are there
     bool hurries = false;                // let go, and its reader still waits for its first token since
     std::optional<std::uint32_t> told_held;  // output tokens that the last HELD event has told of
     bool started = false;                // it has had a slot

@@ -22,6 +22,7 @@ public:
     virtual int open(const char *path, int flags);
     virtual int close(int fd);
     virtual ssize_t pread(int fd, void *out, std::size_t bytes, std::uint64_t offset);
+    virtual ssize_t pwrite(int fd, const void *data, std::size_t bytes, std::uint64_t offset);
     // How many of the bytes [offset, offset + bytes) of a file are in the page cache, in whole pages. -ENOSYS before
     // Linux 6.5.
     virtual std::int64_t cached_bytes(int fd, std::uint64_t offset, std::uint64_t bytes);

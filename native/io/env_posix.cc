@@ -39,6 +39,11 @@ ssize_t Env::pread(int fd, void *out, std::size_t bytes, std::uint64_t offset) {
     return n < 0 ? -errno : n;
 }
 
+ssize_t Env::pwrite(int fd, const void *data, std::size_t bytes, std::uint64_t offset) {
+    const ssize_t n = ::pwrite(fd, data, bytes, static_cast<off_t>(offset));
+    return n < 0 ? -errno : n;
+}
+
 std::int64_t Env::cached_bytes(int fd, std::uint64_t offset, std::uint64_t bytes) {
     // struct cachestat_range and struct cachestat of linux/mman.h, which older headers lack, and so the number.
     constexpr long cachestat = 451;

@@ -39,6 +39,10 @@ void BatcherScene::take(const sllm_event &event, const std::string &text) {
         answer.held.push_back(event.index);
         return;
     }
+    if (event.kind == SLLM_EVENT_KV) {
+        answer.kv.emplace_back(event.status, text);
+        return;
+    }
     if (event.kind == SLLM_EVENT_STARTED) {
         CHECK_EQ(answer.started.kind, 0u);
         answer.started = event;

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/batcher.h"
@@ -19,6 +20,7 @@ struct Answer {
     std::string resumed_text;  // as far as it was certain
     std::string text;
     std::vector<std::uint32_t> held;  // the index of every HELD event
+    std::vector<std::pair<std::int32_t, std::string>> kv;  // status and text of every KV event
     sllm_event started{};
     sllm_event last{};
 };
@@ -31,6 +33,8 @@ public:
     void cancel(std::uint64_t request) { batcher_.cancel(request); }
     void hold(std::uint64_t request) { batcher_.hold(request); }
     void extend(std::uint64_t request, std::span<const std::int32_t> tokens, bool go);
+    void move_kv(const sllm::KvTransfer &transfer) { batcher_.move_kv(transfer); }
+    std::uint64_t computed_tokens() const { return batcher_.activity().computed_tokens; }
     bool idle() const { return batcher_.idle(); }
     bool dominates_step(std::uint64_t request) const { return batcher_.dominates_step(request); }
     // Throws when the step fails.

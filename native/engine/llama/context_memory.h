@@ -2,12 +2,20 @@
 // written, and that can be let go while the context stays at its addresses.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <vector>
 
 #include "ggml-backend-impl.h"
 
 namespace sllm::llama {
+
+// One layer's keys or values in the KV cache: a row of so many bytes for every cell.
+struct KvTensor {
+    bool is_key = false;
+    ggml_type type = GGML_TYPE_F16;
+    std::size_t row_bytes = 0;
+};
 
 // Must outlive the buffers it made. Not thread-safe: no computation may run during a call.
 class ContextMemory {
@@ -24,11 +32,15 @@ public:
     // Lets the pages of all buffers go; they read as zeros again.
     void drop();
 
+    // Of the KV cache, in the order of its layers; empty without one of the usual form.
+    const std::vector<KvTensor> &kv() const { return kv_; }
+
     // One buffer's pages. Defined beside the functions that the library calls with it.
     struct Pages;
 
 private:
     std::vector<std::unique_ptr<Pages>> all_;
+    std::vector<KvTensor> kv_;
 };
 
 }  // namespace sllm::llama

@@ -97,6 +97,8 @@ Status LlamaBackend::open_context(const LlamaOptions &options) {
     }
     batch_ = llama_batch_init(static_cast<std::int32_t>(params.n_batch), 0, 1);
     samplers_.resize(options.slots);
+    incoming_.resize(options.slots);
+    note_kv(options);
     chat_ = std::make_unique<ChatRenderer>(model);
     return {};
 }

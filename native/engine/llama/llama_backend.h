@@ -9,6 +9,7 @@
 #include "engine/llama/adapters.h"
 #include "engine/llama/chat_renderer.h"
 #include "engine/llama/context_memory.h"
+#include "engine/llama/kv_rows.h"
 #include "engine/llama/model_skeleton.h"
 #include "engine/llama/sampler.h"
 #include "engine/llama_module.h"
@@ -49,6 +50,9 @@ public:
     void end(std::uint32_t slot) override;
     void cut(std::uint32_t slot, std::uint32_t length) override;
     void share(std::uint32_t from, std::uint32_t to, std::uint32_t length) override;
+    Status read_kv(std::uint32_t slot, std::uint32_t from, std::uint32_t to, std::vector<std::uint8_t> *out) override;
+    Status make_kv(std::uint32_t slot, std::uint32_t tokens) override;
+    Status write_kv(std::uint32_t slot, std::uint32_t from, std::span<const std::uint8_t> rows) override;
     Status decode(std::span<const BatchToken> batch) override;
     std::int32_t sample(std::uint32_t slot, std::size_t index, std::uint32_t position) override;
     Status accept(std::uint32_t slot, std::int32_t token) override;
@@ -65,6 +69,8 @@ private:
     LlamaBackend() = default;
     Status choose_mode(const LlamaOptions &options, llama_context_params *params);
     Status open_context(const LlamaOptions &options);
+    // What facts() say of the KV cache's rows.
+    void note_kv(const LlamaOptions &options);
     // A token's bytes; special: also those of a control token.
     std::string piece(std::int32_t token, bool special) const;
 
@@ -83,6 +89,7 @@ private:
     llama_batch batch_{};
     std::vector<std::unique_ptr<Sampler>> samplers_;  // per slot
     std::vector<llama_token_data> candidates_;
+    std::vector<KvRows> incoming_;  // per slot, of sequences that were made room for
     // What libllama asks and tells between two operations of a decode.
     struct Pulse {
         std::atomic<bool> interrupted{false};

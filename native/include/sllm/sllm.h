@@ -34,7 +34,7 @@ extern "C" {
 #endif
 
 /* Major in the upper, minor in the lower 16 bits. Major: a function or field changed or left; minor: something came. */
-#define SLLM_ABI_VERSION 0x00010004u
+#define SLLM_ABI_VERSION 0x00010005u
 
 typedef int32_t sllm_status;
 
@@ -281,6 +281,9 @@ typedef struct sllm_engine_info {
                                 and continue each other's; empty outside the deterministic mode. Since 1.3 */
     uint32_t pooling;          /* SLLM_POOLING_*: of the model, which decides what the engine does. Since 1.3 */
     uint32_t embedding_values; /* of the vector of a sequence, 0 where the engine generates. Since 1.3 */
+    uint64_t kv_token_bytes;   /* of the KV cache for each token; 0: it cannot be moved. Since 1.5 */
+    char kv_fingerprint[256];  /* NUL-terminated. Engines of one checkpoint with equal ones take each other's rows of
+                                  the KV cache; empty where it cannot be moved. Since 1.5 */
 } sllm_engine_info;
 
 /* What an engine is at, and what it has done since it was made. Since 1.3 */
@@ -442,7 +445,8 @@ typedef struct sllm_request {
     uint32_t adapter;        /* number of an adapter that was added; 0: the model as it is. Since 1.3 */
     uint32_t held;           /* 1: computes what it has and draws no token before sllm_engine_extend lets it go; until
                                 then its only events are HELD and ERROR. Since 1.4 */
-    uint32_t reserved;
+    uint32_t awaits_kv;      /* 1, with held: nothing is computed before sllm_engine_load_kv has brought the rows of its
+                                first tokens. Since 1.5 */
 } sllm_request;
 
 typedef struct sllm_adapter_params {
@@ -491,13 +495,29 @@ SLLM_API sllm_status sllm_engine_hold(sllm_engine *engine, uint64_t request);
 SLLM_API sllm_status sllm_engine_extend(sllm_engine *engine, uint64_t request, const int32_t *tokens,
                                         uint64_t n_tokens, uint8_t go);
 
+/* Writes the rows of the KV cache of a request's tokens [from, to), prompt first, to a file that exists (path,
+ * NUL-terminated), in place of what is there, between two steps; 8 MiB at most. A KV event tells the file's XXH3
+ * digest. The request goes on. Since 1.5.
+ * Errors: INVALID_ARGUMENT, NOT_FOUND when it has ended, MODEL_UNSUPPORTED; as status of the event WRONG_STATE when so
+ * many are not computed, IO, MODEL_UNSUPPORTED. [any] */
+SLLM_API sllm_status sllm_engine_save_kv(sllm_engine *engine, uint64_t request, const char *path, uint32_t from,
+                                         uint32_t to);
+
+/* Takes such rows in, for a request that was submitted with awaits_kv, in order from 0 to `all`, which is less than the
+ * tokens it has. With the last of them it computes what is left. A KV event tells when the file can go. Since 1.5.
+ * Errors: as of sllm_engine_save_kv; as status of the event also CORRUPT. After one the request must be cancelled, or
+ * let go, which computes all of it. [any] */
+SLLM_API sllm_status sllm_engine_load_kv(sllm_engine *engine, uint64_t request, const char *path, uint32_t from,
+                                         uint32_t to, uint32_t all, uint64_t digest);
+
 enum {
     SLLM_EVENT_STARTED = 1, /* the request has a slot; prefill begins */
     SLLM_EVENT_TOKEN = 2,
     SLLM_EVENT_DONE = 3,
     SLLM_EVENT_ERROR = 4,
     SLLM_EVENT_VECTOR = 5,  /* the text is the vector: index values of 32-bit floating point. Since 1.3 */
-    SLLM_EVENT_HELD = 6     /* the request is held, and so many of its output tokens are computed. Since 1.4 */
+    SLLM_EVENT_HELD = 6,    /* the request is held, and so many of its output tokens are computed. Since 1.4 */
+    SLLM_EVENT_KV = 7       /* rows up to token `index` were saved or loaded; status: OK, or why not. Since 1.5 */
 };
 
 enum { SLLM_FINISH_STOP = 1, SLLM_FINISH_LENGTH = 2 };
@@ -513,12 +533,13 @@ typedef struct sllm_logprob {
 
 /* text_* address the text buffer of the same drain: for STARTED the text of the resumed tokens as far as it was certain
  * with the last of them (since 1.3), for TOKEN the text that became certain with it (may be empty), for DONE what was
- * held back, for ERROR the message. Text is always whole UTF-8 characters. After the text of a TOKEN
- * follow logprob_bytes bytes of log-probabilities if they were asked for: its own, then those of the likeliest. */
+ * held back, for ERROR the message, for KV the digest of saved rows in 16 hexadecimal digits, or the message. Text is
+ * always whole UTF-8 characters. After the text of a TOKEN follow logprob_bytes bytes of log-probabilities if they were
+ * asked for: its own, then those of the likeliest. */
 typedef struct sllm_event {
     uint64_t request;
     uint32_t kind;            /* SLLM_EVENT_* */
-    int32_t status;           /* ERROR: a negative sllm_status; DONE: SLLM_FINISH_* */
+    int32_t status;           /* ERROR: a negative sllm_status; DONE: SLLM_FINISH_*; KV: a sllm_status */
     int32_t token;            /* TOKEN */
     uint32_t index;           /* TOKEN: index of the output token from 0; DONE: number of output tokens; HELD: of those
                                  that are computed */
