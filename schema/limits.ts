@@ -190,6 +190,8 @@ export const limits = {
   move_rounds: 1_000,
   /** A round that a source waits for in one call; then it asks again, so that no proxy takes the call for dead. */
   arrival_wait_ms: 10_000,
+  /** Bytes of the KV cache that go from worker to worker in one call, and through an engine between two steps. */
+  kv_part_bytes: 4 * 1024 * 1024,
   /** A generation on its way whose source says nothing so long is let go by its destination. */
   arrival_idle_ms: 30_000,
   /** How long a source tries to hand a generation over before it says that it does not know. */

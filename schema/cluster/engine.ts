@@ -18,6 +18,7 @@ import {
   startedFields,
 } from "./generate.ts";
 import { kvSettings } from "./instances.ts";
+import { kvDigest } from "./kv.ts";
 
 /** Which engine runs: a model through libllama, or the deterministic echo engine for tests. */
 export const engineKinds = ["llama", "echo"] as const;
@@ -30,6 +31,10 @@ const weightsPath = z.string();
 
 /** Numbers the adapters of one engine, from 1; a number is never used again. */
 const adapterNumber = z.number().int().min(1).max(0xffff_fffe);
+
+const kvPath = z.string();
+/** Tokens of prompt and output, prompt first: from one up to another. */
+const kvRange = { from: z.number().int().min(0), to: z.number().int().min(1) };
 
 /** What decides a model's skeleton: everything but its weights. */
 const skeletonFields = {
@@ -82,6 +87,19 @@ export const engineCommand = z.discriminatedUnion("op", [
     tell_prompt: z.boolean().optional(),
     /** Draws no token until an `extend` lets it go; `held` answers, `started` comes when it goes. */
     held: z.boolean().optional(),
+    /** With `held`: nothing is computed before `load_kv` has brought the rows of its first tokens. */
+    awaits_kv: z.boolean().optional(),
+  }),
+  /** Write rows of a request's KV cache to a file that exists; `kv` answers, unless it has ended. */
+  z.strictObject({ op: z.literal("save_kv"), request: requestNumber, path: kvPath, ...kvRange }),
+  /** Take such rows in, in order, up to token `all`; `kv` answers, unless it has ended. */
+  z.strictObject({
+    op: z.literal("load_kv"),
+    request: requestNumber,
+    path: kvPath,
+    ...kvRange,
+    all: z.number().int().min(1),
+    digest: kvDigest,
   }),
   /** Hold a request from the next step on; `held` answers, unless it has ended. */
   z.strictObject({ op: z.literal("hold"), request: requestNumber }),
@@ -128,6 +146,8 @@ export const engineMessage = z.discriminatedUnion("type", [
     weights_wait_ms: z.number(),
     /** Engines of one checkpoint with equal fingerprints give equal answers; left out where that is not promised. */
     fingerprint: z.string().optional(),
+    /** Bytes of its KV cache for each token, and which engines of one checkpoint take each other's rows. */
+    kv: z.strictObject({ token_bytes: z.number().int().min(1), fingerprint: z.string() }).optional(),
     /** The way of the weights to discrete devices; `wait_ms` of it went by without bytes to send. */
     upload: z.strictObject({ bytes: z.number(), upload_ms: z.number(), wait_ms: z.number() }).optional(),
   }),
@@ -143,6 +163,14 @@ export const engineMessage = z.discriminatedUnion("type", [
     request: requestNumber,
     completion_tokens: z.number().int().min(0),
     cached_tokens,
+  }),
+  /** Rows up to a token are saved, with the digest of the file, or loaded; else why not. */
+  z.strictObject({
+    type: z.literal("kv"),
+    request: requestNumber,
+    to: z.number().int().min(0),
+    digest: kvDigest.optional(),
+    error: wireError.optional(),
   }),
   z.strictObject({
     type: z.literal("tokens"),

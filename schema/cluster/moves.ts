@@ -6,7 +6,15 @@ import { z } from "zod";
 import { wireError } from "../error.ts";
 import { checkpointDigest, gatewayId, generationId, instanceId, workerId } from "../ids.ts";
 import { limits } from "../limits.ts";
-import { epoch, generateRequest, generationHistory, resumedOutput, tokensEvent } from "./generate.ts";
+import {
+  cached_tokens,
+  epoch,
+  generateRequest,
+  generationHistory,
+  resumedOutput,
+  tokensEvent,
+} from "./generate.ts";
+import { arrivingKv } from "./kv.ts";
 import { protocolVersion } from "./protocol.ts";
 
 /** GET /v1/generations: those that run at the worker. */
@@ -66,7 +74,7 @@ const moveProgress = {
   gap_tokens: z.number().int().min(0),
 };
 
-/** The stream: `round` after each, `ready` once, perhaps; then exactly one of the last three. */
+/** The stream: `kv` once, perhaps, `round` after each, `ready` once, perhaps; then exactly one of the last three. */
 export const moveEvent = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("round"),
@@ -74,6 +82,13 @@ export const moveEvent = z.discriminatedUnion("type", [
     /** Of this round: tokens that were computed for it, and how long the destination took. */
     round_tokens: z.number().int().min(0),
     round_ms: z.number().min(0),
+  }),
+  /** The KV cache was sent, of so many tokens, in so long. */
+  z.strictObject({
+    type: z.literal("kv"),
+    bytes: z.number().int().min(0),
+    kv_tokens: z.number().int().min(0),
+    kv_ms: z.number().min(0),
   }),
   /** It can be handed over; until then it is kept that close. */
   z.strictObject({ type: z.literal("ready"), ...moveProgress }),
@@ -87,7 +102,7 @@ export type MoveEvent = z.infer<typeof moveEvent>;
 
 /** True for the event that nothing follows. */
 export function isLastMoveEvent(event: MoveEvent): boolean {
-  return event.type !== "round" && event.type !== "ready";
+  return event.type !== "kv" && event.type !== "round" && event.type !== "ready";
 }
 
 /** POST /v1/generations/{id}/hand-over: draw no more tokens, and let the destination go on. */
@@ -136,6 +151,10 @@ export const arrivalRequest = generateRequest.extend({
   history: generationHistory,
   /** Of the model's instance there: what was computed with another is not the same. */
   checkpoint: checkpointDigest,
+  /** Where it takes them, nothing is computed before they are there. */
+  kv: arrivingKv.optional(),
+  /** Of the prompt, as the source found them in its KV cache: what the usage says. */
+  cached_tokens,
 });
 export type ArrivalRequest = z.infer<typeof arrivalRequest>;
 
@@ -170,5 +189,10 @@ export const arrivalGo = z.strictObject({
 export type ArrivalGo = z.infer<typeof arrivalGo>;
 
 /** Also of DELETE /v1/arrivals/{id}?epoch=, which lets a held generation go; false when it was not there. */
-export const arrivalResponse = z.strictObject({ generation_id: generationId, arrived: z.boolean() });
+export const arrivalResponse = z.strictObject({
+  generation_id: generationId,
+  arrived: z.boolean(),
+  /** Whether it waits for rows of the KV cache. */
+  takes_kv: z.boolean().optional(),
+});
 export type ArrivalResponse = z.infer<typeof arrivalResponse>;

@@ -49,7 +49,8 @@ function placeAt(index: number): Place {
 
 function moveTo({ host, instance_id, worker_id, incarnation }: Place, epoch: number): MoveRequest {
   const to = { worker_id, url: host.process.url, incarnation, instance_id };
-  return { protocol_version: 1, to, epoch, gap_tokens: 4, rounds: 50 };
+  // Every other time with the KV cache, every other time computed anew.
+  return { protocol_version: 1, to, epoch, gap_tokens: 4, rounds: 50, with_kv: epoch % 2 === 0 };
 }
 
 const forever = () => new AbortController().signal;
@@ -147,6 +148,9 @@ test.each(Object.entries(answers))("a moved answer is the undisturbed one: %s", 
   expect(messageOf(events)).toEqual(messageOf(undisturbed.events));
   const { timings: _t, cached_tokens: _c, ...end } = Object(undisturbed.events.at(-1));
   expect(events.at(-1)).toMatchObject(end);
+  // Wherever it ended, its usage is that of the prompt's own beginning.
+  const begun = events.find(({ type }) => type === "started");
+  expect(Object(events.at(-1)).cached_tokens).toBe(Object(begun).cached_tokens);
   for (const { host } of places) expect(await host.client.listGenerations(host.address)).toEqual([]);
 });
 

@@ -3,10 +3,13 @@ import { expect } from "bun:test";
 import type { GenerationPlace, TokensEvent } from "../../schema/cluster/generate.ts";
 import type { HandOverResponse, MoveEvent } from "../../schema/cluster/moves.ts";
 import { SllmError } from "../../schema/error.ts";
+import { limits } from "../../schema/limits.ts";
 import { EngineRun } from "../../worker/generations/engine-run.ts";
 import { Arrivals } from "../../worker/moves/arrivals.ts";
 import { Departure, type LeavingStream } from "../../worker/moves/departure.ts";
 import type { Destination } from "../../worker/moves/destination.ts";
+import type { KvFiles } from "../../worker/moves/kv-files.ts";
+import type { KvSource } from "../../worker/moves/kv-sender.ts";
 import { endOf } from "../../worker/moves/told.ts";
 import { ManualClock, settle } from "./manual-clock.ts";
 import {
@@ -20,6 +23,18 @@ import {
 
 /** How one call to the destination fails; null: not at all. */
 export type Fault = "request" | "answer" | null;
+
+/** Half a part for each token. */
+export const someKv = { token_bytes: limits.kv_part_bytes / 2, fingerprint: "llama" };
+const noFiles: KvFiles = {
+  create: () =>
+    Promise.resolve({
+      path: "rows",
+      read: () => Promise.resolve(new Uint8Array(8)),
+      write: () => Promise.resolve(),
+      remove: () => Promise.resolve(),
+    }),
+};
 
 /** The destination's worker: its arrivals, and the generation once it is one there. */
 class There {
@@ -48,6 +63,7 @@ class There {
           if (event.type === "done") this.ended = true;
         };
       },
+      kvFiles: noFiles,
       has: (_, epoch) => this.runs && epoch === 2,
       clock,
     });
@@ -59,6 +75,8 @@ class Source implements LeavingStream {
   readonly checkpoint = checkpoint;
   readonly events: TokensEvent[] = [];
   readonly run: EngineRun;
+  readonly cached_tokens = 0;
+  readonly kv: KvSource;
   hasEnded = false;
   movedTo: GenerationPlace | null = null;
   #grown: (() => void)[] = [];
@@ -71,6 +89,11 @@ class Source implements LeavingStream {
       for (const wake of this.#grown.splice(0)) wake();
     });
     this.run = new EngineRun(this.engine, number);
+    this.kv = {
+      ...someKv,
+      file: () => noFiles.create(),
+      save: (path, from, to) => this.run.moveKv({ op: "save_kv", path, from, to }),
+    };
   }
 
   record() {
@@ -109,6 +132,14 @@ class Source implements LeavingStream {
   }
 }
 
+interface SceneOptions {
+  readonly most?: number;
+  readonly faults?: Fault[];
+  readonly gap_tokens?: number;
+  readonly rounds?: number;
+  readonly with_kv?: boolean;
+}
+
 export class MoveScene {
   readonly clock = new ManualClock();
   readonly source: Source;
@@ -121,8 +152,8 @@ export class MoveScene {
   handOver: HandOverResponse | null = null;
   #hasBegun = false;
 
-  constructor(options: { most?: number; faults?: Fault[]; gap_tokens?: number; rounds?: number } = {}) {
-    const { most = 100, faults = [], gap_tokens = 2, rounds = 16 } = options;
+  constructor(options: SceneOptions = {}) {
+    const { most = 100, faults = [], gap_tokens = 2, rounds = 16, with_kv = false } = options;
     this.faults = faults;
     this.source = new Source(most);
     this.there = new There(this.clock, most);
@@ -130,7 +161,7 @@ export class MoveScene {
     const to = { worker_id, url: "http://127.0.0.1:1", incarnation: "0123456789abcdef", instance_id };
     this.departure = new Departure({
       stream: this.source,
-      request: { protocol_version: 1, to, epoch: 2, gap_tokens, rounds },
+      request: { protocol_version: 1, to, epoch: 2, gap_tokens, rounds, with_kv },
       destination: this.#network(this.there.arrivals),
       clock: this.clock,
       onEvent: (event) => {
@@ -158,7 +189,8 @@ export class MoveScene {
       return answer;
     };
     return {
-      open: (request) => call(() => arrivals.open(request)),
+      open: (request) => call(() => ({ generation_id, arrived: false, takes_kv: arrivals.open(request) })),
+      kv: (id, part, rows) => call(() => arrivals.takeKv(id, part, rows)),
       round: (id, round) => call(() => arrivals.round(id, round)),
       go: (id, last) => {
         if (this.isCutOff) this.faults.unshift("request");

@@ -1,6 +1,11 @@
 /** An engine that steps by hand and says the same tokens wherever it runs: what moving needs of an instance. */
 import type { GenerationEvent } from "../../schema/cluster/generate.ts";
-import type { GenerateSettings, HeldListener } from "../../worker/instances/request-table.ts";
+import type {
+  GenerateSettings,
+  HeldListener,
+  KvMove,
+  KvOutcome,
+} from "../../worker/instances/request-table.ts";
 import type { ArrivalTarget } from "../../worker/moves/arrivals.ts";
 
 export const generation_id = "0123456789abcdef0123456789abcdef";
@@ -20,6 +25,9 @@ export function tokenAt(index: number): number {
   return (index * 7 + 3) % 101;
 }
 
+/** Of every generation's prompt. */
+const promptTokens = 3;
+
 interface Running {
   readonly onEvent: (event: GenerationEvent) => void;
   onHeld: HeldListener | null;
@@ -27,6 +35,7 @@ interface Running {
   /** Output tokens up to which all is computed. */
   computed: number;
   held: boolean;
+  awaitsKv: boolean;
   /** Output tokens that `onHeld` has heard of. */
   told: number;
 }
@@ -37,6 +46,10 @@ export class SteppedEngine implements ArrivalTarget {
   tokensPerStep = 1;
   /** False: held requests do not get on. */
   computes = true;
+  /** Null: its KV cache cannot be moved. */
+  kv: ArrivalTarget["kv"] = null;
+  /** Tokens whose rows came from elsewhere. */
+  loaded = 0;
   readonly #most: number;
   readonly #running = new Map<number, Running>();
   #last = 0;
@@ -55,9 +68,17 @@ export class SteppedEngine implements ArrivalTarget {
   }
 
   submit(wanted: unknown, onEvent: Running["onEvent"]): number {
-    const { resume, held = false } = wanted as GenerateSettings;
+    const { resume, held = false, awaits_kv: awaitsKv = false } = wanted as GenerateSettings;
     const output = [...(resume?.output ?? [])];
-    this.#running.set(++this.#last, { onEvent, onHeld: null, output, computed: -1, held, told: -1 });
+    this.#running.set(++this.#last, {
+      onEvent,
+      onHeld: null,
+      output,
+      computed: -1,
+      held,
+      awaitsKv,
+      told: -1,
+    });
     return this.#last;
   }
 
@@ -81,6 +102,19 @@ export class SteppedEngine implements ArrivalTarget {
     this.#endIfComplete(number, request);
   }
 
+  async moveKv(number: number, what: KvMove): Promise<KvOutcome | null> {
+    await Promise.resolve();
+    const request = this.#running.get(number);
+    if (!request) return null;
+    const { to } = what;
+    if (what.op === "save_kv") return { to, digest: "00000000000000aa" };
+    const error = { code: "model_loading", message: "it waits for no rows" } as const;
+    if (!request.awaitsKv) return { to, error };
+    this.loaded += to - what.from;
+    if (to === what.all) [request.awaitsKv, request.computed] = [false, Math.max(0, to - promptTokens)];
+    return { to };
+  }
+
   cancel(number: number): void {
     this.#end(number, { type: "error", error: { code: "cancelled", message: "cancelled" } });
   }
@@ -101,7 +135,7 @@ export class SteppedEngine implements ArrivalTarget {
   }
 
   #compute(request: Running): void {
-    if (!this.computes) return;
+    if (!this.computes || request.awaitsKv) return;
     request.computed = Math.min(Math.max(0, request.computed) + this.tokensPerStep, request.output.length);
     if (request.told === request.computed) return;
     request.told = request.computed;

@@ -23,6 +23,9 @@ export function toMessages(events: readonly NativeEvent[]): EngineMessage[] {
         open.delete(event.request);
         messages.push(heldMessage(event));
         break;
+      case eventKind.SLLM_EVENT_KV:
+        messages.push(kvMessage(event));
+        break;
       case eventKind.SLLM_EVENT_TOKEN:
         addToken(messages, open, event);
         break;
@@ -96,6 +99,14 @@ function startedMessage({ request, prompt_tokens, cached_tokens, text }: NativeE
 function heldMessage({ request, index, cached_tokens }: NativeEvent): EngineMessage {
   const completion_tokens = index;
   return { type: "held", request, completion_tokens, ...(cached_tokens > 0 ? { cached_tokens } : {}) };
+}
+
+function kvMessage({ request, index: to, status, text }: NativeEvent): EngineMessage {
+  if (status !== statuses.SLLM_OK) {
+    const error = { code: requestErrorCode(failureName(status)), message: text };
+    return { type: "kv", request, to, error };
+  }
+  return { type: "kv", request, to, ...(text === "" ? {} : { digest: text }) };
 }
 
 function doneMessage(event: NativeEvent): EngineMessage {

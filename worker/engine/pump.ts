@@ -86,6 +86,7 @@ class Pump {
     const engine = this.#open();
     engine.attach(weights_path);
     const { model_build_ms, weights_wait_ms, fingerprint, ...info } = engine.info();
+    const { kv_token_bytes: token_bytes, kv_fingerprint } = info;
     const { uploaded_bytes: bytes, upload_ms, upload_wait_ms: wait_ms } = info;
     post({
       type: "attached",
@@ -93,6 +94,7 @@ class Pump {
       weights_wait_ms,
       ...(bytes > 0 ? { upload: { bytes, upload_ms, wait_ms } } : {}),
       ...(fingerprint === "" ? {} : { fingerprint }),
+      ...(token_bytes === 0 ? {} : { kv: { token_bytes, fingerprint: kv_fingerprint } }),
     });
     return this.#drainUntilMessage(engine);
   }

@@ -32,6 +32,7 @@ type BuildCommand = Extract<EngineCommand, { op: "build" | "load" }>;
 type AddAdapterCommand = Extract<EngineCommand, { op: "add_adapter" }>;
 type EmbedCommand = Extract<EngineCommand, { op: "embed" }>;
 type ExtendCommand = Extract<EngineCommand, { op: "extend" }>;
+type MoveKvCommand = Extract<EngineCommand, { op: "save_kv" | "load_kv" }>;
 type GenerateCommand = Extract<EngineCommand, { op: "generate" }>;
 
 export interface SessionOptions {
@@ -123,6 +124,10 @@ export class Session {
         break;
       case "extend":
         this.#extend(command);
+        break;
+      case "save_kv":
+      case "load_kv":
+        this.#moveKv(command);
         break;
       case "cancel":
         if (this.#embeddings?.cancel(command.request) !== true) this.#engine?.cancel(command.request);
@@ -239,6 +244,22 @@ export class Session {
     }
   }
 
+  #moveKv(command: MoveKvCommand): void {
+    const { request, path, from, to } = command;
+    const refuse = (error: WireError) => void this.#options.write([{ type: "kv", request, to, error }]);
+    try {
+      const engine = this.#engine;
+      const isTaken =
+        command.op === "save_kv"
+          ? engine?.saveKv(request, path, from, to)
+          : engine?.loadKv(request, path, command);
+      if (isTaken !== true) refuse({ code: "not_found", message: "The request is not here." });
+    } catch (error) {
+      if (!(error instanceof SllmNativeError)) throw error;
+      refuse(toWireError(error));
+    }
+  }
+
   #addAdapter({ op: _, weights_bytes, ...files }: AddAdapterCommand): void {
     const { adapter } = files;
     if (this.#engine === null || !this.#takesRequests) {
@@ -307,6 +328,7 @@ export class Session {
         constraint,
         adapter: command.adapter,
         held: command.held,
+        awaits_kv: command.awaits_kv,
         ...command.sampling,
         seed: BigInt.asUintN(64, BigInt(command.sampling.seed)),
       });

@@ -1,12 +1,16 @@
 /** A generation's request at an instance's engine, as those see it who hold it, let it go on or end it. */
+import { SllmError } from "../../schema/error.ts";
 import type { Instance } from "../instances/instance.ts";
+import type { KvMove } from "../instances/request-table.ts";
+
+type Target = Pick<Instance, "cancel" | "hold" | "extend" | "followHeld" | "kv" | "moveKv">;
 
 export class EngineRun {
-  readonly #instance: Pick<Instance, "cancel" | "hold" | "extend" | "followHeld">;
+  readonly #instance: Target;
   readonly #number: number;
   #onHeld: ((completion_tokens: number) => void) | null = null;
 
-  constructor(instance: Pick<Instance, "cancel" | "hold" | "extend" | "followHeld">, number: number) {
+  constructor(instance: Target, number: number) {
     this.#instance = instance;
     this.#number = number;
     instance.followHeld(number, (completion_tokens) => this.#onHeld?.(completion_tokens));
@@ -37,5 +41,18 @@ export class EngineRun {
   /** A held request goes on, after these tokens if it came held. */
   go(tokens: readonly number[] = []): void {
     this.#instance.extend(this.#number, tokens, true);
+  }
+
+  /** Of the engine that it runs on; null where its KV cache cannot be moved. */
+  get kv(): Target["kv"] {
+    return this.#instance.kv;
+  }
+
+  /** Saves or loads rows of its KV cache; resolves with the digest of what was saved. Throws why nothing came of it. */
+  async moveKv(what: KvMove): Promise<string> {
+    const outcome = await this.#instance.moveKv(this.#number, what);
+    if (outcome === null) throw new SllmError("state_conflict", "The generation has ended.");
+    if (outcome.error !== undefined) throw new SllmError(outcome.error.code, outcome.error.message);
+    return outcome.digest ?? "";
   }
 }

@@ -55,6 +55,7 @@ export class Generation {
   #epoch: number;
   #owner: GatewayId | null;
   #prompt: readonly number[] | null;
+  #cached_tokens = 0;
   #grace: AbortController | null = null;
   #isForgotten = false;
 
@@ -102,6 +103,16 @@ export class Generation {
     return end?.type === "moved" ? end.to : null;
   }
 
+  /** Of its prompt, found in the KV cache, as its engine told. */
+  get cached_tokens(): number {
+    return this.#cached_tokens;
+  }
+
+  /** Whether an adapter answers. */
+  get usesAdapter(): boolean {
+    return this.#options.settings?.adapter !== undefined;
+  }
+
   /** Whether it can go on elsewhere: vectors cannot. */
   get canMove(): boolean {
     return this.#options.settings !== null;
@@ -115,6 +126,7 @@ export class Generation {
   /** Takes an event of the engine; those after the last one are dropped. */
   push(event: GenerationEvent): void {
     if (this.#log.hasEnded) return;
+    if (event.type === "started") this.#cached_tokens = event.cached_tokens ?? 0;
     if (event.type === "started" && event.prompt !== undefined) {
       this.#prompt = event.prompt;
       const { prompt: _, ...rest } = event;

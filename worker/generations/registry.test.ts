@@ -48,6 +48,8 @@ beforeEach(() => {
     hold: () => undefined,
     extend: () => undefined,
     followHeld: () => undefined,
+    kv: null,
+    moveKv: () => Promise.resolve(null),
   };
   registry = new GenerationRegistry({ worker_id, findInstance: () => instance, clock });
 });

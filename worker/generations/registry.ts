@@ -20,7 +20,7 @@ const rememberedEpochs = 100_000;
 /** What a generation needs of its instance. */
 export type GenerationTarget = Pick<
   Instance,
-  "state" | "error" | "request" | "submit" | "cancel" | "hold" | "extend" | "followHeld"
+  "state" | "error" | "request" | "submit" | "cancel" | "hold" | "extend" | "followHeld" | "kv" | "moveKv"
 >;
 
 export interface RegistryOptions {

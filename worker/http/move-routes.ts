@@ -2,6 +2,7 @@
 import { Hono } from "hono";
 import type { GenerationRecord } from "../../schema/cluster/attach.ts";
 import { epoch } from "../../schema/cluster/generate.ts";
+import { kvPartQuery } from "../../schema/cluster/kv.ts";
 import {
   type ArrivalProgress,
   type ArrivalResponse,
@@ -55,8 +56,16 @@ export function moveRoutes({ generations, departures, arrivals, clock }: MoveRou
     })
     .post(workerPaths.arrivals, async (c) => {
       const request = await readBody(c, arrivalRequest);
-      arrivals.open(request);
-      return c.json({ generation_id: request.generation_id, arrived: false } satisfies ArrivalResponse);
+      const takes_kv = arrivals.open(request);
+      const { generation_id } = request;
+      return c.json({ generation_id, arrived: false, takes_kv } satisfies ArrivalResponse);
+    })
+    .put(`${workerPaths.arrivals}/:id/kv`, async (c) => {
+      const generation_id = idOf(c.req.param("id"));
+      const part = parseOrThrow(kvPartQuery, c.req.query(), "query");
+      const rows = new Uint8Array(await c.req.arrayBuffer());
+      await arrivals.takeKv(generation_id, part, rows);
+      return c.json({ generation_id, arrived: false } satisfies ArrivalResponse);
     })
     .post(`${workerPaths.arrivals}/:id/rounds`, async (c) => {
       const progress = await arrivals.round(idOf(c.req.param("id")), await readBody(c, arrivalRound));

@@ -25,9 +25,12 @@ import { LoadRecord, loadProgress } from "./load-record.ts";
 import { Parking } from "./parking.ts";
 import {
   type EmbedSettings,
+  type EngineKv,
   type GenerateSettings,
   type GenerationListener,
   type HeldListener,
+  type KvMove,
+  type KvOutcome,
   RequestTable,
 } from "./request-table.ts";
 import { Watchdog } from "./watchdog.ts";
@@ -52,6 +55,7 @@ export class Instance {
   #engineEnded = false;
   /** As the engine tells it; null outside the deterministic mode. */
   #fingerprint: string | null = null;
+  #kv: EngineKv | null = null;
   #lease: HostLease | null = null;
   /** Aborted when nobody wants the instance any more. */
   readonly #leaving = new AbortController();
@@ -304,6 +308,18 @@ export class Instance {
     if (this.#requests.has(request)) this.#engine?.send({ op: "extend", request, tokens: [...tokens], go });
   }
 
+  /** Rows of its KV cache, where engines of equal fingerprint and checkpoint can take them; null where not. */
+  get kv(): EngineKv | null {
+    return this.#kv;
+  }
+
+  /** Saves rows of a request to a file, or loads them from one; null when it has ended. */
+  moveKv(request: number, what: KvMove): Promise<KvOutcome | null> {
+    const outcome = this.#requests.nextKv(request);
+    if (this.#requests.has(request)) this.#engine?.send({ ...what, request });
+    return outcome;
+  }
+
   /** Asks the engine to end a request; its `error` event with code `cancelled` follows unless it was done before. */
   cancel(request: number): void {
     if (this.#awaitsAdapter.has(request)) {
@@ -427,6 +443,7 @@ export class Instance {
       case "ready":
         this.#load.uploaded(message.upload ?? null);
         this.#fingerprint = message.fingerprint ?? null;
+        this.#kv = message.kv ?? null;
         this.#load.built(message, this.#engine?.hasSkeleton === true);
         this.#readyWhenComplete();
         break;

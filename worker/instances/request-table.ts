@@ -12,7 +12,7 @@ export type EmbedSettings = Omit<Extract<EngineCommand, { op: "embed" }>, "op" |
 /** Messages of the engine that belong to a request. */
 export type RequestMessage = Extract<
   EngineMessage,
-  { type: "started" | "held" | "tokens" | "vectors" | "done" | "error" }
+  { type: "started" | "held" | "kv" | "tokens" | "vectors" | "done" | "error" }
 >;
 
 export type GenerationListener = (event: GenerationEvent) => void;
@@ -20,9 +20,22 @@ export type GenerationListener = (event: GenerationEvent) => void;
 /** Told how many output tokens of a held request are computed; of one that ran here, how many it has. */
 export type HeldListener = (completion_tokens: number) => void;
 
+/** Of rows of the KV cache that were saved or loaded: the file's digest, or why nothing came of it. */
+export type KvOutcome = Omit<Extract<EngineMessage, { type: "kv" }>, "type" | "request">;
+
+/** Of an engine whose KV cache can be moved: what its rows take, and who takes them. */
+export type EngineKv = NonNullable<Extract<EngineMessage, { type: "ready" }>["kv"]>;
+
+/** Rows to save or to load. */
+export type KvMove = WithoutRequest<Extract<EngineCommand, { op: "save_kv" | "load_kv" }>>;
+type WithoutRequest<T> = T extends unknown ? Omit<T, "request"> : never;
+
 interface RunningRequest {
   readonly onEvent: GenerationListener;
   onHeld: HeldListener | null;
+  /** Who waits for its rows, one at a time. */
+  onKv: ((outcome: KvOutcome) => void) | null;
+  onEnd?: () => void;
   /** False while it waits for a slot. */
   started: boolean;
 }
@@ -45,7 +58,7 @@ export class RequestTable {
 
   /** Opens a request; its number was never used before. */
   open(onEvent: GenerationListener): number {
-    this.#running.set(++this.#last, { onEvent, onHeld: null, started: false });
+    this.#running.set(++this.#last, { onEvent, onHeld: null, onKv: null, started: false });
     return this.#last;
   }
 
@@ -53,6 +66,17 @@ export class RequestTable {
   followHeld(number: number, onHeld: HeldListener): void {
     const request = this.#running.get(number);
     if (request) request.onHeld = onHeld;
+  }
+
+  /** What becomes of the next rows of a request; null when it has ended, or ends before. */
+  nextKv(number: number): Promise<KvOutcome | null> {
+    const request = this.#running.get(number);
+    if (!request) return Promise.resolve(null);
+    request.onKv?.(replaced);
+    return new Promise((resolve) => {
+      request.onKv = resolve;
+      request.onEnd = () => resolve(null);
+    });
   }
 
   get numbers(): readonly number[] {
@@ -73,8 +97,17 @@ export class RequestTable {
       request.onHeld?.(event.completion_tokens);
       return;
     }
+    if (event.type === "kv") {
+      const { type: _, ...outcome } = event;
+      request.onKv?.(outcome);
+      request.onKv = null;
+      return;
+    }
     if (event.type === "started") request.started = true;
-    if (event.type === "done" || event.type === "error") this.#running.delete(number);
+    if (event.type === "done" || event.type === "error") {
+      this.#running.delete(number);
+      request.onEnd?.();
+    }
     request.onEvent(event.type === "tokens" ? { ...event, choice: 0 } : event);
   }
 
@@ -82,6 +115,14 @@ export class RequestTable {
   endAll(error: WireError): void {
     const running = [...this.#running.values()];
     this.#running.clear();
-    for (const request of running) request.onEvent({ type: "error", error });
+    for (const request of running) {
+      request.onEvent({ type: "error", error });
+      request.onEnd?.();
+    }
   }
 }
+
+const replaced: KvOutcome = {
+  to: 0,
+  error: { code: "state_conflict", message: "Other rows of the request are wanted meanwhile." },
+};

@@ -3,7 +3,7 @@
  * and rounds that tell how far the destination has computed.
  */
 import type { TokensEvent } from "../../schema/cluster/generate.ts";
-import type { ArrivalRequest, MoveEvent, MoveRequest } from "../../schema/cluster/moves.ts";
+import type { MoveEvent, MoveRequest } from "../../schema/cluster/moves.ts";
 import { protocolVersion } from "../../schema/cluster/protocol.ts";
 import { SllmError } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
@@ -11,14 +11,15 @@ import { Changes } from "../changes.ts";
 import type { Clock } from "../ports.ts";
 import type { LeavingStream } from "./departure.ts";
 import type { Destination } from "./destination.ts";
+import { type KvSource, sendKv } from "./kv-sender.ts";
 
 export interface ApproachOptions {
   readonly stream: LeavingStream;
   readonly request: MoveRequest;
   readonly destination: Destination;
   readonly clock: Clock;
-  /** Every round, and once that it is close enough. */
-  readonly onEvent: (event: Extract<MoveEvent, { type: "round" | "ready" }>) => void;
+  /** What became of the KV cache, every round, and once that it is close enough. */
+  readonly onEvent: (event: Extract<MoveEvent, { type: "kv" | "round" | "ready" }>) => void;
 }
 
 export class Approach {
@@ -29,6 +30,8 @@ export class Approach {
   #isReady = false;
   #opened = false;
   #rounds = 0;
+  /** Of the KV cache that were sent. */
+  #bytes = 0;
   /** Output tokens that the destination has said to have. */
   #acknowledged = 0;
   /** ... and to have computed; null before the prompt is. */
@@ -59,7 +62,7 @@ export class Approach {
 
   /** Until it is stopped or the generation has ended. Rejects when the destination does not get it. */
   async run(): Promise<void> {
-    await this.#open();
+    await this.#open(this.#options.request.with_kv === true);
     await Promise.all([this.#send(), this.#follow()]);
   }
 
@@ -73,7 +76,7 @@ export class Approach {
     return !this.#stopping.signal.aborted;
   }
 
-  async #open(): Promise<void> {
+  async #open(with_kv: boolean): Promise<void> {
     const { stream, request, destination } = this.#options;
     const { settings, prompt, hops, generation_id, owner } = stream.record();
     if (prompt === null) throw new SllmError("state_conflict", "The generation has not begun yet.");
@@ -82,7 +85,12 @@ export class Approach {
       throw new SllmError("state_conflict", "The generation is too long: its beginning is not kept.");
     }
     const output = told.flatMap(({ tokens }) => tokens.map(({ token }) => token));
-    const arrival: ArrivalRequest = {
+    const { cached_tokens, checkpoint, kv } = stream;
+    // The last one's rows are computed with the token after it.
+    const tokens = prompt.length + output.length - 1;
+    const sends = with_kv && kv !== null && tokens > 0;
+    this.#opened = true;
+    const { takes_kv } = await destination.open({
       ...settings,
       protocol_version: protocolVersion,
       generation_id,
@@ -91,11 +99,29 @@ export class Approach {
       instance_id: request.to.instance_id,
       resume: { prompt, output },
       history: { hops, told },
-      checkpoint: stream.checkpoint,
-    };
-    this.#opened = true;
-    await destination.open(arrival);
+      checkpoint,
+      ...(sends ? { kv: { fingerprint: kv.fingerprint, tokens } } : {}),
+      ...(cached_tokens > 0 ? { cached_tokens } : {}),
+    });
     this.#acknowledged = output.length;
+    // Where the rows do not get there it begins anew, and computes them.
+    if (sends && takes_kv === true && !(await this.#sendKv(kv, tokens))) await this.#open(false);
+  }
+
+  /** False when nothing came of it. */
+  async #sendKv(source: KvSource, tokens: number): Promise<boolean> {
+    const { stream, request, destination, clock, onEvent } = this.#options;
+    const { generation_id } = stream.record();
+    const began_ms = clock.monotonicMs();
+    const about = { source, destination, generation_id, epoch: request.epoch, tokens };
+    try {
+      this.#bytes = await sendKv({ ...about, signal: this.#stopping.signal });
+    } catch {
+      return !this.#goesOn;
+    }
+    const kv_ms = clock.monotonicMs() - began_ms;
+    if (this.#goesOn) onEvent({ type: "kv", bytes: this.#bytes, kv_tokens: tokens, kv_ms });
+    return true;
   }
 
   /** Every token goes there as soon as it is made, so that a hand-over finds little left to send. */
@@ -161,7 +187,7 @@ export class Approach {
 
   #progress() {
     const gap_tokens = this.#options.stream.nextIndex - (this.#computed ?? 0);
-    return { rounds: this.#rounds, tokens: this.#tokens(), bytes: 0, gap_tokens };
+    return { rounds: this.#rounds, tokens: this.#tokens(), bytes: this.#bytes, gap_tokens };
   }
 
   /** Prompt and output tokens that the destination has computed. */

@@ -1,5 +1,6 @@
 /** One generation on its way here: what was told of it elsewhere, and how far the engine has computed it. */
 import type { GenerateRequest, GenerationEvent, TokensEvent } from "../../schema/cluster/generate.ts";
+import type { KvPart } from "../../schema/cluster/kv.ts";
 import type { ArrivalProgress, ArrivalRequest } from "../../schema/cluster/moves.ts";
 import { SllmError, type WireError } from "../../schema/error.ts";
 import type { GatewayId } from "../../schema/ids.ts";
@@ -9,11 +10,15 @@ import { EngineRun } from "../generations/engine-run.ts";
 import type { GenerateSettings } from "../instances/request-table.ts";
 import type { Clock } from "../ports.ts";
 import type { Adopted, ArrivalTarget } from "./arrivals.ts";
+import type { KvFiles } from "./kv-files.ts";
 import { endOf, tokensOf, unknownFrom } from "./told.ts";
 
 export interface ArrivalOptions {
   readonly request: ArrivalRequest;
   readonly instance: ArrivalTarget;
+  /** Rows of the KV cache come before anything is computed. */
+  readonly takesKv: boolean;
+  readonly kvFiles: KvFiles;
   readonly clock: Clock;
   /** It goes on here, or nobody will ask for it any more: called once. */
   readonly onGone: (arrival: Arrival) => void;
@@ -35,18 +40,38 @@ export class Arrival {
 
   /** Gives it to the engine, held. */
   constructor(options: ArrivalOptions) {
-    const { request, instance, clock } = options;
+    const { request, instance, takesKv, clock } = options;
     this.epoch = request.epoch;
     this.#options = options;
     this.#told = [...request.history.told];
     this.#heard_ms = clock.monotonicMs();
-    const number = instance.submit(toSettings(request), (event) => this.#onEvent(event), request.adapter);
+    const number = instance.submit(
+      toSettings(request, takesKv),
+      (event) => this.#onEvent(event),
+      request.adapter,
+    );
     this.#run = new EngineRun(instance, number);
     this.#run.followHeld((completion_tokens) => {
       this.#computed = completion_tokens;
       this.#changes.notify();
     });
     void this.#watchSource();
+  }
+
+  /** Rows of its first tokens, in order. Throws what the engine refuses them for. */
+  async takeKv({ from, to, digest }: KvPart, rows: Uint8Array): Promise<void> {
+    const { request, takesKv, kvFiles, clock } = this.#options;
+    this.#heard_ms = clock.monotonicMs();
+    if (!takesKv || request.kv === undefined || this.#adopted !== null) {
+      throw new SllmError("state_conflict", "The generation waits for no rows of the KV cache.");
+    }
+    const file = await kvFiles.create();
+    try {
+      await file.write(rows);
+      await this.#run.moveKv({ op: "load_kv", path: file.path, from, to, all: request.kv.tokens, digest });
+    } finally {
+      await file.remove();
+    }
   }
 
   /** More output; what is known already changes nothing. Throws `invalid_request` for a gap. */
@@ -86,7 +111,7 @@ export class Arrival {
     this.#throwIfFailed();
     const news = unknownFrom(told, this.#next);
     const { request } = this.#options;
-    const { checkpoint: _, owner: __, ...generate } = request;
+    const { checkpoint: _, owner: __, kv: ___, cached_tokens: ____, ...generate } = request;
     const all = [...this.#told, ...news];
     const adopted = adopt(
       {
@@ -124,7 +149,7 @@ export class Arrival {
 
   #onEvent(event: GenerationEvent): void {
     if (this.#adopted !== null) {
-      this.#adopted(event);
+      this.#adopted(this.#asBegun(event));
       return;
     }
     // Before it goes on nothing but its end can come.
@@ -133,6 +158,14 @@ export class Arrival {
     this.#changes.notify();
     // Kept until its source has heard why, or drops it.
     if (this.#isDropped) this.#gone();
+  }
+
+  /** What the usage says of the prompt is what was found where it began. */
+  #asBegun(event: GenerationEvent): GenerationEvent {
+    if (event.type !== "started" && event.type !== "done") return event;
+    const { cached_tokens: _, ...rest } = event;
+    const { cached_tokens = 0 } = this.#options.request;
+    return cached_tokens > 0 ? { ...rest, cached_tokens } : rest;
   }
 
   #throwIfFailed(): void {
@@ -160,12 +193,13 @@ export class Arrival {
   }
 }
 
-function toSettings(request: ArrivalRequest): GenerateSettings {
+function toSettings(request: ArrivalRequest, awaits_kv: boolean): GenerateSettings {
   const { prompt, sampling, stop, max_tokens, ignore_eos, format, resume } = request;
   return {
     ...{ prompt, sampling, stop, max_tokens, ignore_eos, resume },
     ...(format === undefined ? {} : { format }),
     held: true,
+    ...(awaits_kv ? { awaits_kv } : {}),
     tell_prompt: true,
   };
 }

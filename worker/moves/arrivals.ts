@@ -3,6 +3,7 @@
  * tokens, from when on they are generations of this worker.
  */
 import type { GenerateRequest, GenerationEvent } from "../../schema/cluster/generate.ts";
+import type { KvPart } from "../../schema/cluster/kv.ts";
 import type { ArrivalGo, ArrivalProgress, ArrivalRequest, ArrivalRound } from "../../schema/cluster/moves.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { GenerationId, InstanceId } from "../../schema/ids.ts";
@@ -11,11 +12,12 @@ import type { EngineRun } from "../generations/engine-run.ts";
 import type { Instance } from "../instances/instance.ts";
 import type { Clock } from "../ports.ts";
 import { Arrival } from "./arrival.ts";
+import type { KvFiles } from "./kv-files.ts";
 
 /** What an arrival needs of its instance. */
 export type ArrivalTarget = Pick<
   Instance,
-  "state" | "request" | "submit" | "cancel" | "hold" | "extend" | "followHeld"
+  "state" | "request" | "submit" | "cancel" | "hold" | "extend" | "followHeld" | "kv" | "moveKv"
 >;
 
 /** A generation that runs here: gets its engine's events. */
@@ -31,6 +33,7 @@ export interface ArrivalsOptions {
   readonly adopt: (request: GenerateRequest, run: EngineRun) => Adopted;
   /** Whether it runs, or ran, here in that very epoch. */
   readonly has: (generation_id: GenerationId, epoch: number) => boolean;
+  readonly kvFiles: KvFiles;
   readonly clock: Clock;
 }
 
@@ -42,8 +45,11 @@ export class Arrivals {
     this.#options = options;
   }
 
-  /** See `arrivalRequest`. One that was on its way here before makes place: its source begins anew. */
-  open(request: ArrivalRequest): void {
+  /**
+   * See `arrivalRequest`. One that was on its way here before makes place: its source begins anew. True when it waits for
+   * rows of the KV cache.
+   */
+  open(request: ArrivalRequest): boolean {
     const { generation_id, epoch, instance_id, checkpoint } = request;
     if (!this.#options.isAccepting()) {
       throw new SllmError("state_conflict", "This worker is shutting down.");
@@ -67,11 +73,18 @@ export class Arrivals {
       throw new SllmError("state_conflict", "The instance runs another checkpoint.");
     }
     before?.drop();
-    const { clock } = this.#options;
+    const { clock, kvFiles } = this.#options;
+    const takesKv = request.kv !== undefined && request.kv.fingerprint === instance.kv?.fingerprint;
     const onGone = (gone: Arrival) => {
       if (this.#arriving.get(generation_id) === gone) this.#arriving.delete(generation_id);
     };
-    this.#arriving.set(generation_id, new Arrival({ request, instance, clock, onGone }));
+    this.#arriving.set(generation_id, new Arrival({ request, instance, takesKv, kvFiles, clock, onGone }));
+    return takesKv;
+  }
+
+  /** See `kvPart`. */
+  async takeKv(generation_id: GenerationId, part: KvPart, rows: Uint8Array): Promise<void> {
+    await this.#find(generation_id, part.epoch).takeKv(part, rows);
   }
 
   /** See `arrivalRound`. Errors: those of `go`, and what the engine has ended it with. */

@@ -17,11 +17,16 @@ import { limits } from "../../schema/limits.ts";
 import type { Clock } from "../ports.ts";
 import { Approach } from "./approach.ts";
 import type { Destination } from "./destination.ts";
+import type { KvSource } from "./kv-sender.ts";
 
 /** What of a running generation is needed to move it. */
 export interface LeavingStream {
   record(): GenerationRecord;
   readonly checkpoint: CheckpointDigest;
+  /** Of the prompt, found in the KV cache where it began. */
+  readonly cached_tokens: number;
+  /** Its rows in the KV cache; null where they cannot be moved. */
+  readonly kv: KvSource | null;
   /** One beyond the last output token that its readers can have. */
   readonly nextIndex: number;
   readonly hasEnded: boolean;

@@ -15,6 +15,8 @@ import type { GenerationRegistry } from "../generations/registry.ts";
 import type { Clock, EventReader } from "../ports.ts";
 import { Departure, type LeavingStream } from "./departure.ts";
 import type { Destination } from "./destination.ts";
+import type { KvFiles } from "./kv-files.ts";
+import type { KvSource } from "./kv-sender.ts";
 import { MoveEvents } from "./move-events.ts";
 
 export interface DeparturesOptions {
@@ -23,6 +25,7 @@ export interface DeparturesOptions {
   /** Of an instance of this worker. */
   readonly checkpointOf: (instance_id: InstanceId) => CheckpointDigest;
   readonly openDestination: (to: MoveDestination) => Destination;
+  readonly kvFiles: KvFiles;
   readonly clock: Clock;
 }
 
@@ -102,6 +105,8 @@ export class Departures {
     return {
       record: () => run.record(),
       checkpoint: this.#options.checkpointOf(run.instance_id),
+      cached_tokens: run.cached_tokens,
+      kv: kvSource(run, this.#options.kvFiles),
       get nextIndex() {
         return run.next_index;
       },
@@ -115,6 +120,16 @@ export class Departures {
       leave: (to) => run.moveTo(to),
     };
   }
+}
+
+/** Adapters have numbers of their engine's, so that rows computed with one are another engine's puzzle. */
+function kvSource({ run, usesAdapter }: Generation, files: KvFiles): KvSource | null {
+  if (run === null || run.kv === null || usesAdapter) return null;
+  return {
+    ...run.kv,
+    file: () => files.create(),
+    save: (path, from, to) => run.moveKv({ op: "save_kv", path, from, to }),
+  };
 }
 
 /** It came to its end before the move came here. */

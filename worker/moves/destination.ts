@@ -1,9 +1,11 @@
 /** The API of the worker that a generation moves to, as its source calls it. */
 import type { z } from "zod";
+import type { KvPart } from "../../schema/cluster/kv.ts";
 import {
   type ArrivalGo,
   type ArrivalProgress,
   type ArrivalRequest,
+  type ArrivalResponse,
   type ArrivalRound,
   arrivalProgress,
   arrivalResponse,
@@ -20,7 +22,9 @@ import { limits } from "../../schema/limits.ts";
  * destination has refused.
  */
 export interface Destination {
-  open(request: ArrivalRequest): Promise<void>;
+  open(request: ArrivalRequest): Promise<ArrivalResponse>;
+  /** Rows of the KV cache that it waits for. */
+  kv(generation_id: GenerationId, part: KvPart, rows: Uint8Array): Promise<void>;
   round(generation_id: GenerationId, round: ArrivalRound): Promise<ArrivalProgress>;
   go(generation_id: GenerationId, last: ArrivalGo): Promise<void>;
   drop(generation_id: GenerationId, epoch: number): Promise<void>;
@@ -38,8 +42,18 @@ export interface HttpDestinationOptions {
 export function httpDestination(options: HttpDestinationOptions): Destination {
   const at = (generation_id: GenerationId, rest = "") => `${workerPaths.arrivals}/${generation_id}${rest}`;
   return {
-    open: async (request) => {
-      await call(options, "POST", workerPaths.arrivals, arrivalResponse, request);
+    open: (request) => call(options, "POST", workerPaths.arrivals, arrivalResponse, request),
+    kv: async (generation_id, { epoch, from, to, digest }, rows) => {
+      const query = `epoch=${epoch}&from=${from}&to=${to}&digest=${digest}`;
+      // It answers when its engine has them, which may be in a long step.
+      await call(
+        options,
+        "PUT",
+        at(generation_id, `/kv?${query}`),
+        arrivalResponse,
+        rows,
+        limits.arrival_wait_ms,
+      );
     },
     round: (generation_id, round) =>
       call(options, "POST", at(generation_id, "/rounds"), arrivalProgress, round, round.wait_ms),
@@ -60,6 +74,7 @@ async function call<S extends z.ZodType>(
   body?: unknown,
   wait_ms = 0,
 ): Promise<z.output<S>> {
+  const isBytes = body instanceof Uint8Array;
   let response: Response;
   let answer: unknown;
   try {
@@ -70,9 +85,11 @@ async function call<S extends z.ZodType>(
       headers: {
         authorization: `Bearer ${cluster_token}`,
         [incarnationHeader]: to.incarnation,
-        ...(body === undefined ? {} : { "content-type": "application/json" }),
+        ...(body === undefined
+          ? {}
+          : { "content-type": isBytes ? "application/octet-stream" : "application/json" }),
       },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      ...(body === undefined ? {} : { body: isBytes ? new Uint8Array(body) : JSON.stringify(body) }),
     });
     answer = await response.json();
   } catch (cause) {

@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { limits } from "../../schema/limits.ts";
-import { type Fault, MoveScene } from "../../test/support/move-scene.ts";
+import { type Fault, MoveScene, someKv } from "../../test/support/move-scene.ts";
 import { checkAsyncProperty } from "../../test/support/property.ts";
 import { instance_id } from "../../test/support/stepped-engine.ts";
 
@@ -18,6 +18,24 @@ test("a stream moves in rounds, and its readers get every token once", async () 
   expect(scene.source.movedTo).toMatchObject({ epoch: 2, worker_id: "w-0000000000000002", instance_id });
   scene.check(100);
   expect(scene.source.engine.unfinished).toBe(0);
+});
+
+test("a stream moves with its KV cache where the destination's engine takes it, and is computed where not", async () => {
+  const [whole, computed, broken] = [true, true, true].map((with_kv) => new MoveScene({ with_kv }));
+  if (!whole || !computed || !broken) throw new Error("three scenes");
+  for (const scene of [whole, broken]) scene.there.engine.kv = someKv;
+  // Nothing of the second part gets there.
+  broken.faults = [null, null, "request"];
+  for (const scene of [whole, computed, broken]) {
+    scene.there.engine.tokensPerStep = 3;
+    for (let i = 0; i < 20; i++) scene.source.engine.step();
+    await scene.play();
+    expect(scene.handOver).toMatchObject({ outcome: "moved" });
+    scene.check(100);
+  }
+  expect(whole.seen[0]).toMatchObject({ type: "kv", kv_tokens: 22 });
+  expect(whole.there.engine.loaded).toBe(22);
+  for (const scene of [computed, broken]) expect(scene.seen[0]?.type).toBe("round");
 });
 
 test("a generation that ends during the rounds is not moved, and nothing of it stays there", async () => {
@@ -108,12 +126,14 @@ test("whatever calls and answers are lost, exactly one worker runs it, and no to
     faults: fc.array(fault, { maxLength: 30 }),
     most: fc.integer({ min: 1, max: 60 }),
     gap_tokens: fc.integer({ min: 1, max: 5 }),
+    with_kv: fc.boolean(),
     speeds: fc.tuple(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 1, max: 4 })),
   });
   await checkAsyncProperty(
     cases,
     async ({ speeds, ...options }) => {
       const scene = new MoveScene(options);
+      scene.there.engine.kv = someKv;
       [scene.source.engine.tokensPerStep, scene.there.engine.tokensPerStep] = speeds;
       await scene.play(300);
       scene.check(options.most);
