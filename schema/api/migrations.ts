@@ -6,7 +6,11 @@ import { limits } from "../limits.ts";
 import { migrationMethods, migrationStates } from "../vocab.ts";
 
 /** POST /admin/v1/generations/{id}/move: to a worker, or to wherever it would be best. Answers 202 with the move. */
-export const moveGenerationRequest = z.strictObject({ worker_id: workerId.optional() });
+export const moveGenerationRequest = z.strictObject({
+  worker_id: workerId.optional(),
+  /** How what is computed gets there; the one that is expected to be faster if left out. */
+  method: z.enum(migrationMethods).optional(),
+});
 
 /** A stream that moves, or moved, from worker to worker. */
 export const adminMigration = z.object({

@@ -5,6 +5,7 @@
  *   npm run bench -- migration [--json] [--moves <n>] [--failovers <n>] [--size-mb <n>]
  */
 import { parseArgs } from "node:util";
+import { robustLine } from "../../gateway/placement/estimates/robust.ts";
 import { machine } from "./machine.ts";
 import { type Measured, measureMoves } from "./migration/measure.ts";
 import { quantile } from "./statistics.ts";
@@ -38,7 +39,7 @@ const ofAll = (all: readonly number[]) =>
   all.length === 0
     ? null
     : { p50: tenths(quantile(all, 0.5)), p99: tenths(quantile(all, 0.99)), n: all.length };
-const median = (all: readonly number[]) => tenths(quantile(all, 0.5));
+const median = (all: readonly number[]) => (all.length === 0 ? null : tenths(quantile(all, 0.5)));
 
 /** Longest gaps of streams that do not move, over times as long as a move is watched. */
 function longestOver(watched_ms: number, undisturbed: Measured["undisturbed"]): number[] {
@@ -55,20 +56,48 @@ function longestOver(watched_ms: number, undisturbed: Measured["undisturbed"]): 
   });
 }
 
+/** Milliseconds per token and per move, and how far off this line is, in parts of what was measured. */
+function lineOf(moves: Measured["moves"], time: string, tokens: string | null) {
+  const points = moves.flatMap(({ row }): [number, number][] => {
+    const count = tokens === null ? row.tokens : (row.timings_ms?.[tokens] ?? 0);
+    const ms = row.timings_ms?.[time] ?? 0;
+    return ms > 0 && count > 0 ? [[count, ms]] : [];
+  });
+  const line = robustLine(points);
+  if (line === null) return null;
+  const errors = points.map(([count, ms]) => Math.abs(line.slope * count + line.base - ms) / ms);
+  const hundredths = (value: number) => Math.round(value * 100) / 100;
+  return {
+    ms_per_token: hundredths(line.slope),
+    base_ms: tenths(line.base),
+    error: {
+      p50: hundredths(quantile(errors, 0.5)),
+      p90: hundredths(quantile(errors, 0.9)),
+      n: errors.length,
+    },
+  };
+}
+
 function summary({ undisturbed, moves, beside_ms, failovers, lost, doubled, line }: Measured) {
   const undisturbed_ms = undisturbed.flat();
   const finished = moves.filter(({ row }) => row.state === "finished");
   const usual = quantile(undisturbed_ms, 0.5);
+  const recomputed = finished.filter(({ row }) => row.method === "recompute");
+  const sent = finished.filter(({ row }) => row.method === "kv_transfer");
   const byContext = [...new Set(finished.map(({ context_tokens }) => context_tokens))].map(
     (context_tokens) => {
       const some = finished.filter((move) => move.context_tokens === context_tokens);
+      const took = (moves: typeof some, method: string) =>
+        median(moves.filter(({ row }) => row.method === method).map(({ row }) => row.timings_ms?.copy ?? 0));
       return {
         context_tokens,
+        n: some.length,
         pause_ms: ofAll(some.map(({ pause_ms }) => pause_ms)),
         longest_gap_ms: ofAll(some.map(({ longest_gap_ms }) => longest_gap_ms)),
         // What the same time holds for a stream that does not move.
-        undisturbed_longest_ms: ofAll(longestOver(median(some.map((m) => m.watched_ms)), undisturbed)),
-        copy_ms: median(some.map(({ row }) => row.timings_ms?.copy ?? 0)),
+        undisturbed_longest_ms: ofAll(longestOver(median(some.map((m) => m.watched_ms)) ?? 0, undisturbed)),
+        copy_ms: { recompute: took(some, "recompute"), kv_transfer: took(some, "kv_transfer") },
+        bytes: median(some.filter(({ row }) => row.bytes > 0).map(({ row }) => row.bytes)),
         rounds: median(some.map(({ row }) => row.rounds)),
       };
     },
@@ -79,12 +108,17 @@ function summary({ undisturbed, moves, beside_ms, failovers, lost, doubled, line
     undisturbed_gap_ms: ofAll(undisturbed_ms),
     migration: {
       pause_ms: ofAll(pauses),
-      pause_gaps: { p50: tenths(quantile(pauses, 0.5) / usual), p99: tenths(quantile(pauses, 0.99) / usual) },
+      pause_gaps:
+        pauses.length === 0
+          ? null
+          : { p50: tenths(quantile(pauses, 0.5) / usual), p99: tenths(quantile(pauses, 0.99) / usual) },
       longest_gap_ms: ofAll(finished.map(({ longest_gap_ms }) => longest_gap_ms)),
       gap_tokens: ofAll(finished.map(({ row }) => row.timings_ms?.gap_tokens ?? 0)),
       rounds: median(finished.map(({ row }) => row.rounds)),
       tokens_computed: median(finished.map(({ row }) => row.tokens)),
-      bytes_moved: median(finished.map(({ row }) => row.bytes)),
+      bytes_moved: sent.reduce((sum, { row }) => sum + row.bytes, 0),
+      recompute: lineOf(recomputed, "first_round", "first_round_tokens"),
+      kv_transfer: lineOf(sent, "kv", null),
       handed_over_ms: ofAll(finished.map(({ row }) => row.timings_ms?.handed_over ?? 0)),
       by_context: byContext,
       asked: moves.length,

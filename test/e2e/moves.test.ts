@@ -23,7 +23,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => cluster?.close(), 60_000);
 
-const ask = (seed: number, max_tokens = 400): Promise<OpenStream> =>
+const ask = (seed: number, max_tokens = 800): Promise<OpenStream> =>
   openStream(cluster.url, {
     model: "shakespeare",
     messages: [{ role: "user", content: "To be, or not to be" }],
@@ -60,7 +60,8 @@ test("a stream that is moved by hand goes on as if nothing had been, and its mov
   expect(answer.usage).toMatchObject(usage);
   expect(answer.problems).toEqual([]);
   const row = await ended(stream.generation_id);
-  expect(row).toMatchObject({ state: "finished", migration_id: begun.migration_id, method: "recompute" });
+  expect(row).toMatchObject({ state: "finished", migration_id: begun.migration_id, method: "kv_transfer" });
+  expect(row.bytes).toBeGreaterThan(0);
   expect(row.to_worker_id).not.toBe(row.from_worker_id);
   expect(row.rounds).toBeGreaterThan(0);
   expect(row.timings_ms).toMatchObject({ copy: expect.any(Number), handed_over: expect.any(Number) });

@@ -8,6 +8,7 @@ import { SllmError, toSllmError } from "../../../schema/error.ts";
 import type { GenerationId, WorkerId } from "../../../schema/ids.ts";
 import { toHex } from "../../../schema/ids.ts";
 import { limits } from "../../../schema/limits.ts";
+import type { MigrationMethod } from "../../../schema/vocab.ts";
 import type { Fleet } from "../../placement/fleet.ts";
 import type { Random, StateStore, WorkerClient } from "../../ports.ts";
 import type { DestinationFinder, FoundDestination } from "./destinations.ts";
@@ -22,6 +23,10 @@ export interface MigrationsDeps extends Omit<StreamMoveDeps, "addressOf"> {
   readonly random: Random;
   /** Told what a destination took to compute a stream's tokens. */
   readonly onComputed: (to: InstanceRow, tokens: number, ms: number) => void;
+  /** Told how fast a KV cache left a worker. */
+  readonly onSentKv: (from: InstanceRow, bytes: number, ms: number) => void;
+  /** Whether sending the KV cache of so many tokens is expected to be faster than computing them there. */
+  readonly prefersKv: (from: InstanceRow, to: InstanceRow, tokens: number) => boolean;
 }
 
 /** A stream that shall move, and where it is. */
@@ -49,7 +54,11 @@ export class Migrations {
    * Errors: `not_found` when the generation is unknown, `state_conflict` when it does not run, is on its way already,
    * or would move to where it is; what a destination cannot be had for.
    */
-  async moveStream(generation_id: GenerationId, to: WorkerId | null, reason: string): Promise<MigrationRow> {
+  async moveStream(
+    generation_id: GenerationId,
+    { to, method }: { readonly to: WorkerId | null; readonly method: MigrationMethod | null },
+    reason: string,
+  ): Promise<MigrationRow> {
     const { fleet, destinations } = this.#deps;
     await fleet.known();
     const leaving = await this.#find(generation_id);
@@ -57,7 +66,7 @@ export class Migrations {
       throw new SllmError("state_conflict", "The generation runs on that worker already.");
     }
     const found = await destinations.find(leaving.source, to);
-    const { row } = await this.#begin(leaving, found, reason);
+    const { row } = await this.#begin(leaving, found, reason, method);
     return row;
   }
 
@@ -147,7 +156,7 @@ export class Migrations {
       ...{ row, source: source ?? to, with_kv: false, signal: this.#stopping.signal },
       generation: { generation_id: row.generation_id, owner: null },
       destination: to === null ? Promise.reject(noDestination) : Promise.resolve(to),
-      onRound: () => undefined,
+      ...{ onComputed: () => undefined, onSentKv: () => undefined },
     };
     options.destination.catch(() => undefined);
     if (options.source === null) return void this.#writeEnd(row);
@@ -216,9 +225,10 @@ export class Migrations {
     { generation, source }: Leaving,
     { instance, ready }: FoundDestination,
     reason: string,
+    method: MigrationMethod | null = null,
   ): Promise<{ row: MigrationRow; outcome: Promise<Migration> }> {
-    const { store, random, gateway_id, fleet, onComputed } = this.#deps;
-    const { generation_id, epoch } = generation;
+    const { store, random, gateway_id, fleet, onComputed, onSentKv, prefersKv } = this.#deps;
+    const { generation_id, epoch, prompt_tokens, completion_tokens } = generation;
     const row = await store.createMigration({
       migration_id: `m-${toHex(random.bytes(8))}`,
       ...{ generation_id, model_id: source.model_id, owner: gateway_id, reason },
@@ -228,12 +238,13 @@ export class Migrations {
     if (row === null) {
       throw new SllmError("state_conflict", `The generation '${generation_id}' is on its way already.`);
     }
+    const tokens = (prompt_tokens ?? 0) + completion_tokens;
+    const with_kv = method === null ? prefersKv(source, instance, tokens) : method === "kv_transfer";
     const use = fleet.acquire(instance.instance_id, () => undefined);
     const move = new StreamMove(this.#moveDeps(), newMigration(epoch), {
-      ...{ row, generation, source, destination: ready, with_kv: false, signal: this.#stopping.signal },
-      onRound: ({ rounds, round_tokens, round_ms }) => {
-        if (rounds === 1) onComputed(instance, round_tokens, round_ms);
-      },
+      ...{ row, generation, source, destination: ready, with_kv, signal: this.#stopping.signal },
+      onComputed: (tokens, ms) => onComputed(instance, tokens, ms),
+      onSentKv: (bytes, ms) => onSentKv(source, bytes, ms),
     });
     const outcome = this.#follow(
       row,

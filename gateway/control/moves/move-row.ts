@@ -4,7 +4,7 @@ import type { MigrationRow } from "../../../schema/db/tables.ts";
 import { toSllmError } from "../../../schema/error.ts";
 import type { InstanceId } from "../../../schema/ids.ts";
 import { limits } from "../../../schema/limits.ts";
-import { type MigrationState, migrationMoves } from "../../../schema/vocab.ts";
+import { type MigrationMethod, type MigrationState, migrationMoves } from "../../../schema/vocab.ts";
 import type { Clock, Log, MigrationMove, StateStore } from "../../ports.ts";
 import type { Progress } from "./migration.ts";
 
@@ -22,6 +22,7 @@ export class MoveRow {
   #state: MigrationState;
   #written_ms: number;
   #to_instance_id: InstanceId | null = null;
+  #method: MigrationMethod = "recompute";
 
   constructor(deps: MoveRowDeps, row: MigrationRow) {
     this.#deps = deps;
@@ -37,6 +38,18 @@ export class MoveRow {
 
   arrivesAt(instance_id: InstanceId): void {
     this.#to_instance_id = instance_id;
+  }
+
+  /** Its KV cache has been sent. */
+  sentKv(ms: number): void {
+    this.#method = "kv_transfer";
+    this.#timings.set("kv", ms);
+  }
+
+  /** What the destination computed before it was close for the first time, and how long that took. */
+  computed(tokens: number, ms: number): void {
+    this.#timings.set("first_round", ms);
+    this.#timings.set("first_round_tokens", tokens);
   }
 
   handedOver({ handed_over_ms, gap_tokens }: HandOverResponse): void {
@@ -64,7 +77,7 @@ export class MoveRow {
       await store.moveMigration({
         ...{ migration_id, from: [this.#state], ...step, reason: step.error?.message ?? reason },
         ...(this.#to_instance_id === null ? {} : { to_instance_id: this.#to_instance_id }),
-        ...{ method: "recompute", rounds, tokens, bytes, timings_ms: this.#tenths() },
+        ...{ method: this.#method, rounds, tokens, bytes, timings_ms: this.#tenths() },
       });
       this.#state = step.to;
     } catch (error) {

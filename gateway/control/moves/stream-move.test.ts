@@ -33,7 +33,8 @@ class World {
   readonly calls: string[] = [];
   readonly written: MigrationMove[] = [];
   events: readonly MoveEvent[] = [
-    { type: "round", ...progress, round_tokens: 40, round_ms: 10 },
+    { type: "round", ...progress, rounds: 1, round_tokens: 40, round_ms: 10 },
+    { type: "round", ...progress, round_tokens: 2, round_ms: 10 },
     { type: "ready", ...progress },
   ];
   epoch = 3;
@@ -44,7 +45,8 @@ class World {
   async run(destination = Promise.resolve(instanceAt(2))) {
     const move = new StreamMove(this.#deps(), newMigration(this.epoch), {
       ...{ row, generation: { generation_id, owner: "g-1" }, source: instanceAt(1), destination },
-      ...{ with_kv: false, signal: new AbortController().signal, onRound: () => this.calls.push("round") },
+      ...{ with_kv: false, signal: new AbortController().signal, onComputed: () => this.calls.push("round") },
+      onSentKv: (bytes) => this.calls.push(`kv ${bytes}`),
     });
     const { state, error } = await move.run();
     return { state, code: error?.code ?? null };
@@ -109,6 +111,20 @@ test("an undisturbed move asks for everything once, and its row takes every step
   expect(world.calls).toEqual(["move", "round", "claim 4 at w-0000000000000002", "tell", "hand over"]);
   expect(world.written.map(({ to }) => to)).toEqual(["loading", "copying", "handing_over", "finished"]);
   expect(world.written.at(-1)).toMatchObject({ rounds: 2, tokens: 40, to_instance_id: "i-0000000000000002" });
+});
+
+test("the row of a move tells that the KV cache was sent, which teaches what the network does and nothing of prompts", async () => {
+  const world = new World();
+  const bytes = 5_000_000;
+  world.events = [
+    { type: "kv", bytes, kv_tokens: 40, kv_ms: 20 },
+    { type: "round", ...progress, rounds: 1, bytes, round_tokens: 42, round_ms: 5 },
+    { type: "ready", ...progress, bytes },
+  ];
+  expect(await world.run()).toEqual({ state: "finished", code: null });
+  expect(world.calls.slice(0, 2)).toEqual(["move", `kv ${bytes}`]);
+  expect(world.calls).not.toContain("round");
+  expect(world.written.at(-1)).toMatchObject({ method: "kv_transfer", bytes, timings_ms: { kv: 20 } });
 });
 
 test("where nobody knows what became of the hand-over, it is as the destination says", async () => {

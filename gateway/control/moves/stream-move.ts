@@ -45,7 +45,10 @@ export interface StreamMoveOptions {
   readonly destination: Promise<InstanceRow>;
   readonly with_kv: boolean;
   readonly signal: AbortSignal;
-  readonly onRound: (event: Extract<MoveEvent, { type: "round" }>) => void;
+  /** Told what the destination took to compute all of it; not where it got the KV cache. */
+  readonly onComputed: (tokens: number, ms: number) => void;
+  /** Told how fast its KV cache went there. */
+  readonly onSentKv: (bytes: number, ms: number) => void;
 }
 
 type StepOf<K extends MigrationDue["kind"]> = Extract<MigrationDue, { kind: K }>;
@@ -147,6 +150,7 @@ export class StreamMove {
       for (;;) {
         const { value: event, done } = await reader.next();
         if (done === true) break;
+        if (event.type === "kv") this.#noteKv(event);
         if (event.type === "round") await this.#noteRound(event);
         if (event.type === "ready") {
           void drainQuietly(reader);
@@ -161,10 +165,18 @@ export class StreamMove {
     return { type: "given_up", error: signal.aborted ? wasStopped : brokeOff };
   }
 
+  #noteKv({ bytes, kv_ms }: Extract<MoveEvent, { type: "kv" }>): void {
+    this.#row.sentKv(kv_ms);
+    this.#options.onSentKv(bytes, kv_ms);
+  }
+
   async #noteRound(event: Extract<MoveEvent, { type: "round" }>): Promise<void> {
     const before = this.#migration;
     this.#migration = advance(before, { type: "round", progress: event });
-    this.#options.onRound(event);
+    if (event.rounds === 1 && event.bytes === 0) {
+      this.#row.computed(event.round_tokens, event.round_ms);
+      this.#options.onComputed(event.round_tokens, event.round_ms);
+    }
     await this.#row.noteProgress(event);
   }
 

@@ -34,8 +34,8 @@ export function migrationRoutes({
   return new Hono<AppEnv>()
     .post("/generations/:id/move", async (c) => {
       const id = parseOrThrow(generationId, c.req.param("id"), "id");
-      const { worker_id } = await readBody(c, moveGenerationRequest, limits.body_bytes);
-      const row = await migrations.moveStream(id, worker_id ?? null, "asked for");
+      const { worker_id, method = null } = await readBody(c, moveGenerationRequest, limits.body_bytes);
+      const row = await migrations.moveStream(id, { to: worker_id ?? null, method }, "asked for");
       return c.json(toAdminMigration(row), 202);
     })
     .get("/migrations", async (c) => {

@@ -235,6 +235,9 @@ function pairsOf(values: readonly number[]): readonly (readonly [number, number]
 /** Of streams that moved: computed as room allows, beside what their new worker has to do. */
 export const moveDetail = "move";
 
+/** The link that KV caches leave a worker by. */
+export const networkDetail = "network";
+
 export function keyOf(quantity: EstimateKey["quantity"], fields: KeyFields): EstimateKey {
   const { worker_id = "", model_id = "", device_kind = "", detail = "" } = fields;
   return { quantity, worker_id, model_id, device_kind, detail };

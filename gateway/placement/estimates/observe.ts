@@ -5,7 +5,7 @@ import type { InstanceId, ModelId, WorkerId } from "../../../schema/ids.ts";
 import type { DeviceKind } from "../../../schema/vocab.ts";
 import type { StartTarget } from "../../scheduler/decision.ts";
 import type { StartHow } from "../../scheduler/estimates.ts";
-import { keyOf, type LearnedEstimates, moveDetail } from "./learned-estimates.ts";
+import { keyOf, type LearnedEstimates, moveDetail, networkDetail } from "./learned-estimates.ts";
 import { startDetail } from "./start-detail.ts";
 
 /** Transfers of less say more about latency than about a link. */
@@ -70,18 +70,37 @@ function observeLink(
 
 /** A stream was computed at the worker that it moved to, beside others and in small steps. */
 export function observeMove(
-  estimates: Pick<LearnedEstimates, "observe">,
+  estimates: Pick<LearnedEstimates, "observe" | "model">,
   model_id: ModelId,
   device_kind: DeviceKind,
   tokens: number,
   ms: number,
 ): void {
-  if (tokens < leastPromptTokens) return;
+  if (tokens < leastPromptTokens || ms <= 0) return;
   // Two values of one window, as prompts are.
   const key = keyOf("prefill", { model_id, device_kind, detail: moveDetail });
+  const expected_ms = estimates.model(model_id).migrationMs(device_kind, tokens, 1);
+  estimates.observe(key, { error: Math.abs(expected_ms - ms) / ms });
   estimates.observe(key, { value: tokens });
   estimates.observe(key, { value: ms });
 }
+
+/** A KV cache went from engine to engine: all that it took, so that the next one of its size is foreseen. */
+export function observeKvTransfer(
+  estimates: Pick<LearnedEstimates, "observe" | "links">,
+  worker_id: WorkerId,
+  bytes: number,
+  ms: number,
+): void {
+  if (bytes < leastKvBytes || ms <= 0) return;
+  const key = keyOf("bandwidth", { worker_id, detail: networkDetail });
+  const rate = estimates.links(worker_id)?.get(networkDetail);
+  if (rate !== undefined) estimates.observe(key, { error: Math.abs(bytes / rate - ms) / ms });
+  estimates.observe(key, { value: bytes / ms });
+}
+
+/** A cache of less is there in a step or two, whatever the network does. */
+const leastKvBytes = 1024 * 1024;
 
 /** Prompts below this are computed in one step with others; their time says little about a token's. */
 const leastPromptTokens = 16;

@@ -4,10 +4,12 @@ import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import { adminEstimateList } from "../../../schema/api/admin.ts";
 import { type AdminMigration, adminMigration, adminMigrationList } from "../../../schema/api/migrations.ts";
+import type { MigrationMethod } from "../../../schema/vocab.ts";
 import { makeModel } from "../../models/make-model.ts";
-import { OpenStream, type ReadAnswer } from "../../support/chat-streams.ts";
+import { OpenStream } from "../../support/chat-streams.ts";
 import { TestCluster } from "../../support/cluster.ts";
 import { eventually } from "../../support/eventually.ts";
+import { Reading } from "./reading.ts";
 
 export interface MovesWish {
   readonly size_bytes: number;
@@ -38,8 +40,13 @@ export interface Measured {
   readonly failovers: readonly number[];
   readonly lost: number;
   readonly doubled: number;
-  /** What was learned of moves: milliseconds per token and per stream. */
-  readonly line: { readonly ms_per_token: number | null };
+  /** What the gateway has learned of moves, with the relative errors of what it expected. */
+  readonly line: {
+    readonly ms_per_token: number | null;
+    readonly error_p50: number | null;
+    readonly error_p90: number | null;
+    readonly network_bytes_per_ms: number | null;
+  };
 }
 
 /** Long enough to hold several times what a move takes. */
@@ -74,28 +81,6 @@ export async function measureMoves(wish: MovesWish, say: (text: string) => void)
   } finally {
     await cluster.close();
     rmSync(folder, { recursive: true, force: true });
-  }
-}
-
-/** A stream that is read all the time, so that its gaps are those of a client. */
-class Reading {
-  readonly stream: OpenStream;
-  readonly seed: number;
-  readonly read: Promise<ReadAnswer>;
-
-  constructor(stream: OpenStream, seed: number) {
-    this.stream = stream;
-    this.seed = seed;
-    this.read = stream.read();
-    this.read.catch(() => undefined);
-  }
-
-  async until(tokens: number): Promise<void> {
-    await eventually(
-      `${tokens} tokens`,
-      () => this.stream.isDone || this.stream.lastIndex + 1 >= tokens,
-      180_000,
-    );
   }
 }
 
@@ -139,15 +124,19 @@ class MoveBench {
 
     const measured: MeasuredMove[] = [];
     const beside_ms = await this.#gapsDuring(async () => {
-      for (let i = 0; i < moves; i++) {
-        const context = contexts[i % contexts.length] ?? 64;
+      for (let i = 0; i < moves; ) {
+        // One stream moves at every length, to and fro; the next one by the other method.
+        const method = (i / contexts.length) % 2 === 0 ? "recompute" : "kv_transfer";
         const mover = await this.#open(moverSeed);
-        await mover.until(context);
-        const one = await this.#move(mover, context);
-        if (one !== null) measured.push(one);
+        for (const context of contexts.slice(0, moves - i)) {
+          await mover.until(context);
+          const one = await this.#move(mover, context, method);
+          if (one !== null) measured.push(one);
+          if (one !== null) this.#say(textOf(one, i + 1));
+          i++;
+        }
         mover.stream.leave();
         await this.#refill();
-        if (one !== null) this.#say(textOf(one, i + 1));
       }
     }, this.#staying);
     const paused: number[] = [];
@@ -206,10 +195,12 @@ class MoveBench {
     return reading;
   }
 
-  async #move(mover: Reading, context: number): Promise<MeasuredMove | null> {
+  async #move(mover: Reading, context: number, method: MigrationMethod): Promise<MeasuredMove | null> {
     const { stream } = mover;
     const began_ms = performance.now();
-    const response = await this.#cluster.post(`/admin/v1/generations/${stream.generation_id}/move`, {});
+    const response = await this.#cluster.post(`/admin/v1/generations/${stream.generation_id}/move`, {
+      method,
+    });
     if (response.status !== 202) {
       this.#say(`not moved: ${await response.text()}`);
       return null;
@@ -274,13 +265,19 @@ class MoveBench {
     const response = await fetch(`${this.#cluster.url}/admin/v1/estimates`);
     const { data } = adminEstimateList.parse(await response.json());
     const line = data.find(({ quantity, detail }) => quantity === "prefill" && detail === "move");
-    return { ms_per_token: line?.value ?? null };
+    const network = data.find(({ quantity, detail }) => quantity === "bandwidth" && detail === "network");
+    return {
+      ms_per_token: line?.value ?? null,
+      error_p50: line?.error_p50 ?? null,
+      error_p90: line?.error_p90 ?? null,
+      network_bytes_per_ms: network?.value ?? null,
+    };
   }
 }
 
 function textOf({ row, context_tokens, pause_ms, longest_gap_ms }: MeasuredMove, number: number): string {
-  const { state, rounds, timings_ms, error } = row;
-  const what = `move ${number} at ${context_tokens} tokens: ${state} after ${rounds} rounds`;
+  const { state, rounds, timings_ms, error, method } = row;
+  const what = `move ${number} at ${context_tokens} tokens: ${state} after ${rounds} rounds, ${method}`;
   const gaps = `pause ${Math.round(pause_ms)} ms, longest gap ${Math.round(longest_gap_ms)} ms`;
   return `${what}, ${gaps}, ${JSON.stringify(timings_ms)} ${error?.message ?? ""}`;
 }
