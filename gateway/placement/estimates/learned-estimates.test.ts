@@ -6,8 +6,8 @@ import { limits } from "../../../schema/limits.ts";
 import { checkProperty } from "../../../test/support/property.ts";
 import { someLoadTimings } from "../../../test/support/scripted-worker.ts";
 import { nominal_init_ms, nominal_service_ms, type StartHow } from "../../scheduler/estimates.ts";
-import { keyOf, LearnedEstimates } from "./learned-estimates.ts";
-import { observeGeneration, observeStart } from "./observe.ts";
+import { keyOf, LearnedEstimates, networkDetail } from "./learned-estimates.ts";
+import { observeGeneration, observeKvTransfer, observeMove, observeStart } from "./observe.ts";
 import { quantile, robustLine } from "./robust.ts";
 
 const MiB = 1024 * 1024;
@@ -24,6 +24,19 @@ describe("learned estimates", () => {
     expect(estimates.links("w1")).toBeNull();
     expect(estimates.model("m").initMs("w1", "cpu", cold)).toBe(nominal_init_ms.cold);
     expect(estimates.model("m").service_ms).toBe(nominal_service_ms);
+  });
+
+  test("moves teach the rate of a worker's network and what computing a stream takes, with how wrong both were", () => {
+    const estimates = new LearnedEstimates();
+    observeKvTransfer(estimates, "w1", MiB / 2, 100);
+    expect(estimates.links("w1")).toBeNull();
+    for (const ms of [10, 10, 20]) observeKvTransfer(estimates, "w1", 10 * MiB, ms);
+    expect(estimates.links("w1")?.get(networkDetail)).toBe(MiB);
+    for (const tokens of [100, 300]) observeMove(estimates, "m", "cpu", tokens, 40 + 2 * tokens);
+    expect(estimates.model("m").migrationMs("cpu", 200, 1)).toBeCloseTo(440);
+    const errors = estimates.takePending().flatMap((one) => one.errors);
+    // Of the network: right, then off by half. Of streams: by the nominal line.
+    expect(errors).toEqual([0, 0.5, (240 - 150) / 240, (640 - 350) / 640]);
   });
 
   test("a start teaches its worker's disk, its init, and less and less exactly all others of its kind", () => {
