@@ -73,10 +73,12 @@ class Taker implements EngineObserver {
 let clock: ManualClock;
 let processes: Process[];
 let warnings: unknown[];
+let changes: number;
 beforeEach(() => {
   clock = new ManualClock();
   processes = [];
   warnings = [];
+  changes = 0;
 });
 
 async function startPool(size: number, skeletons = 0): Promise<StandbyPool> {
@@ -85,6 +87,7 @@ async function startPool(size: number, skeletons = 0): Promise<StandbyPool> {
     skeletons,
     engine: "llama",
     clock,
+    onChange: () => void changes++,
     log: {
       info: () => {},
       warn: (event, fields) => void warnings.push({ event, ...fields }),
@@ -113,6 +116,19 @@ test("the reserve fills one process after the other, each counted when it is war
   expect(pool.warm).toBe(2);
   await clock.advance(60_000);
   expect(processes).toHaveLength(2);
+});
+
+test("every process that becomes ready is told of at once, and so is the end of one that was", async () => {
+  const pool = await startPool(1, 1);
+  pool.setLikely([skeleton("a")]);
+  await settle();
+  expect(changes).toBe(0);
+  await processes[0]?.warm();
+  expect(changes).toBe(1);
+  await processes[1]?.say({ type: "built", model_build_ms: 3 });
+  expect(changes).toBe(2);
+  processes[1]?.end();
+  expect([changes, pool.built]).toEqual([3, 0]);
 });
 
 test("a load takes a warm process, hears its hello at once and everything after", async () => {

@@ -21,6 +21,8 @@ export interface StandbyPoolOptions {
   readonly engine: (typeof engineKinds)[number];
   readonly clock: Clock;
   readonly log: Log;
+  /** Another process is ready to be taken, or one that was is gone: what starts will take is another time now. */
+  readonly onChange: () => void;
 }
 
 /** Nothing starts before `start`; `stop` is the end. */
@@ -153,8 +155,9 @@ export class StandbyPool {
     this.#standbys.push(standby);
     standby.begin(launch);
     if (!(await settlesInTime(standby.settled, clock, limits.engine_hello_ms))) standby.kill();
-    if (standby.isReady)
-      this.#options.log.info(skeleton ? "standby_built" : "standby_warm", { pid: standby.pid });
+    if (!standby.isReady) return;
+    this.#options.log.info(skeleton ? "standby_built" : "standby_warm", { pid: standby.pid });
+    this.#options.onChange();
   }
 
   #onEnd(standby: Standby, end: EngineEnd): void {
@@ -170,6 +173,7 @@ export class StandbyPool {
     this.#pause(pause_ms);
     const reason = standby.failure ?? end.last_lines.at(-1) ?? "";
     this.#options.log.warn("standby_ended", { pid: standby.pid, end: end.reason, reason, pause_ms });
+    if (standby.isReady) this.#options.onChange();
     this.#changes.notify();
   }
 

@@ -90,10 +90,7 @@ export class Worker {
       size: config.worker.standby_engines,
       // A skeleton holds all the device memory of its model, which nobody has booked.
       skeletons: discrete.length > 0 ? 0 : config.worker.standby_skeletons,
-      launch,
-      engine,
-      clock,
-      log,
+      ...{ launch, engine, clock, log, onChange },
     });
     this.#supervisor = new Supervisor({
       disk: this.#disk,
