@@ -24,6 +24,15 @@ export function compareInLine(a: InLine, b: InLine, now_ms: number, promote_ms: 
   );
 }
 
+/** Below 0 when the first of one model's line goes before that of another: tags of two lines have nothing in common. */
+export function compareLines(a: InLine, b: InLine, now_ms: number, promote_ms: number): number {
+  return (
+    rank(b, now_ms, promote_ms) - rank(a, now_ms, promote_ms) ||
+    a.arrived_ms - b.arrived_ms ||
+    a.number - b.number
+  );
+}
+
 function rank({ priority, arrived_ms }: InLine, now_ms: number, promote_ms: number): number {
   const promoted = promote_ms > 0 ? Math.floor(Math.max(0, now_ms - arrived_ms) / promote_ms) : 0;
   return Math.min(priorities.indexOf(priority) + promoted, priorities.length - 1);

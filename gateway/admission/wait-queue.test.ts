@@ -3,7 +3,8 @@ import { describe, expect, test } from "bun:test";
 import { SllmError } from "../../schema/error.ts";
 import { ManualClock, settle } from "../../test/support/manual-clock.ts";
 import { deviceKey } from "./device-claims.ts";
-import { type Ticket, type Waiting, WaitQueue } from "./wait-queue.ts";
+import type { Ticket, Waiting } from "./ticket.ts";
+import { WaitQueue } from "./wait-queue.ts";
 
 let generations = 0;
 
@@ -166,7 +167,61 @@ describe("turns", () => {
   });
 });
 
+describe("several models", () => {
+  test("what came free is offered to whoever waits longest, however long a model has had a line", async () => {
+    const { queue } = newQueue();
+    const turns: string[] = [];
+    const first = queue.enter(request("a", 1));
+    lineUp(queue, first, "gone", []);
+    lineUp(queue, queue.enter(request("a", 30)), "a", turns);
+    lineUp(queue, queue.enter(request("b", 20)), "b", turns);
+    lineUp(queue, queue.enter(request("c", 40, { priority: "high" })), "c", turns);
+    first.leave(41);
+    await settle();
+    turns.length = 0;
+    lineUp(queue, queue.enter(request("d", 10)), "d", turns);
+    queue.changed();
+    await settle();
+    expect(turns).toEqual(["c", "d", "b"]);
+  });
+
+  test("each knows how many other models wait, and how many of them choose before it", () => {
+    const { queue } = newQueue();
+    const [a, b, c] = ["a", "b", "c"].map((id, i) => queue.enter(request(id, 10 - i)));
+    if (a === undefined || b === undefined || c === undefined) throw new Error("three were let in");
+    expect(queue.rivalsOf(a)).toEqual({ all: 0, ahead: 0 });
+    for (const ticket of [a, b, c]) void queue.turn(ticket);
+    queue.changed();
+    expect([a, b, c].map((ticket) => queue.rivalsOf(ticket))).toEqual([
+      { all: 2, ahead: 2 },
+      { all: 2, ahead: 1 },
+      { all: 2, ahead: 0 },
+    ]);
+    b.stepOut();
+    c.leave(20);
+    c.leave(20);
+    expect(queue.rivalsOf(a).all).toBe(0);
+    expect(queue.rivalsOf(b).all).toBe(1);
+  });
+});
+
 describe("claims", () => {
+  test("are not laid to a device whose own model is waited for by somebody who came before", async () => {
+    const { queue, clock } = newQueue();
+    const earlier = queue.enter(request("busy", 0));
+    const starved = queue.enter(request("a", 1));
+    void queue.turn(earlier);
+    const behind = { ...device, behind: ["busy"] };
+    expect(queue.claimWhenDue(starved, behind, 8)).toBe(10_001);
+    await clock.advance(starvation_ms + 1);
+    expect(queue.claimWhenDue(starved, behind, 8)).toBe(0);
+    expect(queue.claims.all.size).toBe(0);
+    earlier.stepOut();
+    void queue.turn(queue.enter(request("busy", 2)));
+    queue.claimWhenDue(starved, behind, 8);
+    expect([...queue.claims.all]).toEqual([[deviceKey(device), "a"]]);
+  });
+
   test("may be laid after the bound, one per device and one per model", () => {
     const { queue } = newQueue();
     const a = queue.enter(request("a", 500));

@@ -3,11 +3,14 @@
  * tenant. Only the first of each model's line looks for an instance; when it has one, or leaves, the next does.
  */
 import { SllmError } from "../../schema/error.ts";
-import type { GenerationId, ModelId } from "../../schema/ids.ts";
-import type { Priority } from "../../schema/vocab.ts";
+import type { ModelId } from "../../schema/ids.ts";
 import type { Clock } from "../ports.ts";
 import { type DeviceAt, DeviceClaims } from "./device-claims.ts";
-import { compareInLine, FairTags } from "./fair-order.ts";
+import { compareInLine, compareLines, FairTags } from "./fair-order.ts";
+import { Ticket, type Waiting } from "./ticket.ts";
+
+/** Of all devices may be claimed at once: each drains, so that its slots idle. */
+const claimedShare = 1 / 8;
 
 /** When a client that found the queue full should come back. */
 const retryAfter_ms = 1_000;
@@ -24,28 +27,13 @@ export interface WaitQueueOptions {
   readonly clock: Pick<Clock, "monotonicMs">;
 }
 
-/** All times on the monotonic clock. */
-export interface Waiting {
-  readonly generation_id: GenerationId;
-  readonly model_id: ModelId;
-  /** Name of the API key it came with. */
-  readonly tenant: string;
-  readonly priority: Priority;
-  readonly arrived_ms: number;
-  readonly deadline_ms: number;
-}
-
-/** What a request waits for, as the last decision said. */
-export interface WaitState {
-  readonly state: "queued" | "loading";
-  readonly reason: string;
-  /** When it is expected to be served; null for unknown. */
-  readonly due_ms: number | null;
-}
-
 interface Line {
   readonly tags: FairTags;
   readonly tickets: Set<Ticket>;
+  /** Tickets that stand in line. */
+  standing: number;
+  /** Lines that had the first choice before this one when all looked last. */
+  place: number;
 }
 
 export class WaitQueue {
@@ -55,6 +43,8 @@ export class WaitQueue {
   readonly #byTenant = new Map<string, number>();
   #count = 0;
   #entered = 0;
+  /** Lines in which somebody stands. */
+  #standing = 0;
 
   constructor(options: WaitQueueOptions) {
     this.#options = options;
@@ -69,7 +59,7 @@ export class WaitQueue {
   enter(request: Waiting): Ticket {
     const { capacity, per_model, per_tenant } = this.#options;
     const { model_id, tenant } = request;
-    const line = this.#lines.get(model_id) ?? { tags: new FairTags(), tickets: new Set<Ticket>() };
+    const line = this.#lines.get(model_id) ?? this.#newLine();
     if (this.#count >= capacity) throw full("overloaded", `${this.#count} requests are waiting already.`);
     if (line.tickets.size >= per_model) {
       throw full("overloaded", `${line.tickets.size} requests are waiting for '${model_id}' already.`);
@@ -80,6 +70,10 @@ export class WaitQueue {
     const ticket = new Ticket(request, line.tags.next(tenant), this.#entered, this);
     this.#add(line, ticket);
     return ticket;
+  }
+
+  #newLine(): Line {
+    return { tags: new FairTags(), tickets: new Set(), standing: 0, place: this.#standing };
   }
 
   #add(line: Line, ticket: Ticket): void {
@@ -98,11 +92,35 @@ export class WaitQueue {
       .sort((a, b) => a.request.arrived_ms - b.request.arrived_ms);
   }
 
+  /** Called by tickets that begin or cease to stand in line. */
+  stands({ request }: Ticket, isStanding: boolean): void {
+    const line = this.#lines.get(request.model_id);
+    if (line === undefined) return;
+    const before = line.standing;
+    line.standing += isStanding ? 1 : -1;
+    if (before === 0) this.#standing += 1;
+    else if (line.standing === 0) this.#standing -= 1;
+  }
+
+  /** Other models for which somebody waits, and how many of them choose before this one's. */
+  rivalsOf({ request }: Ticket): { readonly all: number; readonly ahead: number } {
+    const line = this.#lines.get(request.model_id);
+    const all = this.#standing - (line !== undefined && line.standing > 0 ? 1 : 0);
+    return { all, ahead: Math.min(all, line?.place ?? all) };
+  }
+
+  /** Whether somebody who waits for that model goes before this one. */
+  #hasEarlier(model_id: ModelId, ticket: Ticket): boolean {
+    const { starvation_ms, clock } = this.#options;
+    const now_ms = clock.monotonicMs();
+    const line = this.#lines.get(model_id);
+    const first = line === undefined ? null : this.#firstOf(line, now_ms);
+    return first !== null && compareLines(first, ticket, now_ms, starvation_ms) < 0;
+  }
+
   /** Requests of the model that stand in its line: they wait and have no instance. */
   waitingFor(model_id: ModelId): number {
-    let count = 0;
-    for (const ticket of this.#lines.get(model_id)?.tickets ?? []) if (ticket.isInLine) count += 1;
-    return count;
+    return this.#lines.get(model_id)?.standing ?? 0;
   }
 
   /** Place among those that wait for the same model, 1 for the next. */
@@ -133,24 +151,45 @@ export class WaitQueue {
    * One that had left comes back to its old place: its attempt failed.
    */
   turn(ticket: Ticket): Promise<void> {
-    const line = this.#lines.get(ticket.request.model_id) ?? { tags: new FairTags(), tickets: new Set() };
+    const line = this.#lines.get(ticket.request.model_id) ?? this.#newLine();
     if (!line.tickets.has(ticket)) this.#add(line, ticket);
     return ticket.standInLine();
   }
 
-  /** Something has changed for the model, or for all: the first in line looks again. */
+  /**
+   * Something has changed for the model, or for all: the first in line looks again. Of several models whoever goes before
+   * looks first, and so has the first choice of what came free.
+   */
   changed(model_id?: ModelId): void {
-    if (model_id === undefined) for (const line of this.#lines.values()) this.#wakeFirst(line);
-    else this.#wakeFirst(this.#lines.get(model_id));
+    if (model_id !== undefined) {
+      this.#wakeFirst(this.#lines.get(model_id));
+      return;
+    }
+    const { starvation_ms, clock } = this.#options;
+    const now_ms = clock.monotonicMs();
+    const firsts: Ticket[] = [];
+    for (const line of this.#lines.values()) {
+      const first = this.#firstOf(line, now_ms);
+      if (first !== null) firsts.push(first);
+    }
+    firsts.sort((a, b) => compareLines(a, b, now_ms, starvation_ms));
+    for (const [place, first] of firsts.entries()) {
+      const line = this.#lines.get(first.request.model_id);
+      if (line !== undefined) line.place = place;
+    }
+    for (const first of firsts) first.wake();
   }
 
   #wakeFirst(line: Line | undefined): void {
-    const now_ms = this.#options.clock.monotonicMs();
+    if (line !== undefined) this.#firstOf(line, this.#options.clock.monotonicMs())?.wake();
+  }
+
+  #firstOf({ tickets }: Line, now_ms: number): Ticket | null {
     let first: Ticket | null = null;
-    for (const ticket of line?.tickets ?? []) {
+    for (const ticket of tickets) {
       if (ticket.isInLine && (first === null || this.#compare(ticket, first, now_ms) < 0)) first = ticket;
     }
-    first?.wake();
+    return first;
   }
 
   /** Called by tickets that have an instance or will have it: the next one's turn. */
@@ -174,6 +213,22 @@ export class WaitQueue {
     else this.#wakeFirst(line);
   }
 
+  /**
+   * Lays claim to a device once the bound has passed and nobody who waits for what runs there came before: those are
+   * served first, and a claim that keeps them out would only idle the device. Returns the rest of the bound.
+   */
+  claimWhenDue(
+    ticket: Ticket,
+    device: DeviceAt & { readonly behind: readonly ModelId[] },
+    device_count: number,
+  ): number {
+    const left_ms = this.mayClaimFrom(ticket, device) - this.#options.clock.monotonicMs();
+    if (left_ms > 0) return left_ms;
+    if (this.claims.all.size >= Math.max(1, device_count * claimedShare)) return 0;
+    if (!device.behind.some((model_id) => this.#hasEarlier(model_id, ticket))) this.claim(ticket, device);
+    return 0;
+  }
+
   mayClaimFrom(ticket: Ticket, device: DeviceAt): number {
     return this.claims.mayClaimFrom(ticket.request.arrived_ms, device);
   }
@@ -181,79 +236,6 @@ export class WaitQueue {
   /** Others' new requests keep off the device from now on. */
   claim(ticket: Ticket, device: DeviceAt): void {
     this.claims.claim(ticket, ticket.request.model_id, device);
-  }
-}
-
-/** One request's place in the queue. */
-export class Ticket {
-  readonly request: Waiting;
-  /** Its place among tenants; see fair-order.ts. */
-  readonly tag: number;
-  readonly number: number;
-  readonly #queue: WaitQueue;
-  #state: WaitState | null = null;
-  #inLine = false;
-  /** Resolves when it is its turn; null while it looks for an instance. */
-  #turn: Promise<void> | null = null;
-  #wake = () => {};
-
-  constructor(request: Waiting, tag: number, number: number, queue: WaitQueue) {
-    this.request = request;
-    this.tag = tag;
-    this.number = number;
-    this.#queue = queue;
-  }
-
-  get priority(): Priority {
-    return this.request.priority;
-  }
-
-  get arrived_ms(): number {
-    return this.request.arrived_ms;
-  }
-
-  /** null until it is clear that the request has to wait. */
-  get state(): WaitState | null {
-    return this.#state;
-  }
-
-  get position(): number {
-    return this.#queue.positionOf(this);
-  }
-
-  /** It waits and has no instance. */
-  get isInLine(): boolean {
-    return this.#inLine;
-  }
-
-  note(state: WaitState): void {
-    this.#state = state;
-  }
-
-  standInLine(): Promise<void> {
-    this.#inLine = true;
-    this.#turn ??= new Promise((resolve) => {
-      this.#wake = resolve;
-    });
-    return this.#turn;
-  }
-
-  /** Its turn; without effect while it looks for an instance already. */
-  wake(): void {
-    this.#wake();
-    this.#turn = null;
-  }
-
-  /** It has an instance, loading or running: whoever stands behind it is next. */
-  stepOut(): void {
-    this.#inLine = false;
-    this.#queue.steppedOut(this);
-  }
-
-  /** The second and later calls do nothing. */
-  leave(now_ms: number): void {
-    this.#inLine = false;
-    this.#queue.leave(this, now_ms);
   }
 }
 

@@ -18,6 +18,7 @@ import type { Clock, Log, Random } from "../ports.ts";
 import { scaleOut_ms } from "../scheduler/decide.ts";
 import { decideStart, type PlannedStart } from "../scheduler/decide-start.ts";
 import { forgettingMean, type Scale, scaleTo } from "../scheduler/scale.ts";
+import { noRivals } from "../scheduler/view.ts";
 
 /** Who waits at this gateway. */
 export interface Line {
@@ -144,7 +145,7 @@ export class Autoscaler {
   #plan(model: FleetModel): PlannedStart | null {
     const { fleet, queue, policy, random, clock } = this.#deps;
     const request = placementRequest(model, {
-      ...{ avoid: avoidNothing, policy, seed: seedFor(policy, random), waiting_ahead: 0 },
+      ...{ avoid: avoidNothing, policy, seed: seedFor(policy, random), waiting_ahead: 0, rivals: noRivals },
       claims: queue.claims.all,
       may_migrate: false,
       now_ms: clock.wallMs(),

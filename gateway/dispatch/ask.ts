@@ -3,7 +3,7 @@ import type { LoadTimings } from "../../schema/cluster/instances.ts";
 import type { InstanceRow } from "../../schema/db/tables.ts";
 import { SllmError } from "../../schema/error.ts";
 import type { CheckpointDigest, InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
-import type { Ticket } from "../admission/wait-queue.ts";
+import type { Ticket } from "../admission/ticket.ts";
 import type { InstanceUse } from "../placement/instance-uses.ts";
 import type { Action } from "../scheduler/decision.ts";
 

@@ -9,7 +9,7 @@ import type { ErrorCode } from "../../schema/codes.ts";
 import { SllmError, toSllmError } from "../../schema/error.ts";
 import type { GatewayId, InstanceId, WorkerId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
-import type { Ticket } from "../admission/wait-queue.ts";
+import type { Ticket } from "../admission/ticket.ts";
 import { type FailInstanceDeps, failInstance } from "../placement/fail-instance.ts";
 import type { InstanceUse } from "../placement/instance-uses.ts";
 import type { Clock, StateStore, WorkerAddress, WorkerClient } from "../ports.ts";

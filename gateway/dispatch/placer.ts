@@ -4,8 +4,8 @@ import { SllmError } from "../../schema/error.ts";
 import type { InstanceId, ModelId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { SchedulingPolicy } from "../../schema/vocab.ts";
-import type { DeviceAt } from "../admission/device-claims.ts";
-import type { Ticket, WaitQueue } from "../admission/wait-queue.ts";
+import type { Ticket } from "../admission/ticket.ts";
+import type { WaitQueue } from "../admission/wait-queue.ts";
 import { workersWithout } from "../placement/adapters.ts";
 import { modelNotFound } from "../placement/find-target.ts";
 import type { Fleet, FleetModel } from "../placement/fleet.ts";
@@ -15,7 +15,7 @@ import type { StartHistory } from "../placement/start-history.ts";
 import type { StartOutcome, Starts } from "../placement/starts.ts";
 import type { Clock, Random } from "../ports.ts";
 import { decide } from "../scheduler/decide.ts";
-import type { Decision } from "../scheduler/decision.ts";
+import type { Action, Decision } from "../scheduler/decision.ts";
 import { type Ask, isRefusal, isVerdict, type Placement, throwIfCancelled } from "./ask.ts";
 import { type Clearing, clearFor, idleVictimsOf, type StartAction } from "./clearing.ts";
 import type { Explanations } from "./explanations.ts";
@@ -170,6 +170,7 @@ export class Placer {
       ...{ avoid, policy, seed: seedFor(policy, random) },
       claims: queue.claims.all,
       waiting_ahead: queue.aheadOf(ticket),
+      rivals: queue.rivalsOf(ticket),
       now_ms: clock.wallMs(),
     });
     return decide(fleet.view(), request);
@@ -212,10 +213,10 @@ export class Placer {
    * Waits until something changed. Work of others that keeps the device busy beyond the bound makes room then: none of
    * it is stopped, but nothing new of other models begins there.
    */
-  async *#holdForDevice(device: DeviceAt, ask: Ask): Waiting<void> {
-    const { queue, clock } = this.#deps;
-    const claim_ms = queue.mayClaimFrom(ask.ticket, device) - clock.monotonicMs();
-    if (claim_ms <= 0) queue.claim(ask.ticket, device);
+  async *#holdForDevice(device: Extract<Action, { kind: "hold" }>, ask: Ask): Waiting<void> {
+    const { queue, clock, fleet } = this.#deps;
+    if (device.until === "link") return yield* this.#holdForTurn(ask);
+    const claim_ms = queue.claimWhenDue(ask.ticket, device, fleet.view().device_count);
     const again = new AbortController();
     const leave = () => again.abort();
     ask.signal.addEventListener("abort", leave, { once: true });

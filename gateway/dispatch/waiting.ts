@@ -1,7 +1,7 @@
 /** What a request that waits is told, and how it is refused when that took too long. Pure. */
 import { SllmError } from "../../schema/error.ts";
 import type { ModelId } from "../../schema/ids.ts";
-import type { Ticket } from "../admission/wait-queue.ts";
+import type { Ticket } from "../admission/ticket.ts";
 import type { Load } from "../placement/loads.ts";
 import type { Decision } from "../scheduler/decision.ts";
 import type { WaitingUpdate } from "./updates.ts";

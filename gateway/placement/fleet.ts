@@ -308,9 +308,9 @@ export class Fleet {
   acquire(instance_id: InstanceId, onLost: () => void): InstanceUse {
     const use = this.#uses.acquire(instance_id, onLost, (isIdle) => {
       this.#index.refresh(instance_id);
-      // A free slot is for its own model, an idle instance may make room for others.
+      // A free slot is for its own model first; an idle instance may make room for others.
+      this.#notify(this.instance(instance_id)?.model_id);
       if (isIdle) this.#notify();
-      else this.#notify(this.instance(instance_id)?.model_id);
     });
     this.#index.refresh(instance_id);
     return use;

@@ -57,7 +57,7 @@ export class InstanceUses {
     listeners.add(listener);
     let counted = 0;
     let released = false;
-    const work = { output_tokens: 0, most_tokens: 0 };
+    const work = { prompt_tokens: 0, begun_ms: 0, output_tokens: 0, most_tokens: 0 };
     const add = (tokens: number) => {
       counted += tokens;
       usage.tokens += tokens;
@@ -65,6 +65,8 @@ export class InstanceUses {
     return {
       begun: (prompt_tokens, most_tokens) => {
         if (released) return;
+        work.prompt_tokens = prompt_tokens;
+        work.begun_ms = this.#clock.wallMs();
         work.most_tokens = most_tokens;
         if (most_tokens > 0) usage.works.add(work);
         add(prompt_tokens);

@@ -91,6 +91,7 @@ const noMinimums: ReadonlyMap<ModelId, number> = new Map();
 
 export class ClusterIndex implements ClusterView {
   readonly hosts: readonly Host[];
+  readonly device_count: number;
   readonly problems: readonly ProblemView[];
   readonly remote: RemoteSources;
   readonly estimates: Estimates;
@@ -126,6 +127,7 @@ export class ClusterIndex implements ClusterView {
       host?.devices.push(new Device(host, device));
     }
     for (const { devices } of this.hosts) devices.sort((a, b) => compareText(a.device_id, b.device_id));
+    this.device_count = this.hosts.reduce((sum, { devices }) => sum + devices.length, 0);
     for (const link of facts.links) this.#addLink(link);
     this.#addHolders(facts);
     for (const view of facts.instances) this.#add(view, facts.usage.get(view.instance_id) ?? unused);

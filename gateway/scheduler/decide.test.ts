@@ -22,6 +22,7 @@ const request: PlacementRequest = {
   memory_bytes: 2_000,
   max_instances: 8,
   waiting_ahead: 0,
+  rivals: { all: 0, ahead: 0 },
   queue_delay_ms: 5_000,
   avoid: { workers: new Set(), instances: new Set() },
   policy: "startup-optimal",
@@ -179,7 +180,7 @@ describe("a start", () => {
       instances: [instance("i-a", { model_id: "other" })],
       usage: { "i-a": { in_flight: 1 } },
     });
-    expect(decide(busy, request).action).toEqual({ kind: "hold", worker_id: "w1", device_id: "cpu0" });
+    expect(decide(busy, request).action).toMatchObject({ kind: "hold", worker_id: "w1", behind: ["other"] });
   });
 
   test("is refused for good when no device is large enough or nobody has the checkpoint", () => {

@@ -1,6 +1,6 @@
 /** What the scheduler answers: one action with its reason, what it is expected to take, and the candidates that lost. */
 import type { ErrorCode } from "../../schema/codes.ts";
-import type { InstanceId, WorkerId } from "../../schema/ids.ts";
+import type { InstanceId, ModelId, WorkerId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { Tier } from "../../schema/vocab.ts";
 import { compareText } from "./order.ts";
@@ -37,8 +37,15 @@ export type Action =
   | { readonly kind: "preempt"; readonly target: StartTarget; readonly victims: readonly InstanceId[] }
   /** A running instance without a free slot: its engine queues. */
   | { readonly kind: "queue"; readonly instance_id: InstanceId }
-  /** Wait until running work has left enough memory of a device. */
-  | { readonly kind: "hold"; readonly worker_id: WorkerId; readonly device_id: string }
+  /** Wait until running work has left enough memory of a device, or until a link to it carries no bytes of others. */
+  | {
+      readonly kind: "hold";
+      readonly worker_id: WorkerId;
+      readonly device_id: string;
+      readonly until: "memory" | "link";
+      /** Models whose work is in the way. */
+      readonly behind: readonly ModelId[];
+    }
   /** Nothing can be done at this moment, nor does waiting help. */
   | { readonly kind: "cannot_now"; readonly code: ErrorCode }
   /** Nothing will fit until the cluster itself changes. */

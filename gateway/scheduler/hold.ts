@@ -1,6 +1,7 @@
 /** How long running work keeps the memory of a device. Pure. */
 import { type Candidate, freeBytes } from "./candidates.ts";
 import { isIdle } from "./cluster-index.ts";
+import { stop_ms } from "./reclaim.ts";
 import { remainingWorkMs } from "./remaining.ts";
 import { remainingLoadMs } from "./serve.ts";
 import type { ClusterView, InstanceNode } from "./view.ts";
@@ -22,12 +23,15 @@ export function holdMs(view: ClusterView, candidate: Candidate, now_ms: number):
   }
   inUse.sort((a, b) => a.left_ms - b.left_ms || b.bytes - a.bytes);
   let wait_ms = 0;
+  let stops_ms = 0;
   for (const { left_ms, bytes } of inUse) {
     if (missing <= 0) break;
     wait_ms = left_ms;
     missing -= bytes;
+    // It will be idle by then, and has to be stopped as one that is idle now.
+    stops_ms += stop_ms.ready;
   }
-  return missing > 0 ? Number.POSITIVE_INFINITY : wait_ms;
+  return missing > 0 ? Number.POSITIVE_INFINITY : wait_ms + stops_ms;
 }
 
 /**
@@ -41,7 +45,7 @@ function leftMs(view: ClusterView, instance: InstanceNode, now_ms: number): numb
   const model = view.estimates.model(model_id);
   const rounds = Math.max(1, Math.ceil(in_flight / slots));
   if (state === "loading") return remainingLoadMs(instance, now_ms) + rounds * model.service_ms;
-  const counted_ms = remainingWorkMs(instance, model);
+  const counted_ms = remainingWorkMs(instance, model, now_ms);
   if (counted_ms !== null) return counted_ms + (rounds - 1) * model.service_ms;
   return Math.max(rounds * model.service_ms, busy_since_ms === null ? 0 : now_ms - busy_since_ms);
 }

@@ -100,7 +100,7 @@ function findPlaces(
   const { view: row, usage } = victim;
   const model = view.estimates.model(row.model_id);
   // Work that ends before its move would is gone by then.
-  const ends_ms = remainingWorkMs(victim, model) ?? Number.POSITIVE_INFINITY;
+  const ends_ms = remainingWorkMs(victim, model, request.now_ms) ?? Number.POSITIVE_INFINITY;
   const moveMs = (device: DeviceNode) =>
     Math.min(ends_ms, model.migrationMs(device.kind, usage.tokens, usage.in_flight));
   const found = new Shortlist<FoundPlace>(

@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import type { SchedulingPolicy } from "../../schema/vocab.ts";
 import { ClusterIndex } from "./cluster-index.ts";
 import { decide } from "./decide.ts";
-import { nominalEstimates } from "./estimates.ts";
+import { nominal_service_ms, nominalEstimates } from "./estimates.ts";
 import type { ClusterFacts, InstanceView, PlacementRequest } from "./view.ts";
 import { unused } from "./view.ts";
 
@@ -15,6 +15,7 @@ function request(policy: SchedulingPolicy, fields: Partial<PlacementRequest> = {
     ...{ model_id: "m", checkpoint, weights_bytes, memory_bytes: 1_000, policy },
     max_instances: 8,
     waiting_ahead: 0,
+    rivals: { all: 0, ahead: 0 },
     queue_delay_ms: 5_000,
     avoid: { workers: new Set(), instances: new Set() },
     seed: 0,
@@ -82,14 +83,38 @@ describe("policies", () => {
   test("startup-optimal waits for the near host where its work has just begun", () => {
     const view = cluster([other("a", 0)]);
     const soon = decide(view, request("startup-optimal", { now_ms: 10 }));
-    expect(soon.action).toEqual({ kind: "hold", worker_id: "near", device_id: "cpu0" });
+    expect(soon.action).toMatchObject({ kind: "hold", worker_id: "near", until: "memory", behind: ["a"] });
     // Work that outlasts what was expected is expected to go on: the next decision goes elsewhere.
     expect(decide(view, request("startup-optimal", { now_ms: 60_000 })).action.kind).toBe("start");
   });
 
+  test("startup-optimal takes no device that would idle behind a link while others wait for one", () => {
+    const queued = { worker_id: "far", link: "disk", queued_ms: 3_000, bandwidth_bytes_per_s: 2e9 };
+    const view = cluster([other("a", 0)], ["far"], { links: [queued] });
+    expect(decide(view, request("startup-optimal")).action.kind).toBe("start");
+    const rivals = { all: 1, ahead: 0 };
+    const wanted = decide(view, request("startup-optimal", { rivals }));
+    expect(wanted.action).toMatchObject({ kind: "hold", worker_id: "far", until: "link" });
+    expect(wanted.estimate_ms).toBeCloseTo(8_300, 0);
+    // It starts once its bytes can travel, and where it has a claim.
+    const soon = cluster([other("a", 0)], ["far"], { links: [{ ...queued, queued_ms: 900 }] });
+    expect(decide(soon, request("startup-optimal", { rivals })).action.kind).toBe("start");
+    const claims = new Map([["far/cpu0", "m"]]);
+    expect(decide(view, request("startup-optimal", { rivals, claims })).action.kind).toBe("start");
+  });
+
+  test("startup-optimal expects a device only after the models that choose before it", () => {
+    const view = cluster([other("a", 0)], []);
+    const alone = decide(view, request("startup-optimal"));
+    const third = decide(view, request("startup-optimal", { rivals: { all: 2, ahead: 2 } }));
+    expect(alone.action.kind).toBe("hold");
+    expect(third.action.kind).toBe("hold");
+    expect((third.estimate_ms ?? 0) - (alone.estimate_ms ?? 0)).toBe(2 * nominal_service_ms);
+  });
+
   test("locality waits for the near host however long that takes", () => {
     const { action } = decide(cluster([other("a", 0)]), request("locality"));
-    expect(action).toEqual({ kind: "hold", worker_id: "near", device_id: "cpu0" });
+    expect(action).toMatchObject({ kind: "hold", worker_id: "near", until: "memory" });
     const idle = decide(cluster([other("a", 0, 0)]), request("locality"));
     expect(idle.action).toMatchObject({ kind: "reclaim", target: { worker_id: "near" }, victims: ["a"] });
   });

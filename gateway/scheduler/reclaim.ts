@@ -9,7 +9,7 @@ import type { InstanceNode, PlacementRequest } from "./view.ts";
  * What stopping an idle instance is taken to cost: its end, and that its next request has to start it again. A parked
  * one had to come back anyway.
  */
-const stop_ms = { ready: 500, parked: 100 } as const;
+export const stop_ms = { ready: 500, parked: 100 } as const;
 
 /**
  * Idle instances of the device until their memory suffices, parked ones before running ones and the least recently

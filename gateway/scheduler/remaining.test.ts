@@ -2,7 +2,8 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { checkProperty } from "../../test/support/property.ts";
-import { remainingTokens } from "./remaining.ts";
+import { nominal_migration, nominalEstimates } from "./estimates.ts";
+import { remainingPromptMs, remainingTokens } from "./remaining.ts";
 
 describe("remaining tokens", () => {
   test("an answer is expected to have the usual length, and a longer one to go on by half of what it has", () => {
@@ -31,4 +32,14 @@ describe("remaining tokens", () => {
       expect(looser).toBeGreaterThanOrEqual(left);
     });
   });
+});
+
+test("a prompt is expected to take as long as prompts do, less what has passed, and nothing once there are tokens", () => {
+  const model = nominalEstimates.model("m");
+  const work = { prompt_tokens: 1_000, begun_ms: 5_000, output_tokens: 0, most_tokens: 100 };
+  const whole_ms = 1_000 * nominal_migration.ms_per_token + nominal_migration.base_ms;
+  expect(remainingPromptMs(work, "cuda", model, 5_000)).toBe(whole_ms);
+  expect(remainingPromptMs(work, "cuda", model, 5_400)).toBe(whole_ms - 400);
+  expect(remainingPromptMs(work, "cuda", model, 9_000)).toBe(0);
+  expect(remainingPromptMs({ ...work, output_tokens: 1 }, "cuda", model, 5_000)).toBe(0);
 });

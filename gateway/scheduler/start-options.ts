@@ -1,12 +1,14 @@
 /** What could be done to start the model somewhere, per device and for a list of candidates. Pure. */
 import { type Candidate, type Candidates, freeBytes, idleBytesBeside, toTarget } from "./candidates.ts";
-import type { Loser } from "./decision.ts";
+import { isIdle } from "./cluster-index.ts";
+import type { Action, Loser } from "./decision.ts";
 import { holdMs } from "./hold.ts";
 import { planMoves } from "./migrate.ts";
 import type { Option } from "./option.ts";
+import { compareText } from "./order.ts";
 import { choosePreempted, chooseVictims, stopMs } from "./reclaim.ts";
 import { isClaimed } from "./serve.ts";
-import type { ClusterView, InstanceNode, PlacementRequest } from "./view.ts";
+import type { ClusterView, DeviceNode, InstanceNode, PlacementRequest } from "./view.ts";
 
 /** A start in memory that is free now. */
 export function startInFree(candidate: Candidate): Option {
@@ -14,7 +16,12 @@ export function startInFree(candidate: Candidate): Option {
   const from = `from ${target.tier}`;
   const reason =
     target.parked === null ? `starts soonest there, ${from}` : `is parked there, its bytes come ${from}`;
-  return { action: { kind: "start", target }, cost_ms: candidate.ready_ms, reason, losers: [] };
+  return {
+    action: { kind: "start", target },
+    cost_ms: candidate.ready_ms,
+    reason,
+    losers: [],
+  };
 }
 
 /** A start that stops idle instances; null when they are not enough. */
@@ -64,12 +71,41 @@ export function waitForMemory(view: ClusterView, request: PlacementRequest, cand
   // How long the other one's turn lasts is not known: any place that is known to come free goes before.
   const wait_ms = claimed ? Number.POSITIVE_INFINITY : holdMs(view, candidate, request.now_ms);
   const { device } = candidate;
+  const until = isBehindLink(request, candidate) ? ("link" as const) : ("memory" as const);
   return {
-    action: { kind: "hold", worker_id: device.host.worker_id, device_id: device.device_id },
+    action: holdAt(device, until),
     cost_ms: wait_ms + candidate.ready_ms,
     reason: claimed
       ? "another model has waited longer for the device and is next"
       : `${request.memory_bytes} bytes are needed; the memory is held by instances that are in use or always kept`,
+    losers: [],
+  };
+}
+
+function holdAt({ host, device_id, instances }: DeviceNode, until: "memory" | "link"): Action {
+  const models = instances.filter((i) => !isIdle(i)).map(({ view }) => view.model_id);
+  const behind = [...new Set(models)].sort(compareText);
+  return { kind: "hold", worker_id: host.worker_id, device_id, until, behind };
+}
+
+/** Bytes that begin to travel later than this leave a device idle for too long. */
+const linkPatience_ms = 1_000;
+
+/**
+ * Whether a start there leaves the device to the others for now: its bytes would stand behind those of other loads, and
+ * the device, taken and idle meanwhile, is wanted by models that could use it. Nothing is lost by waiting without it.
+ */
+export function isBehindLink(request: PlacementRequest, { device, travel }: Candidate): boolean {
+  if (request.rivals.all === 0 || travel.queued_ms <= linkPatience_ms) return false;
+  return request.claims.get(`${device.host.worker_id}/${device.device_id}`) !== request.model_id;
+}
+
+/** Waiting, without a device, until a start's bytes can travel. */
+export function waitForLink({ cost_ms }: Option, { device, travel }: Candidate): Option {
+  return {
+    action: holdAt(device, "link"),
+    cost_ms,
+    reason: `its bytes would wait ${Math.round(travel.queued_ms)} ms for those of other loads, and others can use the device`,
     losers: [],
   };
 }

@@ -84,6 +84,9 @@ export interface InstanceUsage {
 
 /** One generation at work. */
 export interface WorkView {
+  readonly prompt_tokens: number;
+  /** Wall time at which it began with its prompt. */
+  readonly begun_ms: number;
   readonly output_tokens: number;
   /** It ends by then. */
   readonly most_tokens: number;
@@ -163,6 +166,7 @@ export interface HolderNode {
 export interface ClusterView {
   /** By their ids; so are the devices of each. */
   readonly hosts: readonly HostNode[];
+  readonly device_count: number;
   readonly problems: readonly ProblemView[];
   readonly remote: RemoteSources;
   readonly estimates: Estimates;
@@ -171,6 +175,9 @@ export interface ClusterView {
   /** What an instance of a model needs to be started elsewhere; null when the view does not know. */
   weightsOf(checkpoint: CheckpointDigest): number | null;
 }
+
+/** Nobody else waits, or it does not matter. */
+export const noRivals = { all: 0, ahead: 0 } as const;
 
 /** What is to be placed. */
 export interface PlacementRequest {
@@ -185,6 +192,8 @@ export interface PlacementRequest {
   readonly max_instances: number;
   /** Requests for the model that go before this one and have no instance yet. */
   readonly waiting_ahead: number;
+  /** Other models that wait for a device as well, and how many of them choose before this one. */
+  readonly rivals: { readonly all: number; readonly ahead: number };
   /** Expected wait for a slot above which another instance may be started. */
   readonly queue_delay_ms: number;
   /** Workers and instances that failed this request before. */

@@ -153,7 +153,7 @@ export class Lives {
     const { model, output_tokens, had_tokens, prefill_ms, use, input_tokens } = running;
     running.began_ms = clock.wallMs();
     running.counted = 0;
-    use.begun(input_tokens, output_tokens);
+    use.begun(input_tokens, Math.max(output_tokens, model.context_tokens - input_tokens));
     this.#count(running);
     const left_ms = prefill_ms + (output_tokens - had_tokens) * model.token_ms;
     running.cancelEnd = clock.at(running.began_ms + left_ms, () => this.#finish(running));

@@ -85,7 +85,7 @@ describe("a simulated cluster", () => {
 
   test("running work moves away where that is sooner, and pauses for the last round alone", async () => {
     const cluster = makeCluster({ models: { keep_alive_ms: 2_000 } });
-    const simulation = await run(cluster, bursts(2, 240, 6, 3));
+    const simulation = await run(cluster, bursts(1, 240, 6, 3));
     const { pause_ms, share_served } = summarize(simulation, 60_000);
     expect(simulation.migrations).toBeGreaterThan(0);
     expect(simulation.preemptions).toBe(0);
@@ -131,8 +131,8 @@ describe("whatever the cluster and the traffic", () => {
           onInstance: (row) => {
             history.note(row);
             const device = `${row.worker_id}/${row.device_id}`;
-            const bytes = row.ended_at === null ? row.memory_bytes : 0;
-            live.set(row.instance_id, { ...row, device, bytes });
+            if (row.ended_at !== null) return void live.delete(row.instance_id);
+            live.set(row.instance_id, { ...row, device, bytes: row.memory_bytes });
             const on = [...live.values()].filter((other) => other.device === device);
             const reserved_bytes = on.reduce((sum, other) => sum + other.bytes, 0);
             const booked = {
@@ -141,7 +141,9 @@ describe("whatever the cluster and the traffic", () => {
               reserved_bytes,
             };
             const rows = on.map((other) => ({ ...row, state: other.state, memory_bytes: other.bytes }));
-            expect(findWrongBooks([booked], rows)).toEqual([]);
+            const wrong = findWrongBooks([booked], rows);
+            // Comparing means more work than what is compared, many thousand times.
+            if (wrong.length > 0) expect(wrong).toEqual([]);
           },
         });
         expect(history.wrong).toEqual([]);

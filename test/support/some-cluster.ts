@@ -13,6 +13,7 @@ const request: PlacementRequest = {
   memory_bytes: 2_000,
   max_instances: 8,
   waiting_ahead: 0,
+  rivals: { all: 0, ahead: 0 },
   queue_delay_ms: 5_000,
   avoid: { workers: new Set(), instances: new Set() },
   policy: "startup-optimal",
@@ -69,6 +70,7 @@ export const someCluster = fc
     needed: fc.integer({ min: 1, max: 4_000 }),
     policy: fc.constantFrom(...schedulingPolicies),
     seed: fc.nat(),
+    rivals: fc.constantFrom({ all: 0, ahead: 0 }, { all: 1, ahead: 0 }, { all: 9, ahead: 7 }),
     peer: fc.boolean(),
     max_instances: fc.integer({ min: 1, max: 4 }),
   })
@@ -105,6 +107,6 @@ export const someCluster = fc
       ),
       remote: { peer: rest.peer, origin: false },
     };
-    const { policy, seed, max_instances } = rest;
-    return { cluster, request: { ...request, memory_bytes: needed, policy, seed, max_instances } };
+    const { policy, seed, max_instances, rivals } = rest;
+    return { cluster, request: { ...request, memory_bytes: needed, policy, seed, max_instances, rivals } };
   });

@@ -10,6 +10,7 @@ import type { Starts } from "../../placement/starts.ts";
 import type { Clock, Random } from "../../ports.ts";
 import { decide } from "../../scheduler/decide.ts";
 import type { Move, StartTarget } from "../../scheduler/decision.ts";
+import { noRivals } from "../../scheduler/view.ts";
 
 export interface FoundDestination {
   readonly instance: InstanceRow;
@@ -107,7 +108,7 @@ export class DestinationFinder {
         workers: new Set([...others, source.worker_id]),
         instances: new Set(elsewhere.map((i) => i.instance_id)),
       },
-      ...{ policy, seed: seedFor(policy, random), waiting_ahead: 0, may_migrate: false },
+      ...{ policy, seed: seedFor(policy, random), waiting_ahead: 0, may_migrate: false, rivals: noRivals },
       claims: claims.all,
       now_ms: clock.wallMs(),
     });

@@ -1,7 +1,8 @@
 /** GET /admin/v1/queue: who waits for what at this gateway, since when and for how long still. */
 import { Hono } from "hono";
 import type { QueueView, WaitingRequest } from "../../../schema/api/admin.ts";
-import type { Ticket, WaitQueue } from "../../admission/wait-queue.ts";
+import type { Ticket } from "../../admission/ticket.ts";
+import type { WaitQueue } from "../../admission/wait-queue.ts";
 import type { Clock } from "../../ports.ts";
 import type { AppEnv } from "../context.ts";
 
