@@ -1,5 +1,5 @@
 /**
- * Gateways on one Postgres and workers with the sample model, all of them real processes, and the disturbances that a
+ * Gateways on one Postgres and workers with the sample model, its tools and some adapters, all of them real processes, and the disturbances that a
  * test makes among them: processes killed, stopped and started again.
  */
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
@@ -7,21 +7,25 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { adminInstanceList } from "../../schema/api/admin.ts";
 import { workerStatus } from "../../schema/cluster/status.ts";
-import { convertGguf } from "../../worker/checkpoints/import.ts";
-import { clusterToken, sampleModelPath } from "./cluster.ts";
+import { convertAdapter, convertGguf } from "../../worker/checkpoints/import.ts";
+import { writeAdapter } from "../models/generator/adapter.ts";
+import { writeToolModel } from "../models/generator/tool-model.ts";
+import { clusterToken } from "./cluster.ts";
 import { eventually } from "./eventually.ts";
 import { createDatabase, type PostgresServer, startPostgres } from "./postgres.ts";
 import { type RunningProcess, startProcess } from "./processes.ts";
+import { exactModel, looseAdapters, looseModel } from "./stream-kinds.ts";
 
 /** An engine and its model are started again within this: after starts that failed there are pauses of up to a minute. */
 const recovery_ms = 180_000;
+/** More than the model was trained for: its text need not be good, only long enough. */
+const context_tokens = 1_024;
 /** For how long a process is stopped: longer than its silence is put up with. */
 const stopped_ms = 6_000;
 
 export class StreamCluster {
   readonly gateways: RunningProcess[] = [];
   readonly workers: RunningProcess[] = [];
-  readonly model = "sample";
   readonly #folder = mkdtempSync(path.join(tmpdir(), "sllm-stream-cluster-"));
   readonly #server: PostgresServer;
   readonly #made: { readonly url: string; readonly drop: () => Promise<void> };
@@ -31,7 +35,7 @@ export class StreamCluster {
     this.#made = made;
   }
 
-  /** Every worker has an instance of the model that is ready. */
+  /** Every worker has an instance of both models that is ready. */
   static async start(gateways: number, workers: number): Promise<StreamCluster> {
     const server = await startPostgres();
     const cluster = new StreamCluster(server, await createDatabase(server));
@@ -53,24 +57,42 @@ export class StreamCluster {
     rmSync(this.#folder, { recursive: true, force: true });
   }
 
-  /** As many instances as workers are ready. */
+  /** On every worker an instance of both models is ready, as the worker itself and a gateway know. */
   async recovered(): Promise<void> {
-    await eventually(
-      "an instance is ready on every worker",
-      async () => {
-        for (const [i] of this.workers.entries()) {
-          const ready = (await this.#status(i)).instances.filter(({ state }) => state === "ready");
-          if (ready.length === 0) return false;
-        }
-        const response = await fetch(`${this.urls[0]}/admin/v1/instances`);
-        const { data } = adminInstanceList.parse(await response.json());
-        return (
-          new Set(data.filter(({ state }) => state === "ready").map(({ worker_id }) => worker_id)).size ===
-          this.workers.length
-        );
-      },
-      recovery_ms,
-    );
+    const models = [exactModel, looseModel];
+    const isReady = async () => {
+      for (const [i] of this.workers.entries()) {
+        const ready = (await this.#status(i)).instances.filter(({ state }) => state === "ready");
+        if (!models.every((id) => ready.some(({ model_id }) => model_id === id))) return false;
+      }
+      const ready = (await this.#instances(0)).filter(({ state }) => state === "ready");
+      const places = new Set(ready.map(({ model_id, worker_id }) => `${model_id} ${worker_id}`));
+      return places.size === models.length * this.workers.length;
+    };
+    try {
+      await eventually("an instance of each model is ready on every worker", isReady, recovery_ms);
+    } catch (cause) {
+      throw new Error(`the cluster did not recover:\n${await this.#troubles()}`, { cause });
+    }
+  }
+
+  /** Why instances have failed, the last ones. */
+  async failures(): Promise<string[]> {
+    const failed = (await this.#instances(1_000)).filter(({ state }) => state === "failed");
+    return failed.map(({ error }) => `${error?.code}: ${error?.message}`);
+  }
+
+  async #instances(ended: number) {
+    const response = await fetch(`${this.urls[0]}/admin/v1/instances?ended=${ended}`);
+    return adminInstanceList.parse(await response.json()).data;
+  }
+
+  async #troubles(): Promise<string> {
+    const own = async (i: number) => JSON.stringify((await this.#status(i)).instances);
+    const all = await Promise.allSettled(this.workers.map((_, i) => own(i)));
+    const workers = all.map((one) => (one.status === "fulfilled" ? one.value : String(one.reason)));
+    const logs = this.gateways.map((gateway) => gateway.log().split("\n").slice(-100).join("\n"));
+    return [...workers, ...(await this.failures()).slice(0, 20), ...logs].join("\n");
   }
 
   async killEngine(worker: number): Promise<void> {
@@ -155,18 +177,29 @@ export class StreamCluster {
 
   async #deploy(): Promise<void> {
     const store_dir = path.join(this.#folder, "checkpoints");
-    const { manifest } = await convertGguf({ source: sampleModelPath, store_dir });
-    const settings = {
-      ...{ deterministic: true, slots: 16, context_tokens: 512 },
-      min_instances: this.workers.length,
-    };
-    const response = await fetch(`${this.urls[0]}/admin/v1/models`, {
+    const source = path.join(this.#folder, "model.gguf");
+    await writeToolModel(source, undefined, context_tokens);
+    const { manifest } = await convertGguf({ source, store_dir });
+    const settings = { slots: 16, context_tokens, min_instances: this.workers.length };
+    for (const id of [exactModel, looseModel]) {
+      const deterministic = id === exactModel;
+      await this.#post("/admin/v1/models", { id, manifest, settings: { ...settings, deterministic } });
+    }
+    for (const [i, name] of looseAdapters.entries()) {
+      const adapter = writeAdapter(path.join(this.#folder, `${name}.gguf`), { seed: i + 1 });
+      const { manifest } = await convertAdapter({ source: adapter, store_dir });
+      await this.#post("/admin/v1/adapters", { model: looseModel, name, manifest });
+    }
+    await this.recovered();
+  }
+
+  async #post(route: string, body: object): Promise<void> {
+    const response = await fetch(`${this.urls[0]}${route}`, {
       method: "POST",
       headers: { "content-type": "application/json" },
-      body: JSON.stringify({ id: this.model, manifest, settings }),
+      body: JSON.stringify(body),
     });
-    if (!response.ok) throw new Error(`deploy: ${response.status} ${await response.text()}`);
-    await this.recovered();
+    if (!response.ok) throw new Error(`${route}: ${response.status} ${await response.text()}`);
   }
 
   async #status(worker: number) {

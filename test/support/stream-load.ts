@@ -1,63 +1,42 @@
 /**
  * Many streams at once whose answers are known: each must be, to the last byte, the answer of the undisturbed run, with
- * numbered events that only go up. What differs is counted and described.
+ * numbered events that only go up. What differs is counted and described. Where a model does not compute the same thing
+ * twice, an answer need only be a valid one of its kind, and how many differ is told.
  */
 import { readSse } from "./sse-client.ts";
+import { type Answer, exactModel, type StreamKind, streamKinds } from "./stream-kinds.ts";
 
 type Send = (url: string, init: RequestInit) => Promise<Response>;
 
 /** A request, and what its answer was when nothing disturbed it. */
 export interface KnownStream {
+  readonly kind: StreamKind;
   readonly body: object;
-  readonly text: string;
-  readonly tokens: number;
+  readonly answer: Answer;
 }
 
 export interface LoadOutcome {
   readonly streams: number;
-  /** Streams whose text is not the known one, and what was wrong with them. */
+  /** Streams whose answer is not what it must be, and what was wrong with them. */
   readonly wrong: string[];
+  /** Streams of the model that need not compute the same thing every time. */
+  readonly loose: number;
+  /** Of these such with a valid answer that is not the known one. */
+  readonly different: number;
   /** Longest pause between two events of each stream, in milliseconds. */
   readonly pauses_ms: number[];
 }
 
-const city = { type: "string", enum: ["Verona", "Venice", "Padua"] };
-const schema = {
-  type: "object",
-  properties: {
-    name: { type: "string", maxLength: 60 },
-    towns: { type: "array", items: city, minItems: 6, maxItems: 9 },
-  },
-  required: ["name", "towns"],
-  additionalProperties: false,
-};
-
-/** Greedy and sampled, plain and to a schema. */
-const kinds: readonly object[] = [
-  { prompt: "ROMEO:\n", temperature: 0, max_tokens: 150, ignore_eos: true },
-  { prompt: "JULIET:\n", temperature: 1, seed: 7, max_tokens: 150, ignore_eos: true },
-  {
-    prompt: "NURSE:\n",
-    temperature: 1,
-    seed: 8,
-    top_p: 0.9,
-    presence_penalty: 0.5,
-    max_tokens: 120,
-    ignore_eos: true,
-  },
-  {
-    ...{ prompt: "A list: ", temperature: 1, seed: 9, max_tokens: 150 },
-    response_format: { type: "json_schema", json_schema: { name: "towns", schema } },
-  },
-];
-
 /** What each kind of request answers on a cluster that nobody disturbs. */
-export async function knownStreams(url: string, model: string): Promise<KnownStream[]> {
+export async function knownStreams(url: string): Promise<KnownStream[]> {
   const known: KnownStream[] = [];
-  for (const kind of kinds) {
-    const body = { model, stream: true, stream_options: { include_usage: true }, ...kind };
-    const { text, tokens } = await readOne(url, body, fetch);
-    known.push({ body, text, tokens });
+  for (const kind of streamKinds) {
+    const { model, body: asked, name } = kind;
+    const body = { model, stream: true, stream_options: { include_usage: true }, ...asked };
+    const { answer, disorder } = await readOne(url, { kind, body }, fetch);
+    const problem = disorder ?? kind.problemOf(answer);
+    if (problem !== null) throw new Error(`undisturbed, '${name}' ${problem}: ${JSON.stringify(answer)}`);
+    known.push({ kind, body, answer });
   }
   return known;
 }
@@ -74,45 +53,65 @@ export async function runStreams(
 ): Promise<LoadOutcome> {
   const wrong: string[] = [];
   const pauses_ms: number[] = [];
-  let next = 0;
+  let [next, loose, different] = [0, 0, 0];
   const one = async () => {
     while (next < options.streams) {
       const i = next++;
       const stream = known[i % known.length];
       if (stream === undefined) return;
+      const { kind } = stream;
+      const say = (problem: string) => wrong.push(`${i}, ${kind.name}: ${problem}`);
       try {
-        const { text, tokens, pause_ms, disorder } = await readOne(
-          options.urlOf(i),
-          stream.body,
-          options.send,
-        );
+        const { answer, pause_ms, disorder } = await readOne(options.urlOf(i), stream, options.send);
         pauses_ms.push(pause_ms);
-        if (disorder !== null) wrong.push(`${i}: ${disorder}`);
-        else if (text !== stream.text) wrong.push(`${i}: ${difference(stream.text, text)}`);
-        else if (tokens !== stream.tokens)
-          wrong.push(`${i}: ${tokens} tokens were counted, not ${stream.tokens}`);
+        const difference = differenceOf(stream.answer, answer);
+        const isExact = kind.model === exactModel;
+        if (!isExact) loose += 1;
+        const problem = disorder ?? kind.problemOf(answer) ?? (isExact ? difference : null);
+        if (problem !== null) say(problem);
+        else if (difference !== null) different += 1;
       } catch (error) {
-        wrong.push(`${i}: ${error instanceof Error ? error.message : error}`);
+        say(error instanceof Error ? error.message : String(error));
       }
     }
   };
   await Promise.all(Array.from({ length: options.atOnce }, one));
-  return { streams: options.streams, wrong, pauses_ms };
+  return { streams: options.streams, wrong, loose, different, pauses_ms };
 }
 
-async function readOne(url: string, body: object, send: Send) {
-  const response = await send(`${url}/v1/completions`, {
+export function joinOutcomes(outcomes: readonly LoadOutcome[]): LoadOutcome {
+  return {
+    streams: outcomes.reduce((sum, { streams }) => sum + streams, 0),
+    loose: outcomes.reduce((sum, { loose }) => sum + loose, 0),
+    different: outcomes.reduce((sum, { different }) => sum + different, 0),
+    wrong: outcomes.flatMap(({ wrong }) => wrong),
+    pauses_ms: outcomes.flatMap(({ pauses_ms }) => pauses_ms),
+  };
+}
+
+/** What the outcome of a run is worth telling, in one line. */
+export function describeOutcome({ streams, wrong, loose, different, pauses_ms }: LoadOutcome): string {
+  const [half, most] = [0.5, 0.99].map((share) => quantile(pauses_ms, share).toFixed(0));
+  return (
+    `${streams} streams, ${wrong.length} wrong; ${different} of ${loose} outside the deterministic mode differ; ` +
+    `longest pause p50 ${half} ms, p99 ${most} ms`
+  );
+}
+
+async function readOne(url: string, { kind, body }: Pick<KnownStream, "kind" | "body">, send: Send) {
+  const response = await send(`${url}${kind.path}`, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify(body),
   });
   if (!response.ok) throw new Error(`status ${response.status}: ${await response.text()}`);
   let [text, tokens, last, ends] = ["", 0, -1, 0];
-  let disorder: string | null = null;
+  let [disorder, finish_reason]: (string | null)[] = [null, null];
   let [at_ms, pause_ms] = [performance.now(), 0];
+  const calls: string[] = [];
   for await (const event of readSse(response)) {
     if (event.kind === "comment") continue;
-    if (text !== "") pause_ms = Math.max(pause_ms, event.at_ms - at_ms);
+    if (last >= 0) pause_ms = Math.max(pause_ms, event.at_ms - at_ms);
     at_ms = event.at_ms;
     if (event.data === "[DONE]") {
       ends += 1;
@@ -123,11 +122,25 @@ async function readOne(url: string, body: object, send: Send) {
     const index = Number(/:0\.(-?\d+)$/.exec(event.id ?? "")?.[1] ?? Number.NaN);
     if (!(index >= last)) disorder ??= `event ${index} came after ${last}`;
     last = index;
-    text += chunk.choices[0]?.text ?? "";
+    const choice = chunk.choices[0];
+    text += choice?.text ?? choice?.delta?.content ?? "";
+    for (const call of choice?.delta?.tool_calls ?? []) {
+      const { name, arguments: more = "" } = call.function;
+      calls[call.index] = `${calls[call.index] ?? ""}${name === undefined ? "" : `${name}: `}${more}`;
+    }
+    finish_reason = choice?.finish_reason ?? finish_reason;
     tokens = chunk.usage?.completion_tokens ?? tokens;
   }
   if (ends !== 1) disorder ??= `the stream had ${ends} ends`;
-  return { text, tokens, pause_ms, disorder };
+  const answer: Answer = { text, calls, finish_reason: finish_reason ?? null, tokens };
+  return { answer, pause_ms, disorder: disorder ?? null };
+}
+
+function differenceOf(wanted: Answer, got: Answer): string | null {
+  const [due, came] = [wanted, got].map(({ text, calls }) => [text, ...calls].join("\n"));
+  if (due !== came) return difference(due ?? "", came ?? "");
+  if (wanted.tokens !== got.tokens) return `${got.tokens} tokens were counted, not ${wanted.tokens}`;
+  return wanted.finish_reason === got.finish_reason ? null : `it ended with '${got.finish_reason}'`;
 }
 
 function difference(wanted: string, got: string): string {

@@ -38,14 +38,21 @@ export const toolCallToken = sampleTokens - 1;
 /** Kind of a token that is text like any other, but never made of parts. */
 const userDefined = 4;
 
-/** Writes the model's GGUF file, with a template of its own if one is given. */
-export async function writeToolModel(path: string, template = toolTemplate): Promise<void> {
+/** Writes the model's GGUF file, with a template of its own if one is given, and a longer context than it was trained for. */
+export async function writeToolModel(
+  path: string,
+  template = toolTemplate,
+  context_tokens?: number,
+): Promise<void> {
   const source = await FileSource.open(sampleModelPath);
   try {
     const { pairs, tensors } = await readGguf(source);
     const kept: MetadataPair[] = pairs
       .filter((pair) => pair.key !== "tokenizer.chat_template")
-      .map((pair) => [pair.key, "raw", { type: pair.type, bytes: withToolCall(pair.key, pair.raw) }]);
+      .map((pair) => [
+        ...([pair.key, "raw"] as const),
+        { type: pair.type, bytes: withToolCall(pair.key, withContext(pair.key, pair.raw, context_tokens)) },
+      ]);
     const copied = tensors.map(
       (tensor): GgufFileTensor => ({
         name: tensor.name,
@@ -59,6 +66,13 @@ export async function writeToolModel(path: string, template = toolTemplate): Pro
   } finally {
     await source.close();
   }
+}
+
+function withContext(key: string, raw: Uint8Array, context_tokens: number | undefined): Uint8Array {
+  if (key !== "llama.context_length" || context_tokens === undefined) return raw;
+  const changed = Buffer.alloc(4);
+  changed.writeUInt32LE(context_tokens);
+  return changed;
 }
 
 /** An array begins with its element type (4 bytes) and count (8 bytes); texts with their length (8 bytes). */

@@ -1,0 +1,129 @@
+/**
+ * The kinds of requests that streams of the fault tests are: greedy and sampled, plain, to a schema, with tools, by
+ * several adapters. Each says what a valid answer of its kind is, whatever its words. Those of the model that computes
+ * the same thing every time must have the words of the undisturbed run as well; such models take no adapters.
+ */
+import { toolCallToken } from "../models/generator/tool-model.ts";
+
+/** An answer as its stream told it. */
+export interface Answer {
+  readonly text: string;
+  /** `<name>: <arguments>` of each call, put together of their pieces. */
+  readonly calls: readonly string[];
+  readonly finish_reason: string | null;
+  /** As the usage counts them. */
+  readonly tokens: number;
+}
+
+export interface StreamKind {
+  readonly name: string;
+  readonly path: "/v1/completions" | "/v1/chat/completions";
+  /** What the request names: the exact model, the other one, or an adapter of that. */
+  readonly model: string;
+  readonly body: object;
+  /** What is wrong with an answer that need not be a certain one; null when it is valid. */
+  readonly problemOf: (answer: Answer) => string | null;
+}
+
+/** In the deterministic mode. */
+export const exactModel = "exact";
+/** The same without it, with adapters. */
+export const looseModel = "loose";
+export const looseAdapters = ["one", "two"] as const;
+
+const towns = ["Verona", "Venice", "Padua"];
+const schema = {
+  type: "object",
+  properties: {
+    name: { type: "string", maxLength: 60 },
+    towns: { type: "array", items: { type: "string", enum: towns }, minItems: 6, maxItems: 9 },
+  },
+  required: ["name", "towns"],
+  additionalProperties: false,
+};
+
+/** What keeps a text from being an object of the schema. */
+function schemaProblem(text: string): string | null {
+  try {
+    const value = JSON.parse(text);
+    const isObject = typeof value.name === "string" && Array.isArray(value.towns);
+    const isValid =
+      isObject &&
+      Object.keys(value).length === 2 &&
+      [...value.name].length <= 60 &&
+      value.towns.length >= 6 &&
+      value.towns.length <= 9 &&
+      value.towns.every((town: unknown) => towns.some((one) => one === town));
+    return isValid ? null : `is no object of the schema: ${text}`;
+  } catch (error) {
+    return `is no JSON (${error instanceof Error ? error.message : error}): ${text}`;
+  }
+}
+
+const wholeLength = (tokens: number) => (answer: Answer) =>
+  answer.tokens === tokens && answer.finish_reason === "length"
+    ? null
+    : `ended with '${answer.finish_reason}' after ${answer.tokens} tokens, not ${tokens}`;
+
+const toSchema = ({ text, finish_reason }: Answer) =>
+  finish_reason === "stop" ? schemaProblem(text) : `ended with '${finish_reason}'`;
+
+function isOneCall({ calls: [call, ...more], text }: Answer): string | null {
+  if (call === undefined || more.length > 0 || text !== "") return `is not one call: '${text}', ${call}`;
+  return call.startsWith("visit: ")
+    ? schemaProblem(call.slice("visit: ".length))
+    : `is another call: ${call}`;
+}
+
+const plain = (tokens: number) => ({ max_tokens: tokens, ignore_eos: true });
+const byText = { path: "/v1/completions", model: exactModel } as const;
+
+export const streamKinds: readonly StreamKind[] = [
+  {
+    ...{ ...byText, name: "greedy", problemOf: wholeLength(150) },
+    body: { prompt: "ROMEO:\n", temperature: 0, ...plain(150) },
+  },
+  {
+    ...{ ...byText, name: "sampled", problemOf: wholeLength(150) },
+    body: { prompt: "JULIET:\n", temperature: 1, seed: 7, ...plain(150) },
+  },
+  {
+    ...{ ...byText, name: "sampled with penalties", problemOf: wholeLength(120) },
+    body: { prompt: "NURSE:\n", temperature: 1, seed: 8, top_p: 0.9, presence_penalty: 0.5, ...plain(120) },
+  },
+  {
+    ...{ ...byText, name: "JSON schema", problemOf: toSchema },
+    body: {
+      ...{ prompt: "A list: ", temperature: 1, seed: 9, max_tokens: 600 },
+      response_format: { type: "json_schema", json_schema: { name: "towns", schema } },
+    },
+  },
+  {
+    ...{ name: "a tool call", path: "/v1/chat/completions", model: exactModel, problemOf: isOneCall },
+    body: {
+      messages: [{ role: "user", content: "Where to?" }],
+      ...{ temperature: 1, seed: 5, logit_bias: { [toolCallToken]: 100 }, stop: ["</tool_call>"] },
+      tools: [{ type: "function", function: { name: "visit", parameters: schema } }],
+      ...{ tool_choice: "required", parallel_tool_calls: false },
+    },
+  },
+  {
+    ...{ ...byText, model: "loose:one", name: "sampled by an adapter", problemOf: wholeLength(150) },
+    body: { prompt: "MERCUTIO:\n", temperature: 1, seed: 10, ...plain(150) },
+  },
+  {
+    ...{ ...byText, model: "loose:two", name: "greedy by another adapter", problemOf: wholeLength(100) },
+    body: { prompt: "ROMEO:\n", temperature: 0, ...plain(100) },
+  },
+  {
+    ...{ ...byText, model: "loose:two", name: "JSON schema by an adapter", problemOf: toSchema },
+    body: {
+      ...{ prompt: "Towns: ", temperature: 1, seed: 11, max_tokens: 600 },
+      response_format: { type: "json_schema", json_schema: { name: "towns", schema } },
+    },
+  },
+  {
+    ...{ ...byText, model: looseModel, name: "sampled, not deterministic", problemOf: wholeLength(150) },
+    body: { prompt: "JULIET:\n", temperature: 1, seed: 7, ...plain(150) },
+  },
+];
