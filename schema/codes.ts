@@ -242,6 +242,12 @@ export const codes = {
     retryable: true,
     hint: "The engine process ended; the message holds its last words.",
   },
+  engine_killed: {
+    http_status: 503,
+    type: "server_error",
+    retryable: true,
+    hint: "Something outside, such as the kernel or an operator, ended the engine process; try again.",
+  },
   engine_silent: {
     http_status: 503,
     type: "server_error",

@@ -84,6 +84,18 @@ describe("a cold model", () => {
     expect(scene.workers.loads).toHaveLength(2);
   });
 
+  test("whose engine is killed while it loads is started again, and no request hears of it", async () => {
+    const scene = new GatewayScene();
+    const { model } = await scene.ready();
+    scene.workers.onLoad = () =>
+      scene.workers.loads.length === 1
+        ? [{ type: "failed", error: { code: "engine_killed", message: "signal SIGKILL" } }]
+        : [{ type: "ready", timings: someLoadTimings }];
+    const answers = await Promise.all(times(5, () => scene.chat(model.id)));
+    for (const answer of answers) expect(answer.status).toBe(200);
+    expect(scene.workers.loads).toHaveLength(2);
+  });
+
   test("with a damaged checkpoint is refused with that code", async () => {
     const scene = new GatewayScene();
     const { model } = await scene.ready();

@@ -71,7 +71,7 @@ const cancelPauses_ms = [0, 50, 200, 700];
 const fencePauses_ms = [0, 500, 2_000, 5_000];
 
 /** What a worker says when the instance is not there any more. */
-const deadInstanceCodes: ReadonlySet<ErrorCode> = new Set(["not_found", "engine_failed"]);
+const deadInstanceCodes: ReadonlySet<ErrorCode> = new Set(["not_found", "engine_failed", "engine_killed"]);
 
 type Updates = AsyncGenerator<GenerationUpdate, void>;
 

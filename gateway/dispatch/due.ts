@@ -36,6 +36,7 @@ const placeAgainCodes: ReadonlySet<ErrorCode> = new Set([
   "worker_unavailable",
   "not_found",
   "engine_failed",
+  "engine_killed",
   "engine_silent",
   "state_conflict",
   "stale_generation",
@@ -46,14 +47,22 @@ const waitOutCodes: ReadonlySet<ErrorCode> = new Set([
   "no_worker",
   "checkpoint_unavailable",
   "model_loading",
+  "model_load_failed",
   "overloaded",
+]);
+
+/** What befalls workers and engines from outside: no prompt does that. */
+const outsideCodes: ReadonlySet<ErrorCode> = new Set([
+  "worker_unavailable",
+  "engine_killed",
+  "engine_silent",
 ]);
 
 /** True when a failed attempt may be followed by another: it had a reason of the worker's, and attempts are left. */
 export function mayPlaceAgain(state: Generation, error: SllmError): boolean {
   const hasBegun = state.next_index > 0;
-  // A prompt may be what kills engines, and must not go on killing them. Workers that took it are lost for other reasons.
-  const wasTaken = state.prompt_tokens !== null && error.code === "worker_unavailable";
+  // A prompt may be what crashes engines, and must not go on crashing them.
+  const wasTaken = state.prompt_tokens !== null && outsideCodes.has(error.code);
   const most = hasBegun || wasTaken ? limits.failover_attempts : limits.placement_attempts;
   return (
     !hasEnded(state) &&

@@ -118,9 +118,10 @@ describe("a generation", () => {
       attempts += 1;
     }
     expect(attempts).toBe(limits.placement_attempts);
-    // A worker that had taken the prompt was lost; an engine may have been killed by it.
+    // A worker that had taken the prompt was lost; an engine may have crashed by it.
     const taken = run([sent, started], state);
     expect(mayPlaceAgain(taken, error)).toBe(true);
+    expect(mayPlaceAgain(taken, new SllmError("engine_killed", "signal SIGKILL"))).toBe(true);
     expect(mayPlaceAgain(taken, new SllmError("engine_failed", "signal 11"))).toBe(false);
     expect(mayPlaceAgain(run([sent, started, tokens(0, 1)], state), error)).toBe(true);
   });

@@ -134,8 +134,14 @@ export class Placer {
   }
 
   async *#start(model: FleetModel, action: StartAction, ask: Ask): Waiting<StartOutcome> {
-    const { starts, clock, clearing = null } = this.#deps;
-    this.#refuseWhileBackingOff(model);
+    const { starts, clock, history, clearing = null } = this.#deps;
+    const { model_id, checkpoint } = model.row;
+    const wait_ms = history.admit(model_id, checkpoint, clock.monotonicMs());
+    if (wait_ms > 0) {
+      ask.ticket.note({ state: "queued", reason: "waits to start again what was ended", due_ms: null });
+      yield* this.#pause(wait_ms, ask);
+      return { created: false };
+    }
     const clear = clearFor(action, clearing);
     const starting = starts.start(model, action.target, idleVictimsOf(action), clear);
     try {
@@ -229,12 +235,6 @@ export class Placer {
       ask.signal.removeEventListener("abort", leave);
       again.abort();
     }
-  }
-
-  #refuseWhileBackingOff(model: FleetModel): void {
-    const { model_id, checkpoint } = model.row;
-    const refusal = this.#deps.history.refusal(model_id, checkpoint, this.#deps.clock.monotonicMs());
-    if (refusal !== null) throw refusal;
   }
 
   #live(instance_id: InstanceId): InstanceRow {

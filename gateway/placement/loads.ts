@@ -7,11 +7,11 @@ import { protocolVersion } from "../../schema/cluster/protocol.ts";
 import type { ErrorCode } from "../../schema/codes.ts";
 import type { InstanceRow } from "../../schema/db/tables.ts";
 import { SllmError, toSllmError } from "../../schema/error.ts";
-import type { InstanceId } from "../../schema/ids.ts";
+import type { InstanceId, ModelId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { Clock, Log, StateStore, WorkerClient } from "../ports.ts";
 import type { Fleet } from "./fleet.ts";
-import type { StartHistory } from "./start-history.ts";
+import { isPassing, type StartHistory } from "./start-history.ts";
 import { writeWhenPossible } from "./state-writes.ts";
 
 export interface LoadProgress {
@@ -62,8 +62,16 @@ const tellingCodes: ReadonlySet<ErrorCode> = new Set([
   "file_changed",
   "native_unavailable",
   "worker_unavailable",
+  "engine_killed",
   "state_unavailable",
 ]);
+
+/** What clients are told of a load that failed. What befell the worker or the engine lets a request be placed again. */
+function toldOf(model_id: ModelId, error: SllmError): SllmError {
+  if (tellingCodes.has(error.code)) return error;
+  const code = isPassing(error.code) ? "worker_unavailable" : "model_load_failed";
+  return new SllmError(code, `${model_id} could not be started: ${error.message}`, { cause: error });
+}
 
 export class Loads {
   readonly #deps: LoadsDeps;
@@ -184,16 +192,12 @@ export class Loads {
   async #hasFailed(row: InstanceRow, error: SllmError, signal: AbortSignal): Promise<LoadOutcome> {
     const { fleet, store, history, clock, log } = this.#deps;
     const { instance_id, model_id } = row;
-    const told = tellingCodes.has(error.code)
-      ? error
-      : new SllmError("model_load_failed", `${model_id} could not be started: ${error.message}`, {
-          cause: error,
-        });
+    const told = toldOf(model_id, error);
     const { code, message } = error;
     log.warn("instance_failed", { instance_id, model_id, worker_id: row.worker_id, code, message });
     // A worker that is away says nothing about the model; its next start may go elsewhere at once.
     if (error.code !== "worker_unavailable")
-      history.failed(model_id, row.checkpoint, told, clock.monotonicMs());
+      history.failed(model_id, row.checkpoint, told, clock.monotonicMs(), error.code);
     const move = {
       instance_id,
       from: ["loading"],

@@ -58,7 +58,7 @@ test("a stream whose engine is killed waits for another one and goes on where it
   expect(indices.at(-1)).toBe(200);
   await eventually("the dead engine's instance is failed", async () =>
     (await cluster.adminInstances(10)).some(
-      (i) => i.model_id === "mortal" && i.state === "failed" && i.error?.code === "engine_failed",
+      (i) => i.model_id === "mortal" && i.state === "failed" && i.error?.code === "engine_killed",
     ),
   );
   const worker = cluster.workers[0];

@@ -21,6 +21,8 @@ const streams = Number(process.env.SLLM_TEST_STREAMS ?? (long ? 1_000 : 50));
 const atOnce = long ? 64 : 16;
 /** Between two kills of gateways: some streams have to get on in the meantime. */
 const betweenKills_ms = long ? 3_000 : 1_000;
+/** The same after any other disturbance: what was lost is computed anew, by few cores. */
+const betweenDisturbances_ms = long ? 4_000 : 0;
 const limit_ms = long ? 1_800_000 : 120_000;
 
 let cluster: StreamCluster;
@@ -81,6 +83,7 @@ test(
       const kind = kinds[long ? Math.floor(random() * kinds.length) : count % kinds.length] ?? "killEngine";
       const worker = Math.floor(random() * cluster.workers.length);
       await cluster[kind](worker);
+      await Bun.sleep(betweenDisturbances_ms);
       return kind;
     };
     const urlOf = (i: number) => cluster.urls[i % cluster.urls.length] ?? "";

@@ -5,7 +5,7 @@
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { adminInstanceList } from "../../schema/api/admin.ts";
+import { adminInstanceList, adminWorkerList } from "../../schema/api/admin.ts";
 import { workerStatus } from "../../schema/cluster/status.ts";
 import { convertAdapter, convertGguf } from "../../worker/checkpoints/import.ts";
 import { writeAdapter } from "../models/generator/adapter.ts";
@@ -16,8 +16,8 @@ import { createDatabase, type PostgresServer, startPostgres } from "./postgres.t
 import { type RunningProcess, startProcess } from "./processes.ts";
 import { exactModel, looseAdapters, looseModel } from "./stream-kinds.ts";
 
-/** An engine and its model are started again within this: after starts that failed there are pauses of up to a minute. */
-const recovery_ms = 180_000;
+/** Instances and workers are back within this, whatever was killed. */
+const recovery_ms = 60_000;
 /** More than the model was trained for: its text need not be good, only long enough. */
 const context_tokens = 1_024;
 /** For how long a process is stopped: longer than its silence is put up with. */
@@ -57,20 +57,21 @@ export class StreamCluster {
     rmSync(this.#folder, { recursive: true, force: true });
   }
 
-  /** On every worker an instance of both models is ready, as the worker itself and a gateway know. */
+  /** As many instances of both models as there are workers are ready, and all workers. */
   async recovered(): Promise<void> {
-    const models = [exactModel, looseModel];
     const isReady = async () => {
-      for (const [i] of this.workers.entries()) {
-        const ready = (await this.#status(i)).instances.filter(({ state }) => state === "ready");
-        if (!models.every((id) => ready.some(({ model_id }) => model_id === id))) return false;
-      }
-      const ready = (await this.#instances(0)).filter(({ state }) => state === "ready");
-      const places = new Set(ready.map(({ model_id, worker_id }) => `${model_id} ${worker_id}`));
-      return places.size === models.length * this.workers.length;
+      const { length } = this.workers;
+      const instances = (await this.#instances(0)).filter(({ state }) => state === "ready");
+      const counts = [exactModel, looseModel].map(
+        (id) => instances.filter(({ model_id }) => model_id === id).length,
+      );
+      const response = await fetch(`${this.urls[0]}/admin/v1/workers`);
+      const { data } = adminWorkerList.parse(await response.json());
+      const workers = data.filter(({ state }) => state === "ready");
+      return workers.length === length && counts.every((count) => count >= length);
     };
     try {
-      await eventually("an instance of each model is ready on every worker", isReady, recovery_ms);
+      await eventually("instances and workers are ready", isReady, recovery_ms);
     } catch (cause) {
       throw new Error(`the cluster did not recover:\n${await this.#troubles()}`, { cause });
     }

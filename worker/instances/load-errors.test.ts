@@ -38,3 +38,14 @@ test("an engine's end is told with its last words", () => {
     message: "The engine process ended with status 1.",
   });
 });
+
+test("an engine that something outside has killed says so; one that crashed has failed", () => {
+  const end = (reason: string, wasLoading: boolean) =>
+    engineEndError({ reason, last_lines: [] }, wasLoading).code;
+  for (const wasLoading of [true, false]) {
+    expect(end("signal SIGKILL", wasLoading)).toBe("engine_killed");
+    expect(end("signal SIGTERM", wasLoading)).toBe("engine_killed");
+  }
+  expect(end("signal SIGSEGV", true)).toBe("model_load_failed");
+  expect(end("signal SIGABRT", false)).toBe("engine_failed");
+});

@@ -36,9 +36,15 @@ export function loadFailure(
   return read ? readError(read, directory) : engineError(engine, directory);
 }
 
-/** An engine process that ended although nobody asked it to. */
+/** Signals that a process never gets from its own mistakes. */
+const outsideSignals: ReadonlySet<string> = new Set(
+  ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"].map((name) => `signal ${name}`),
+);
+
+/** An engine process that ended although nobody asked it to. One that was killed says nothing about model or prompt. */
 export function engineEndError(end: EngineEnd, wasLoading: boolean): WireError {
-  return engineFailure(`The engine process ended with ${end.reason}.`, end.last_lines, wasLoading);
+  const error = engineFailure(`The engine process ended with ${end.reason}.`, end.last_lines, wasLoading);
+  return outsideSignals.has(end.reason) ? { ...error, code: "engine_killed" } : error;
 }
 
 /** What became of an engine, with the last lines of its log. */

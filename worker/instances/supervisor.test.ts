@@ -193,7 +193,7 @@ test("a failed instance stays in the reports with its reason until it is unloade
   await loadReady(1);
   engines[0]?.onEnd({ reason: "signal SIGKILL", last_lines: [] });
   supervisor.forget([instance_id]);
-  expect(supervisor.reports()).toMatchObject([{ state: "failed", error: { code: "engine_failed" } }]);
+  expect(supervisor.reports()).toMatchObject([{ state: "failed", error: { code: "engine_killed" } }]);
   await supervisor.unload(instance_id, { if_idle: true });
   expect(supervisor.status()).toEqual([]);
 });
