@@ -45,12 +45,22 @@ async function describe(input, init) {
   const isRequest = input instanceof Request;
   const url = isRequest ? input.url : String(input);
   const method = (init.method ?? (isRequest ? input.method : "GET")).toUpperCase();
-  const isResumable = method === "POST" && resumablePath.test(new URL(url).pathname);
   const headers = new Headers(init.headers ?? (isRequest ? input.headers : undefined));
   const signal = init.signal ?? (isRequest ? input.signal : undefined);
   const body =
     init.body ?? (isRequest && method !== "GET" && method !== "HEAD" ? await input.text() : undefined);
+  const isResumable = method === "POST" && resumablePath.test(new URL(url).pathname) && !asksForSeveral(body);
   return { url, isResumable, init: { ...init, method, headers, signal, body } };
+}
+
+/** Several answers (`n`) are as many generations, which no event id names together: they pass as they are. */
+function asksForSeveral(body) {
+  try {
+    return JSON.parse(body).n > 1;
+  } catch {
+    // No JSON text: whatever it is, it is not such a request.
+    return false;
+  }
 }
 
 /** One request of the client, however many connections it takes. */

@@ -111,11 +111,11 @@ export class Dispatcher {
     const { clock, records, queue, hold_ms, gateway_id } = this.#deps;
     const { state, created_at_ms } = wanted;
     const { generation_id } = state;
-    const { tenant, priority, model_id, arrived_ms, deadline_ms: within_ms } = entry;
+    const { model_id, arrived_ms, deadline_ms: within_ms } = entry;
     const deadline_ms = arrived_ms + Math.min(hold_ms, within_ms ?? hold_ms);
     let ticket: Ticket | null = null;
     const takeTicket = () => {
-      const wanted = { generation_id, tenant, priority, arrived_ms, deadline_ms };
+      const wanted = { generation_id, ...queuedAs(driver.request, entry), arrived_ms, deadline_ms };
       ticket ??= queue.enter({ ...wanted, model_id: driver.request?.model_id ?? model_id });
       return ticket;
     };
@@ -212,9 +212,21 @@ export class Dispatcher {
 }
 
 /** With what gateways want to know that meet it at its worker. */
-export function describe(request: WorkRequest, { tenant }: RequestEntry, created_at_ms: number): WorkRequest {
+export function describe(
+  request: WorkRequest,
+  { tenant, priority, deadline_ms }: RequestEntry,
+  created_at_ms: number,
+): WorkRequest {
   if ("inputs" in request || request.answer === undefined) return request;
-  return { ...request, origin: { model_id: request.model_id, tenant, created_at_ms, ...request.answer } };
+  const queued = { priority, ...(deadline_ms === null ? {} : { deadline_ms }) };
+  const { model_id, answer } = request;
+  return { ...request, origin: { model_id, tenant, created_at_ms, ...answer, ...queued } };
+}
+
+/** As its first gateway queued it, where this one has only met it. */
+function queuedAs(request: WorkRequest | null, { tenant, priority }: RequestEntry) {
+  const origin = request === null || "inputs" in request ? undefined : request.origin;
+  return { tenant: origin?.tenant ?? tenant, priority: origin?.priority ?? priority };
 }
 
 /** The request with what its `model` was found to be. */

@@ -18,7 +18,7 @@ import { claim } from "./claim.ts";
 import { dueIn, haveSameMaker, isOnPath, mayPlaceAgain } from "./due.ts";
 import { advance, type Generation, type GenerationInput, hasEnded } from "./generation.ts";
 import type { Placer } from "./placer.ts";
-import { Told, tailOf } from "./told.ts";
+import { hasCalls, Told, tailOf } from "./told.ts";
 import type { AnswerPiece, GenerationUpdate, WorkRequest } from "./updates.ts";
 import { fromSettings, isEmbedding, toEmbedCall, toGenerateCall } from "./worker-request.ts";
 
@@ -543,7 +543,8 @@ export class GenerationDriver {
       total_tokens: prompt_tokens + completion_tokens,
       prompt_tokens_details: { cached_tokens: event.cached_tokens ?? 0 },
     };
-    yield { type: "done", ...this.#piece(text, event.delta ?? null), finish_reason, usage };
+    const had_calls = hasCalls(this.told.events);
+    yield { type: "done", ...this.#piece(text, event.delta ?? null), finish_reason, usage, had_calls };
   }
 
   #movedTo(worker_id: WorkerId, why: "moved" | "failover"): GenerationUpdate {

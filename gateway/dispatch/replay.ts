@@ -3,7 +3,7 @@ import { SllmError } from "../../schema/error.ts";
 import type { StoredGeneration } from "../ports.ts";
 import { isOnPath } from "./due.ts";
 import { type ReadFrom, refuseBeyond } from "./live-generation.ts";
-import { tailOf } from "./told.ts";
+import { hasCalls, tailOf } from "./told.ts";
 import type { GenerationUpdate } from "./updates.ts";
 
 /**
@@ -45,5 +45,5 @@ export async function* replay(
     prompt_tokens_details: { cached_tokens },
   };
   const piece = { choice: 0, text, delta: delta ?? null, tokens: [], last_token_index: next_index - 1 };
-  yield { type: "done", ...piece, finish_reason, usage };
+  yield { type: "done", ...piece, finish_reason, usage, had_calls: hasCalls(events) };
 }

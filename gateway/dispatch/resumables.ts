@@ -215,14 +215,9 @@ export class Resumables {
       next_index,
       hops: record.hops,
     });
-    const entry = {
-      tenant: record.tenant,
-      priority: "normal",
-      deadline_ms: null,
-      model_id,
-      arrived_ms,
-    } as const;
     const request = fromSettings(record.settings);
+    const deadline_ms = next_index > 0 ? null : leftOf(request?.origin ?? null, clock.wallMs());
+    const entry = { tenant: record.tenant, priority: "normal", deadline_ms, model_id, arrived_ms } as const;
     const run = { created_at_ms: row.created_at.getTime(), signal: cancel.signal, isShared: true };
     const known = { told: events, prompt: record.prompt, owner: row.owner };
     const driven = dispatcher.drive({ ...run, ...known, state, request }, entry, null);
@@ -285,6 +280,12 @@ async function* leaving<T>(
   }
 }
 
+/** Of the time that the request had until it must have an instance; null where it named none. */
+function leftOf(origin: GenerationOrigin | null, now_ms: number): number | null {
+  const { deadline_ms = null, created_at_ms = 0 } = origin ?? {};
+  return deadline_ms === null ? null : Math.max(0, created_at_ms + deadline_ms - now_ms);
+}
+
 function nextIndex(events: readonly TokensEvent[]): number {
   const last = events.at(-1);
   return last === undefined ? 0 : last.first_index + last.tokens.length;
@@ -292,8 +293,9 @@ function nextIndex(events: readonly TokensEvent[]): number {
 
 function refuseOther(first: string, body_digest: string): void {
   if (first === body_digest) return;
-  const message = "This Idempotency-Key was used for another request.";
-  throw new SllmError("idempotency_mismatch", message, { param: "Idempotency-Key" });
+  throw new SllmError("idempotency_mismatch", "This key was used for another request.", {
+    param: "Idempotency-Key",
+  });
 }
 
 function unknown(generation_id: GenerationId): SllmError {

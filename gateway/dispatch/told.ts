@@ -47,6 +47,11 @@ export class Told {
   }
 }
 
+/** Whether a tool call is among what was told. */
+export function hasCalls(events: readonly TokensEvent[]): boolean {
+  return events.some(({ delta }) => delta?.tool_calls !== undefined);
+}
+
 /** What is left of an event from a token on, at least one token. Throws `generation_lost` where it cannot be split. */
 export function tailOf(event: TokensEvent, index: number): TokensEvent {
   const skip = index - event.first_index;

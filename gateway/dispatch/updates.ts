@@ -101,7 +101,13 @@ export type GenerationUpdate =
   /** Of the inputs in their order, encoded as at the worker. */
   | { readonly type: "vectors"; readonly vectors: readonly string[] }
   /** The end of a choice; its text was held back until now. */
-  | ({ readonly type: "done"; readonly finish_reason: FinishReason; readonly usage: Usage } & AnswerPiece);
+  | ({
+      readonly type: "done";
+      readonly finish_reason: FinishReason;
+      readonly usage: Usage;
+      /** A tool call was told before, perhaps to a reader that has had it elsewhere. */
+      readonly had_calls?: boolean;
+    } & AnswerPiece);
 
 export interface GenerationRun {
   readonly generation_id: GenerationId;

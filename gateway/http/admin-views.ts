@@ -132,7 +132,7 @@ function perToken(pairs: readonly number[]): number[] {
 }
 
 export function toAdminGeneration(row: GenerationRow): AdminGeneration {
-  const { generation_id, model_id, state, worker_id, instance_id, epoch, cold_start } = row;
+  const { generation_id, model_id, state, worker_id, instance_id, epoch, owner, cold_start } = row;
   const { prompt_tokens, completion_tokens, finish_reason, timeline_ms } = row;
   return {
     generation_id,
@@ -141,6 +141,7 @@ export function toAdminGeneration(row: GenerationRow): AdminGeneration {
     worker_id,
     instance_id,
     epoch,
+    owner,
     cold_start,
     prompt_tokens,
     completion_tokens,

@@ -75,7 +75,7 @@ export class AnswerFrames {
   /** Its id is one beyond the last token's: who has it has the end, too. */
   #end(update: Extract<GenerationUpdate, { type: "done" }>): string {
     const position = { choice: update.choice, last_token_index: update.last_token_index + 1 };
-    const last = this.#shape.lastChunk(update, update.finish_reason);
+    const last = this.#shape.lastChunk(update, update.finish_reason, update.had_calls === true);
     const isTold = this.#after !== null && this.#after >= position.last_token_index;
     return (
       this.#opening(update) +

@@ -34,9 +34,9 @@ export class ChatShape implements CompletionShape {
     return this.#chunk([{ index: piece.choice, delta, logprobs, finish_reason: null }]);
   }
 
-  lastChunk(piece: AnswerPiece, reason: "stop" | "length"): ChatChunk {
+  lastChunk(piece: AnswerPiece, reason: "stop" | "length", hadCalls: boolean): ChatChunk {
     const delta = this.#toDelta(piece);
-    const finish_reason = publicFinishReason(reason, this.#calling.has(piece.choice));
+    const finish_reason = publicFinishReason(reason, hadCalls || this.#calling.has(piece.choice));
     return this.#chunk([{ index: piece.choice, delta, logprobs: null, finish_reason }]);
   }
 

@@ -11,7 +11,7 @@ export interface CompletionShape {
   /** null when the piece adds nothing that a client sees. */
   chunk(piece: AnswerPiece): object | null;
   /** The piece was held back until the end and may be empty. */
-  lastChunk(piece: AnswerPiece, finish_reason: FinishReason): object;
+  lastChunk(piece: AnswerPiece, finish_reason: FinishReason, hadCalls: boolean): object;
   usageChunk(usage: Usage): object;
   /** One entry for each choice, in their order. */
   whole(choices: readonly WholeChoice[], usage: Usage): object;

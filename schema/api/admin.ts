@@ -6,7 +6,7 @@ import { kvSettings } from "../cluster/instances.ts";
 import { loadTrace } from "../cluster/loads.ts";
 import { linkReport, storeProblem } from "../cluster/membership.ts";
 import { wireError } from "../error.ts";
-import { checkpointDigest, generationId, instanceId, modelId, workerId } from "../ids.ts";
+import { checkpointDigest, gatewayId, generationId, instanceId, modelId, workerId } from "../ids.ts";
 import { limits } from "../limits.ts";
 import {
   deviceKinds,
@@ -236,6 +236,8 @@ export const adminGeneration = z.object({
   worker_id: workerId.nullable(),
   instance_id: instanceId.nullable(),
   epoch: z.number().int(),
+  /** The gateway that feeds its placement; null for one that has none. */
+  owner: gatewayId.nullable(),
   cold_start: z.boolean(),
   prompt_tokens: z.number().int().nullable(),
   completion_tokens: z.number().int().nullable(),

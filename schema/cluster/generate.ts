@@ -3,7 +3,7 @@ import { z } from "zod";
 import { wireError } from "../error.ts";
 import { checkpointDigest, gatewayId, generationId, instanceId, modelId, workerId } from "../ids.ts";
 import { limits } from "../limits.ts";
-import { answerShapes, finishReasons } from "../vocab.ts";
+import { answerShapes, finishReasons, priorities } from "../vocab.ts";
 import { answerFormat, messageDelta, promptInput } from "./conversation.ts";
 import { encodedVector } from "./embed.ts";
 import { protocolVersion } from "./protocol.ts";
@@ -64,6 +64,10 @@ export const generationOrigin = z.strictObject({
   /** As the client named it. */
   model: z.string(),
   include_usage: z.boolean(),
+  /** How it is queued, wherever it has to wait; normal if left out. */
+  priority: z.enum(priorities).optional(),
+  /** From `created_at_ms` until it must have its first instance; left out: as long as gateways hold requests. */
+  deadline_ms: z.number().int().min(1).max(limits.deadline_ms).optional(),
 });
 export type GenerationOrigin = z.infer<typeof generationOrigin>;
 

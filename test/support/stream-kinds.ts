@@ -76,9 +76,9 @@ const visit = {
 
 function isOneCall({ calls: [call, ...more], text }: Answer): string | null {
   if (call === undefined || more.length > 0 || text !== "") return `is not one call: '${text}', ${call}`;
-  return call.startsWith("visit: ")
-    ? schemaProblem(call.slice("visit: ".length))
-    : `is another call: ${call}`;
+  if (!call.startsWith("visit: ")) return `is another call: ${call}`;
+  const { town, days } = JSON.parse(call.slice("visit: ".length));
+  return towns.includes(town) && Number.isInteger(days) && days <= 9 ? null : `has other arguments: ${call}`;
 }
 
 const plain = (tokens: number) => ({ max_tokens: tokens, ignore_eos: true });

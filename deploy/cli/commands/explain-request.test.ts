@@ -10,6 +10,7 @@ const request: ExplainedRequest = {
   worker_id: "w-1",
   instance_id: "i-1",
   epoch: 1,
+  owner: null,
   cold_start: true,
   prompt_tokens: 5,
   completion_tokens: 2,

@@ -4,11 +4,12 @@ import { formatTable } from "../terminal/table.ts";
 
 /** What happened, the timeline, and every decision with the candidates that lost. */
 export function formatRequest(request: ExplainedRequest): string {
-  const { model_id, generation_id, state, worker_id, instance_id, created_at, cold_start, error } = request;
+  const { model_id, generation_id, state, worker_id, instance_id, created_at, cold_start, error, owner } =
+    request;
   const place = worker_id === null ? "nowhere yet" : `${instance_id} on ${worker_id}`;
   const lines = [
     `${model_id}: ${state}${error === null ? "" : ` (${error.code}: ${error.message})`}`,
-    `${generation_id}, ${created_at}; ran ${cold_start ? "after a start " : ""}at ${place}`,
+    `${generation_id}, ${created_at}; ran ${cold_start ? "after a start " : ""}at ${place}${owner === null ? "" : `, by ${owner}`}`,
     ...timelineLines(request),
   ];
   if (request.decisions === null) {
