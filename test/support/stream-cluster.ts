@@ -121,25 +121,45 @@ export class StreamCluster {
     running?.kill("SIGCONT");
   }
 
-  async restartWorker(worker: number): Promise<void> {
-    await this.workers[worker]?.stop();
+  /** SIGTERM, and a new one in its place. Resolves with what the old one ended with. */
+  async restartWorker(worker: number): Promise<number | string | undefined> {
+    const status = await this.workers[worker]?.stop();
     this.workers[worker] = await this.#startWorker(worker);
+    return status;
+  }
+
+  /** One more, with so much memory for models; the caller stops it. */
+  startSmallWorker(memory_bytes: number): Promise<RunningProcess> {
+    return this.#startWorker(this.workers.length, memory_bytes);
+  }
+
+  /** As a gateway knows it. */
+  async workerIdAt(url: string): Promise<string> {
+    return await eventually("the worker is known", async () => {
+      const { data } = adminWorkerList.parse(await (await fetch(`${this.urls[0]}/admin/v1/workers`)).json());
+      return data.find((worker) => worker.url === url && worker.state === "ready")?.worker_id;
+    });
   }
 
   async killGateway(gateway: number): Promise<void> {
+    await this.endGateway(gateway);
+    await this.reviveGateway(gateway);
+  }
+
+  /** Ends it without a word. */
+  async endGateway(gateway: number): Promise<void> {
     const running = this.gateways[gateway];
     running?.kill("SIGKILL");
     await running?.exited;
-    await this.#restartGateway(gateway);
   }
 
   async restartGateway(gateway: number): Promise<void> {
     await this.gateways[gateway]?.stop();
-    await this.#restartGateway(gateway);
+    await this.reviveGateway(gateway);
   }
 
   /** Where it was before: clients and workers know it by that. */
-  async #restartGateway(gateway: number): Promise<void> {
+  async reviveGateway(gateway: number): Promise<void> {
     const { port } = new URL(this.urls[gateway] ?? "");
     this.gateways[gateway] = await this.#startGateway(port);
   }
@@ -157,7 +177,7 @@ export class StreamCluster {
     });
   }
 
-  #startWorker(index: number): Promise<RunningProcess> {
+  #startWorker(index: number, memory_bytes = 1024 ** 3): Promise<RunningProcess> {
     const data = path.join(this.#folder, `worker-${index}`);
     const store = path.join(this.#folder, "checkpoints");
     for (const folder of [data, store]) mkdirSync(folder, { recursive: true });
@@ -171,7 +191,7 @@ export class StreamCluster {
         SLLM_WORKER_GATEWAYS: this.urls.join(","),
         SLLM_WORKER_THREADS: "1",
         SLLM_WORKER_PREFAULT_BYTES: "0",
-        SLLM_WORKER_MEMORY_BYTES: String(1024 ** 3),
+        SLLM_WORKER_MEMORY_BYTES: String(memory_bytes),
       },
     });
   }
