@@ -21,7 +21,7 @@ const recovery_ms = 60_000;
 /** More than the model was trained for: its text need not be good, only long enough. */
 const context_tokens = 1_024;
 /** For how long a process is stopped: longer than its silence is put up with. */
-const stopped_ms = 6_000;
+const stopped_ms = 4_500;
 
 export class StreamCluster {
   readonly gateways: RunningProcess[] = [];

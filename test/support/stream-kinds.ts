@@ -5,6 +5,9 @@
  */
 import { toolCallToken } from "../models/generator/tool-model.ts";
 
+/** Bytes follow the three control tokens of the vocabulary. */
+const newLineToken = 3 + 0x0a;
+
 /** An answer as its stream told it. */
 export interface Answer {
   readonly text: string;
@@ -76,22 +79,24 @@ const visit = {
 
 function isOneCall({ calls: [call, ...more], text }: Answer): string | null {
   if (call === undefined || more.length > 0 || text !== "") return `is not one call: '${text}', ${call}`;
-  if (!call.startsWith("visit: ")) return `is another call: ${call}`;
-  const { town, days } = JSON.parse(call.slice("visit: ".length));
+  if (!call.startsWith("go: ")) return `is another call: ${call}`;
+  const { town, days } = JSON.parse(call.slice("go: ".length));
   return towns.includes(town) && Number.isInteger(days) && days <= 9 ? null : `has other arguments: ${call}`;
 }
 
+/** A model that has never seen JSON fills it with empty lines otherwise. */
+const noNewLines = { [newLineToken]: -100 };
 const plain = (tokens: number) => ({ max_tokens: tokens, ignore_eos: true });
 const byText = { path: "/v1/completions", model: exactModel } as const;
 
 export const streamKinds: readonly StreamKind[] = [
   {
-    ...{ ...byText, name: "greedy", problemOf: wholeLength(90) },
-    body: { prompt: "ROMEO:\n", temperature: 0, ...plain(90) },
+    ...{ ...byText, name: "greedy", problemOf: wholeLength(80) },
+    body: { prompt: "ROMEO:\n", temperature: 0, ...plain(80) },
   },
   {
-    ...{ ...byText, name: "sampled", problemOf: wholeLength(90) },
-    body: { prompt: "JULIET:\n", temperature: 1, seed: 7, ...plain(90) },
+    ...{ ...byText, name: "sampled", problemOf: wholeLength(80) },
+    body: { prompt: "JULIET:\n", temperature: 1, seed: 7, ...plain(80) },
   },
   {
     ...{ ...byText, name: "sampled with penalties", problemOf: wholeLength(80) },
@@ -100,7 +105,7 @@ export const streamKinds: readonly StreamKind[] = [
   {
     ...{ ...byText, name: "JSON schema", problemOf: toSchema },
     body: {
-      ...{ prompt: "A list: ", temperature: 1, seed: 9, max_tokens: 600 },
+      ...{ prompt: "A list: ", temperature: 1, seed: 9, max_tokens: 600, logit_bias: noNewLines },
       response_format: { type: "json_schema", json_schema: { name: "towns", schema } },
     },
   },
@@ -108,14 +113,19 @@ export const streamKinds: readonly StreamKind[] = [
     ...{ name: "a tool call", path: "/v1/chat/completions", model: exactModel, problemOf: isOneCall },
     body: {
       messages: [{ role: "user", content: "Where to?" }],
-      ...{ temperature: 1, seed: 5, logit_bias: { [toolCallToken]: 100 }, stop: ["</tool_call>"] },
-      tools: [{ type: "function", function: { name: "visit", parameters: visit } }],
+      ...{
+        temperature: 1,
+        seed: 5,
+        logit_bias: { [toolCallToken]: 100, ...noNewLines },
+        stop: ["</tool_call>"],
+      },
+      tools: [{ type: "function", function: { name: "go", parameters: visit } }],
       ...{ tool_choice: "required", parallel_tool_calls: false },
     },
   },
   {
-    ...{ ...byText, model: "loose:one", name: "sampled by an adapter", problemOf: wholeLength(90) },
-    body: { prompt: "MERCUTIO:\n", temperature: 1, seed: 10, ...plain(90) },
+    ...{ ...byText, model: "loose:one", name: "sampled by an adapter", problemOf: wholeLength(80) },
+    body: { prompt: "MERCUTIO:\n", temperature: 1, seed: 10, ...plain(80) },
   },
   {
     ...{ ...byText, model: "loose:two", name: "greedy by another adapter", problemOf: wholeLength(70) },
@@ -124,12 +134,12 @@ export const streamKinds: readonly StreamKind[] = [
   {
     ...{ ...byText, model: "loose:two", name: "JSON schema by an adapter", problemOf: toSchema },
     body: {
-      ...{ prompt: "Towns: ", temperature: 1, seed: 11, max_tokens: 600 },
+      ...{ prompt: "Towns: ", temperature: 1, seed: 11, max_tokens: 600, logit_bias: noNewLines },
       response_format: { type: "json_schema", json_schema: { name: "towns", schema } },
     },
   },
   {
-    ...{ ...byText, model: looseModel, name: "sampled, not deterministic", problemOf: wholeLength(90) },
-    body: { prompt: "JULIET:\n", temperature: 1, seed: 7, ...plain(90) },
+    ...{ ...byText, model: looseModel, name: "sampled, not deterministic", problemOf: wholeLength(80) },
+    body: { prompt: "JULIET:\n", temperature: 1, seed: 7, ...plain(80) },
   },
 ];
