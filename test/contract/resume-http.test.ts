@@ -195,6 +195,16 @@ describe("a generation by its id", () => {
     expect(await hear(answer, nothingHeard())).toMatchObject({ text: wholeText(200), isDone: true });
   }, 20_000);
 
+  test("is on record with its owner, and with how it is queued wherever it has to wait", async () => {
+    const wishes = { "x-sllm-resume": "5", "x-sllm-priority": "low", "x-sllm-deadline-ms": "60000" };
+    const { id } = await hear(await scene.complete(0, 3, wishes), nothingHeard());
+    const generation_id = id?.slice(0, 32) ?? "";
+    const stored = await scene.store.getStored(generation_id);
+    expect(stored?.record.settings.origin).toMatchObject({ priority: "low", deadline_ms: 60_000 });
+    const view = await (await fetch(`${scene.urlOf(1)}/admin/v1/generations/${generation_id}`)).json();
+    expect(view.owner).toBe(scene.gateways[0]?.gateway.gateway_id ?? "");
+  });
+
   test("is cancelled from any gateway, once; an unknown one is not found", async () => {
     const heard = nothingHeard();
     const reading = hear(await scene.complete(0, 4_000, { "x-sllm-resume": "60" }), heard);

@@ -84,6 +84,16 @@ test("what nobody can go on with ends with an error, never as a short answer", a
   await expect(read()).rejects.toMatchObject({ code: "generation_lost" });
 });
 
+test("several answers to one request pass as they are, and come all", async () => {
+  const { choices } = await clientOf(2).completions.create({
+    model: scene.model,
+    prompt: "Hi",
+    max_tokens: 3,
+    n: 2,
+  });
+  expect(choices.map(({ text }) => text)).toEqual([wholeText(3), wholeText(3)]);
+});
+
 test("other requests pass as they are", async () => {
   const models = await clientOf(2).models.list();
   expect(models.data.map(({ id }) => id)).toEqual([scene.model]);

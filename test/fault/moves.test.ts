@@ -26,13 +26,14 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => cluster?.close(), 60_000);
 
-/** What runs on a worker now. */
-async function running(url: string): Promise<string[]> {
+/** What runs on a worker now; those that can be moved are past their prompt and not on their way. */
+async function running(url: string, isMovable = false): Promise<string[]> {
   const response = await fetch(`${url}/v1/generations`, {
     headers: { authorization: `Bearer ${clusterToken}` },
   });
   const { data } = runningGenerations.parse(await response.json());
-  return data.map(({ generation_id }) => generation_id);
+  const wanted = data.filter((one) => !isMovable || (!one.is_moving && one.prompt_tokens !== null));
+  return wanted.map(({ generation_id }) => generation_id);
 }
 
 /** Asks a gateway to move a stream: its row, or the code of the refusal. */
@@ -69,7 +70,7 @@ async function moveAtRandom(random: () => number, isOver: () => boolean): Promis
   const pick = <T>(all: readonly T[]): T | undefined => all[Math.floor(random() * all.length)];
   while (!isOver()) {
     const from = pick(cluster.workers);
-    const ids = from === undefined ? [] : await running(from.url);
+    const ids = from === undefined ? [] : await running(from.url, true);
     const generation_id = pick(ids);
     if (generation_id === undefined) {
       await Bun.sleep(20);
