@@ -57,7 +57,8 @@ export function isLastAttachEvent(event: AttachEvent): boolean {
 
 /**
  * DELETE /v1/generations/{id}. With an epoch the worker refuses everything below it from now on, whether it has the
- * generation or not, so that a late message cannot begin it; a lower epoch than it has seen is refused itself.
+ * generation or not, so that a late message cannot begin it, and ends what runs with a lower one; a lower epoch than it
+ * has seen is refused itself.
  */
 export const cancelQuery = z.strictObject({
   epoch: z.coerce.number().pipe(epoch).optional(),

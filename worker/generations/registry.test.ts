@@ -165,6 +165,12 @@ test("a fence keeps out what comes late, and lets its own epoch begin", () => {
   expect(() => registry.start(request(3))).toThrow("started here before");
 });
 
+test("a fence that comes after its own epoch has begun leaves that alone; a later one ends it", () => {
+  registry.start(request(3));
+  expect(registry.cancel(generation_id, { epoch: 3 }).cancelled).toBe(false);
+  expect(registry.cancel(generation_id, { epoch: 4 }).cancelled).toBe(true);
+});
+
 test("a cancel that heeds readers leaves alone what another one reads", () => {
   const run = registry.start(request(1));
   const first = run.readRun();

@@ -135,7 +135,10 @@ export class GenerationRegistry {
     );
   }
 
-  /** Ends a generation for good; with an epoch, whatever would begin here with a lower one. Errors: `stale_generation`. */
+  /**
+   * Ends a generation for good; with an epoch, whatever runs or would begin here with a lower one. A run of that very
+   * epoch is what the fence was put up for: it may overtake the fence on its way here. Errors: `stale_generation`.
+   */
   cancel(generation_id: GenerationId, { epoch, unless_read }: CancelQuery = {}): CancelResponse {
     const run = this.#runs.get(generation_id);
     if (epoch !== undefined) {
@@ -143,7 +146,8 @@ export class GenerationRegistry {
       const wasStarted = this.#epochs.get(generation_id)?.epoch === epoch && run !== undefined;
       this.#remember(generation_id, { epoch, wasStarted });
     }
-    const mayCancel = unless_read === undefined || (run?.readers ?? 0) <= 1;
+    const isFence = epoch !== undefined && unless_read === undefined;
+    const mayCancel = isFence ? run?.epoch !== epoch : unless_read === undefined || (run?.readers ?? 0) <= 1;
     const cancelled = mayCancel && run?.cancel() === true;
     const moved = run?.moved ?? null;
     return { generation_id, cancelled, ...(moved === null ? {} : { moved }) };
