@@ -46,6 +46,8 @@ export class SteppedEngine implements ArrivalTarget {
   tokensPerStep = 1;
   /** False: held requests do not get on. */
   computes = true;
+  /** Tokens of every prompt that it says to have found computed. */
+  cachedTokens = 0;
   /** Null: its KV cache cannot be moved. */
   kv: ArrivalTarget["kv"] = null;
   /** Tokens whose rows came from elsewhere. */
@@ -91,7 +93,7 @@ export class SteppedEngine implements ArrivalTarget {
     const request = this.#running.get(number);
     if (!request) return;
     request.held = true;
-    queueMicrotask(() => request.onHeld?.(request.output.length));
+    queueMicrotask(() => request.onHeld?.(request.output.length, 0));
   }
 
   extend(number: number, tokens: readonly number[], go: boolean): void {
@@ -139,7 +141,7 @@ export class SteppedEngine implements ArrivalTarget {
     request.computed = Math.min(Math.max(0, request.computed) + this.tokensPerStep, request.output.length);
     if (request.told === request.computed) return;
     request.told = request.computed;
-    request.onHeld?.(request.computed);
+    request.onHeld?.(request.computed, this.cachedTokens);
   }
 
   #draw(number: number, request: Running): void {

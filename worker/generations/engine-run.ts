@@ -1,19 +1,19 @@
 /** A generation's request at an instance's engine, as those see it who hold it, let it go on or end it. */
 import { SllmError } from "../../schema/error.ts";
 import type { Instance } from "../instances/instance.ts";
-import type { KvMove } from "../instances/request-table.ts";
+import type { HeldListener, KvMove } from "../instances/request-table.ts";
 
 type Target = Pick<Instance, "cancel" | "hold" | "extend" | "followHeld" | "kv" | "moveKv">;
 
 export class EngineRun {
   readonly #instance: Target;
   readonly #number: number;
-  #onHeld: ((completion_tokens: number) => void) | null = null;
+  #onHeld: HeldListener | null = null;
 
   constructor(instance: Target, number: number) {
     this.#instance = instance;
     this.#number = number;
-    instance.followHeld(number, (completion_tokens) => this.#onHeld?.(completion_tokens));
+    instance.followHeld(number, (...held) => this.#onHeld?.(...held));
   }
 
   cancel(): void {
@@ -29,7 +29,7 @@ export class EngineRun {
   }
 
   /** Tells how many output tokens a request that came held has, with all but the last one computed. */
-  followHeld(onHeld: (completion_tokens: number) => void): void {
+  followHeld(onHeld: HeldListener): void {
     this.#onHeld = onHeld;
   }
 

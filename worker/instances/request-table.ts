@@ -17,8 +17,11 @@ export type RequestMessage = Extract<
 
 export type GenerationListener = (event: GenerationEvent) => void;
 
-/** Told how many output tokens of a held request are computed; of one that ran here, how many it has. */
-export type HeldListener = (completion_tokens: number) => void;
+/**
+ * Told how many output tokens of a held request are computed; of one that ran here, how many it has. And how many tokens of
+ * its prompt were found computed.
+ */
+export type HeldListener = (completion_tokens: number, cached_tokens: number) => void;
 
 /** Of rows of the KV cache that were saved or loaded: the file's digest, or why nothing came of it. */
 export type KvOutcome = Omit<Extract<EngineMessage, { type: "kv" }>, "type" | "request">;
@@ -94,7 +97,7 @@ export class RequestTable {
     if (!request) return;
     if (event.type === "held") {
       request.started = true;
-      request.onHeld?.(event.completion_tokens);
+      request.onHeld?.(event.completion_tokens, event.cached_tokens ?? 0);
       return;
     }
     if (event.type === "kv") {

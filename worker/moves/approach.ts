@@ -36,6 +36,8 @@ export class Approach {
   #acknowledged = 0;
   /** ... and to have computed; null before the prompt is. */
   #computed: number | null = null;
+  /** Of the prompt, found there, so that nobody computed them. */
+  #cached = 0;
 
   constructor(options: ApproachOptions) {
     this.#options = options;
@@ -143,7 +145,9 @@ export class Approach {
       await this.#catchUp();
       if (!this.#goesOn) return;
       this.#rounds++;
-      const [round_tokens, round_ms] = [this.#tokens() - before, clock.monotonicMs() - began_ms];
+      const found = before === 0 ? this.#cached : 0;
+      const round_tokens = Math.max(0, this.#tokens() - before - found);
+      const round_ms = clock.monotonicMs() - began_ms;
       onEvent({ type: "round", ...this.#progress(), round_tokens, round_ms });
       this.#judge();
     }
@@ -163,6 +167,7 @@ export class Approach {
     const progress = await destination.round(stream.record().generation_id, round);
     // Two calls may be under way, and the answer of the earlier one come last.
     this.#acknowledged = Math.max(this.#acknowledged, progress.completion_tokens);
+    this.#cached = progress.cached_tokens ?? 0;
     if (progress.computed_tokens !== null) {
       this.#computed = Math.max(this.#computed ?? 0, progress.computed_tokens);
     }

@@ -33,6 +33,8 @@ export class Arrival {
   readonly #over = new AbortController();
   /** Output tokens up to which all is computed. */
   #computed: number | null = null;
+  /** Prompt tokens that the engine had computed for others. */
+  #cached = 0;
   #error: WireError | null = null;
   #adopted: Adopted | null = null;
   #isDropped = false;
@@ -51,8 +53,9 @@ export class Arrival {
       request.adapter,
     );
     this.#run = new EngineRun(instance, number);
-    this.#run.followHeld((completion_tokens) => {
+    this.#run.followHeld((completion_tokens, cached_tokens) => {
       this.#computed = completion_tokens;
+      this.#cached = cached_tokens;
       this.#changes.notify();
     });
     void this.#watchSource();
@@ -87,7 +90,8 @@ export class Arrival {
   async caughtUp(wait_ms: number): Promise<ArrivalProgress> {
     if (wait_ms > 0) await this.#computes(this.#next, wait_ms);
     this.#throwIfFailed();
-    return { completion_tokens: this.#next, computed_tokens: this.#computed };
+    const cached = this.#cached > 0 ? { cached_tokens: this.#cached } : {};
+    return { completion_tokens: this.#next, computed_tokens: this.#computed, ...cached };
   }
 
   async #computes(wanted: number, wait_ms: number): Promise<void> {

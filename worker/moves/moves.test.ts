@@ -38,6 +38,21 @@ test("a stream moves with its KV cache where the destination's engine takes it, 
   for (const scene of [computed, broken]) expect(scene.seen[0]?.type).toBe("round");
 });
 
+test("what the destination finds computed is no work of the first round", async () => {
+  const firstRound = async (cached: number) => {
+    const scene = new MoveScene();
+    scene.there.engine.cachedTokens = cached;
+    await scene.play();
+    scene.check(100);
+    const [first] = scene.seen;
+    if (first?.type !== "round") throw new Error("no round came first");
+    return first;
+  };
+  const [anew, found] = [await firstRound(0), await firstRound(2)];
+  expect(found.round_tokens).toBe(anew.round_tokens - 2);
+  expect(found.tokens).toBe(anew.tokens);
+});
+
 test("a generation that ends during the rounds is not moved, and nothing of it stays there", async () => {
   const scene = new MoveScene({ most: 3, gap_tokens: 1 });
   scene.there.engine.computes = false;
