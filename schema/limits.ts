@@ -88,10 +88,10 @@ export const limits = {
   scaled_at_once: 8,
   /** Bytes of text a gateway keeps for a reader that is slower than the engine before it stops reading. */
   stream_buffer_bytes: 1024 * 1024,
-  /** How often a request is placed again after a worker refused or lost it before its first token. */
+  /** How often a request is placed again that was refused, or whose engine failed, before its first token. */
   placement_attempts: 4,
 
-  /** The same for one that has begun, without a new token in between: with their pauses, half a minute. */
+  /** The same for one that has begun, without a new token in between, or whose workers are away: half a minute. */
   failover_attempts: 16,
   /** Longest pause between two of these. */
   failover_pause_ms: 2_000,

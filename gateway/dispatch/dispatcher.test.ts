@@ -174,15 +174,20 @@ describe("before the first token", () => {
     expect(scene.workers.generations.map((g) => g.request.epoch)).toEqual([1, 1, 2, 3, 4]);
   });
 
-  test("attempts are bounded", async () => {
+  test.each([
+    ["worker_unavailable", limits.failover_attempts],
+    ["engine_failed", limits.placement_attempts],
+  ] as const)("attempts that end with %s are bounded", async (code, most) => {
     const clock = new ManualClock();
     const scene = new GatewayScene({ clock });
     const { model } = await scene.warm();
-    scene.workers.onGenerate = unreachable;
+    scene.workers.onGenerate = () => {
+      throw new SllmError(code, "It went wrong.");
+    };
     const answer = scene.chat(model.id);
-    await clock.advance(limits.worker_lease_ms);
-    expect(await codeOf(await answer)).toBe("worker_unavailable");
-    expect(scene.workers.generations).toHaveLength(1 + limits.placement_attempts);
+    await clock.advance(most * limits.failover_pause_ms);
+    expect(await codeOf(await answer)).toBe(code);
+    expect(scene.workers.generations).toHaveLength(1 + most);
   });
 
   test("an instance that its worker does not know is dead for all, and a new one is started", async () => {

@@ -61,9 +61,9 @@ const outsideCodes: ReadonlySet<ErrorCode> = new Set([
 /** True when a failed attempt may be followed by another: it had a reason of the worker's, and attempts are left. */
 export function mayPlaceAgain(state: Generation, error: SllmError): boolean {
   const hasBegun = state.next_index > 0;
-  // A prompt may be what crashes engines, and must not go on crashing them.
-  const wasTaken = state.prompt_tokens !== null && outsideCodes.has(error.code);
-  const most = hasBegun || wasTaken ? limits.failover_attempts : limits.placement_attempts;
+  // A prompt may be what crashes engines, and must not go on crashing them. Workers that are away are known to be lost soon.
+  const most =
+    hasBegun || outsideCodes.has(error.code) ? limits.failover_attempts : limits.placement_attempts;
   return (
     !hasEnded(state) &&
     state.failed_attempts + 1 < most &&

@@ -111,19 +111,16 @@ describe("a generation", () => {
     const begun = run(finished.slice(0, 2));
     expect(mayPlaceAgain(begun, error)).toBe(true);
     expect(mayPlaceAgain(begun, new SllmError("context_length_exceeded", "long"))).toBe(false);
-    let state = fresh();
-    let attempts = 1;
-    while (mayPlaceAgain(state, error)) {
-      state = advance(state, failedAttempt);
-      attempts += 1;
+    const attempts = (thrown: SllmError, state = fresh()): number =>
+      mayPlaceAgain(state, thrown) ? 1 + attempts(thrown, advance(state, failedAttempt)) : 1;
+    // Workers are lost for reasons of their own; an engine may have crashed by the prompt.
+    for (const code of ["worker_unavailable", "engine_killed", "engine_silent"] as const) {
+      expect(attempts(new SllmError(code, "lost"))).toBe(limits.failover_attempts);
     }
-    expect(attempts).toBe(limits.placement_attempts);
-    // A worker that had taken the prompt was lost; an engine may have crashed by it.
-    const taken = run([sent, started], state);
-    expect(mayPlaceAgain(taken, error)).toBe(true);
-    expect(mayPlaceAgain(taken, new SllmError("engine_killed", "signal SIGKILL"))).toBe(true);
-    expect(mayPlaceAgain(taken, new SllmError("engine_failed", "signal 11"))).toBe(false);
-    expect(mayPlaceAgain(run([sent, started, tokens(0, 1)], state), error)).toBe(true);
+    const crashed = new SllmError("engine_failed", "signal 11");
+    expect(attempts(crashed)).toBe(limits.placement_attempts);
+    expect(attempts(crashed, run([sent, started]))).toBe(limits.placement_attempts);
+    expect(attempts(crashed, run([sent, started, tokens(0, 1)]))).toBe(limits.failover_attempts);
   });
 });
 
