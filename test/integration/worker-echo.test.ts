@@ -96,10 +96,10 @@ test("an engine killed in mid-generation ends its generation with an error; the 
   for await (const event of host.client.generate(host.address, request, never)) {
     if (events.push(event) === 3) process.kill(pid, "SIGKILL");
   }
-  expect(events.at(-1)).toMatchObject({ type: "error", error: { code: "engine_failed" } });
+  expect(events.at(-1)).toMatchObject({ type: "error", error: { code: "engine_killed" } });
   expect(await host.instance(instance_id)).toMatchObject({
     state: "failed",
-    error: { code: "engine_failed", message: expect.stringContaining("SIGKILL") },
+    error: { code: "engine_killed", message: expect.stringContaining("SIGKILL") },
     active: 0,
     queued: 0,
     pid: null,

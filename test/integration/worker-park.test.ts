@@ -90,7 +90,7 @@ test("an engine that is killed while it is parked is reported failed, and the ne
   await park(host, instance_id);
   process.kill(await host.enginePid(instance_id), "SIGKILL");
   await eventually("it has failed", async () => (await host.instance(instance_id))?.state === "failed");
-  expect((await host.instance(instance_id))?.error?.code).toBe("engine_failed");
+  expect((await host.instance(instance_id))?.error?.code).toBe("engine_killed");
   const next = await host.loadReady(digest);
   expect(await text(host, next)).toBe(expected);
   for (const id of [instance_id, next]) await unload(host, id);
