@@ -141,16 +141,20 @@ test("a gateway that is killed in the middle of moves breaks no stream: another 
 }, 120_000);
 
 test("a worker that gets SIGTERM sends its streams away and ends within its time", async () => {
-  const worker = cluster.workers[2];
   const before = new Set((await migrations()).map(({ migration_id }) => migration_id));
-  await during(24, async () => {
-    await eventually("streams run there", async () => (await running(worker?.url ?? "")).length >= 4);
-    const began = performance.now();
-    expect(await cluster.restartWorker(2)).toBe(0);
-    expect(performance.now() - began).toBeLessThan(limits.worker_drain_ms + limits.engine_exit_ms + 2_000);
-  });
-  const moved = (await whenEnded()).filter((row) => !before.has(row.migration_id));
-  expect(moved.filter(({ state }) => state === "finished").length).toBeGreaterThan(0);
+  const finished = async () =>
+    (await whenEnded()).filter((row) => row.state === "finished" && !before.has(row.migration_id)).length;
+  // Short streams may all be over before they have moved: then the worker gets it again.
+  for (let tries = 0; tries === 0 || (tries < 5 && (await finished()) === 0); tries++) {
+    await during(24, async () => {
+      const url = cluster.workers[2]?.url ?? "";
+      await eventually("streams run there", async () => (await running(url)).length >= 4);
+      const began = performance.now();
+      expect(await cluster.restartWorker(2)).toBe(0);
+      expect(performance.now() - began).toBeLessThan(limits.worker_drain_ms + limits.engine_exit_ms + 2_000);
+    });
+  }
+  expect(await finished()).toBeGreaterThan(0);
 }, 120_000);
 
 test("a stream cannot move to a worker without room for its model, nor to one that nobody knows", async () => {
