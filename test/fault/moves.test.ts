@@ -167,7 +167,7 @@ test("a stream cannot move to a worker without room for its model, nor to one th
     const before = (await migrations()).length;
     await during(4, async () => {
       const id = await eventually("a stream runs", async () => {
-        const all = await Promise.all(cluster.workers.map(({ url }) => running(url)));
+        const all = await Promise.all(cluster.workers.map(({ url }) => running(url, true)));
         return all.flat()[0];
       });
       expect(await move(urlOf(0), id, to)).toBe("no_worker");
