@@ -35,8 +35,8 @@ export class SimulatedHost {
   #disk_free_at_ms = 0;
   #network_free_at_ms = 0;
   readonly #bus_free_at_ms = new Map<string, number>();
-  /** Host copies that instances compute on. */
-  readonly #held = new Map<InstanceId, Copy>();
+  /** Host copies that instances compute on, and the memory that these have booked. */
+  readonly #held = new Map<InstanceId, { readonly copy: Copy; readonly booked_bytes: number }>();
 
   constructor(worker_id: WorkerId, spec: SimulatedHosts, storage: Storage) {
     this.worker_id = worker_id;
@@ -70,7 +70,8 @@ export class SimulatedHost {
     const ready_at_ms = Math.max(upload.end_ms, begun_ms + build_ms) + init_ms;
     if (this.spec.device_kind === "cpu" && travel.copy !== null) {
       travel.copy.users += 1;
-      this.#held.set(instance_id, travel.copy);
+      this.#held.set(instance_id, { copy: travel.copy, booked_bytes: model.memory_bytes });
+      this.#trim();
     }
     const isRead = travel.tier === "disk";
     const total_ms = ready_at_ms - now_ms;
@@ -88,10 +89,19 @@ export class SimulatedHost {
 
   /** An instance computes on its host copy no more. */
   release(instance_id: InstanceId): void {
-    const copy = this.#held.get(instance_id);
-    if (copy === undefined) return;
+    const held = this.#held.get(instance_id);
+    if (held === undefined) return;
     this.#held.delete(instance_id);
-    copy.users -= 1;
+    held.copy.users -= 1;
+    this.#trim();
+  }
+
+  /** Where processors compute, copies of stopped models lie in the very memory that instances book. */
+  #trim(): void {
+    const { devices, device_memory_bytes, host_memory_bytes } = this.spec;
+    let free_bytes = devices * device_memory_bytes;
+    for (const { booked_bytes } of this.#held.values()) free_bytes -= booked_bytes;
+    this.memory.trim(Math.min(host_memory_bytes, free_bytes));
   }
 
   #travel(checkpoint: CheckpointDigest, bytes: number, now_ms: number) {

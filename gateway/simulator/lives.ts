@@ -142,7 +142,7 @@ export class Lives {
       ...{ instance_id: instance.instance_id, began_ms: clock.wallMs(), counted: 0, cancelEnd: () => {} },
     };
     if (Number.isNaN(outcomes.ttft_ms[index])) {
-      outcomes.ttft_ms[index] = clock.wallMs() - (trace.arrival_ms[index] ?? 0) + prefill_ms + model.token_ms;
+      outcomes.ttft_ms[index] = clock.wallMs() - (trace.arrival_ms[index] ?? 0) + prefill_ms;
     } else outcomes.add("pause_ms", index, prefill_ms);
     this.begin(running);
   }
@@ -155,7 +155,8 @@ export class Lives {
     running.counted = 0;
     use.begun(input_tokens, Math.max(output_tokens, model.context_tokens - input_tokens));
     this.#count(running);
-    const left_ms = prefill_ms + (output_tokens - had_tokens) * model.token_ms;
+    // The step that ends the prompt makes a token, too.
+    const left_ms = prefill_ms + Math.max(0, output_tokens - had_tokens - 1) * model.token_ms;
     running.cancelEnd = clock.at(running.began_ms + left_ms, () => this.#finish(running));
     const others = this.#running.get(running.instance_id);
     if (others === undefined) this.#running.set(running.instance_id, new Set([running]));
@@ -184,7 +185,8 @@ export class Lives {
 
   tokensOf({ had_tokens, began_ms, prefill_ms, model, output_tokens }: Running): number {
     const passed_ms = this.#deps.clock.wallMs() - began_ms - prefill_ms;
-    return Math.min(output_tokens, had_tokens + Math.max(0, Math.floor(passed_ms / model.token_ms)));
+    if (passed_ms < 0) return had_tokens;
+    return Math.min(output_tokens, had_tokens + 1 + Math.floor(passed_ms / model.token_ms));
   }
 
   /** Tells the gateway how far answers are, as their streams would. */

@@ -40,6 +40,18 @@ export class Shelf {
     return copy;
   }
 
+  /** Copies without users go, the least recently used first, until those that are left take at most so many bytes. */
+  trim(most_bytes: number): void {
+    const idle = [...this.#copies].filter(([, { users }]) => users === 0);
+    let left_bytes = idle.reduce((sum, [, { bytes }]) => sum + bytes, 0);
+    for (const [checkpoint, { bytes }] of idle) {
+      if (left_bytes <= most_bytes) return;
+      this.#copies.delete(checkpoint);
+      this.#used_bytes -= bytes;
+      left_bytes -= bytes;
+    }
+  }
+
   /** Room is made by letting copies without users go; null when that is not enough, and then nothing goes. */
   put(checkpoint: CheckpointDigest, bytes: number, complete_at_ms: number): Copy | null {
     const known = this.use(checkpoint);

@@ -53,7 +53,7 @@ describe("a simulated cluster", () => {
     const { outcomes, loads } = await run(cluster, trace);
     // 13 GB at 5 GB/s, then init; the bus is faster than the disk and works beside it.
     expect(outcomes.startup_ms[0]).toBeCloseTo(2_650, 3);
-    expect(outcomes.ttft_ms[0]).toBeCloseTo(2_650 + 20 + 50 + 30, 3);
+    expect(outcomes.ttft_ms[0]).toBeCloseTo(2_650 + 20 + 50, 3);
     expect(outcomes.startup_ms[1]).toBe(0);
     expect(loads).toMatchObject({ disk: 1, host: 0 });
   });
@@ -69,6 +69,25 @@ describe("a simulated cluster", () => {
     expect(outcomes.startup_ms[0]).toBeCloseTo((13 / 1.25) * 1_000 + 50, 3);
     expect(outcomes.startup_ms[1]).toBeCloseTo((13 / 25) * 1_000 + 50, 3);
     expect(loads).toMatchObject({ origin: 1, host: 1 });
+  });
+
+  test("on processors copies of stopped models go where others book their memory", async () => {
+    const cluster = makeCluster({
+      hosts: { count: 1, devices: 1, device_kind: "cpu", device_memory_bytes: 32 * GB },
+      models: { copies: 3, disk_copies: null, keep_alive_ms: 1_000 },
+      system: { park_ms: 0 },
+    });
+    const at = (arrival_ms: number, model: number) => ({
+      arrival_ms,
+      model,
+      input_tokens: 10,
+      output_tokens: 100,
+    });
+    // The first one's copy is kept while only one other runs, and goes when two do.
+    const kept = await run(cluster, toTrace([at(0, 0), at(10_000, 1), at(20_000, 0)]));
+    expect(kept.loads).toMatchObject({ disk: 2, host: 1 });
+    const gone = await run(cluster, toTrace([at(0, 0), at(10_000, 1), at(10_001, 2), at(30_000, 0)]));
+    expect(gone.loads).toMatchObject({ disk: 4, host: 0 });
   });
 
   test("the same seed gives the same result to the last bit, another one another", async () => {

@@ -88,7 +88,7 @@ export function boundOf(cluster: SimulatedCluster, traffic: readonly Traffic[], 
       if (spec === undefined) throw new Error("the trace names no model");
       const { prefill_base_ms, prefill_ms_per_token, token_ms } = spec;
       const prefill_ms = prefill_base_ms + prefill_ms_per_token * (trace.input_tokens[i] ?? 0);
-      const service_ms = prefill_ms + token_ms * Math.max(1, trace.output_tokens[i] ?? 1);
+      const service_ms = prefill_ms + token_ms * (Math.max(1, trace.output_tokens[i] ?? 1) - 1);
       return { arrival_ms: place * apart_ms + (trace.arrival_ms[i] ?? 0), service_ms, model };
     }),
   );

@@ -67,7 +67,7 @@ export async function runOptimum(): Promise<readonly Distance[]> {
     const jobs = Array.from({ length: trace.count }, (_, k) => ({
       arrival_ms: trace.arrival_ms[k] ?? 0,
       model: trace.model[k] ?? 0,
-      service_ms: token_ms * (trace.output_tokens[k] ?? 1),
+      service_ms: token_ms * ((trace.output_tokens[k] ?? 1) - 1),
     }));
     const best_ms = leastStartupSumMs(jobs, { devices: optimumCases.devices, load_ms });
     for (const policy of ["startup-optimal", "locality", "preemptive", "random"] as const) {

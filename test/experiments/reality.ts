@@ -22,18 +22,22 @@ export const realityPlan = {
     requests_per_s: 1,
     cv: 3,
     zipf: 0.9,
-    duration_ms: 50_000,
+    duration_ms: 120_000,
     keep_alive_ms: 3_000,
     instances_per_worker: 2,
   },
 };
 const plan = realityPlan;
+/** Of copies that no instance uses: more than there are. */
+const cache_bytes = 2 * plan.models * plan.size_bytes;
 
-const start = z.object({
-  event: z.literal("start_estimated"),
-  tier: z.string(),
-  queued_ms: z.number(),
-  actual_ms: z.number(),
+/** Lines of the gateway's log about one start: what it decided, and that the instance is ready. */
+const startLine = z.object({
+  at: z.iso.datetime(),
+  event: z.enum(["start", "instance_ready"]),
+  instance_id: z.string(),
+  worker_id: z.string(),
+  tier: z.string().optional(),
 });
 
 export interface Comparison {
@@ -74,7 +78,10 @@ export async function runReality(
     }
   }
   const weights_bytes = runs[0]?.fleet.weights_bytes ?? 0;
-  const measured = measuredFrom(runs.map(({ log }) => log).join("\n"), weights_bytes);
+  const measured = measuredFrom(
+    runs.map(({ log }) => log),
+    weights_bytes,
+  );
   say(JSON.stringify(measured));
   const results: Comparison[] = [];
   for (const { seed, trace, live_ms, fleet } of runs) {
@@ -99,7 +106,7 @@ async function startFleet(): Promise<Fleet> {
       SLLM_ECHO_TOKEN_US: String(plan.token_ms * 1_000),
       SLLM_WORKER_DISK_READ_BYTES_PER_S: String(plan.disk_bytes_per_s),
       SLLM_WORKER_DISK_LOADS: "1",
-      SLLM_WORKER_HOST_CACHE_BYTES: String(2 * plan.models * plan.size_bytes),
+      SLLM_WORKER_HOST_CACHE_BYTES: String(cache_bytes),
       SLLM_WORKER_STANDBY_SKELETONS: "0",
       SLLM_WORKER_STANDBY_ENGINES: "4",
     },
@@ -141,7 +148,8 @@ async function ask(cluster: TestCluster, trace: RequestTrace, index: number): Pr
   const began_ms = performance.now();
   const response = await cluster.post("/v1/completions", {
     ...{ model: `m${trace.model[index]}`, prompt: "x".repeat(Math.min(200, trace.input_tokens[index] ?? 1)) },
-    ...{ max_tokens: Math.max(1, trace.output_tokens[index] ?? 1), stream: true },
+    // The echo ends where its prompt does, unless it is told to go on: answers are as long as the trace says.
+    ...{ max_tokens: Math.max(1, trace.output_tokens[index] ?? 1), ignore_eos: true, stream: true },
   });
   if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
   let first_ms: number | null = null;
@@ -161,18 +169,36 @@ interface Measured {
   readonly disk_bytes_per_s: number;
 }
 
-/** From the gateway's own log of starts that had no other before them. */
-function measuredFrom(log: string, weights_bytes: number): Measured {
-  const starts = log
-    .split("\n")
-    .filter((line) => line.includes('"start_estimated"'))
-    .map((line) => start.parse(JSON.parse(line)));
-  const alone = (tier: string) =>
-    starts.filter((one) => one.tier === tier && one.queued_ms === 0).map(({ actual_ms }) => actual_ms);
-  const [fromDisk, fromMemory] = [alone("disk"), alone("host")];
+/** From the gateways' own logs, one per run: medians of the starts that had no other beside them on their worker. */
+function measuredFrom(logs: readonly string[], weights_bytes: number): Measured {
+  const starts = logs.flatMap(startsIn).filter(({ isAlone }) => isAlone);
+  const times = (tier: string) => starts.filter((one) => one.tier === tier).map(({ took_ms }) => took_ms);
+  const [fromDisk, fromMemory] = [times("disk"), times("host")];
   if (fromDisk.length === 0 || fromMemory.length === 0) throw new Error("too few starts to measure");
   const init_ms = quantile(fromMemory, 0.5);
   return { init_ms, disk_bytes_per_s: (weights_bytes / (quantile(fromDisk, 0.5) - init_ms)) * 1_000 };
+}
+
+/** Starts of one run, from the decision until the gateway knows the instance as ready. */
+function startsIn(log: string): { tier: string; took_ms: number; isAlone: boolean }[] {
+  const lines = log.split("\n").filter((line) => /"event":"(start|instance_ready)"/.test(line));
+  const begun = new Map<string, { tier: string; at_ms: number; worker_id: string; isAlone: boolean }>();
+  const starts: { tier: string; took_ms: number; isAlone: boolean }[] = [];
+  for (const line of lines) {
+    const { at, event, instance_id, worker_id, tier = "" } = startLine.parse(JSON.parse(line));
+    const at_ms = Date.parse(at);
+    if (event === "start") {
+      const others = [...begun.values()].filter((other) => other.worker_id === worker_id);
+      for (const other of others) other.isAlone = false;
+      begun.set(instance_id, { tier, at_ms, worker_id, isAlone: others.length === 0 });
+      continue;
+    }
+    const start = begun.get(instance_id);
+    begun.delete(instance_id);
+    if (start !== undefined)
+      starts.push({ tier: start.tier, took_ms: at_ms - start.at_ms, isAlone: start.isAlone });
+  }
+  return starts;
 }
 
 function simulatedFleet({ memory_bytes, weights_bytes, facts }: Fleet, measured: Measured): SimulatedCluster {
@@ -186,7 +212,7 @@ function simulatedFleet({ memory_bytes, weights_bytes, facts }: Fleet, measured:
           device_kind: "cpu",
           device_memory_bytes: memory_bytes,
         },
-        ...{ host_memory_bytes: 10 * plan.models * plan.size_bytes, disk_bytes: 1e12 },
+        ...{ host_memory_bytes: cache_bytes, disk_bytes: 1e12 },
         disk_bytes_per_s: measured.disk_bytes_per_s,
       },
     ],
