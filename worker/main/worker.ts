@@ -82,7 +82,7 @@ export class Worker {
     this.#disk = new DiskTier({ directory, log, isEvicting });
     this.#diskLink = new LinkQueue({
       ...{ link: "disk", parallel: config.worker.disk_loads, clock },
-      probed_bytes_per_s: () => probedBytesPerSecond(parts.store, directory),
+      probed_bytes_per_s: () => probedBytesPerSecond(parts.store, directory, config.worker),
     });
     this.#loads = new LoadLog({ file: path.join(config.data_dir, "loads.jsonl"), log });
     this.#host = newHostTier(parts, this.#devices, this.#diskLink, onChange);
@@ -254,10 +254,18 @@ function engineSettings({ worker }: Config) {
   return { threads, prefill_tokens, engine_queue, engine_stall_ms, engine_headroom_bytes, adapters };
 }
 
-/** What the store knows of the disk; null before a probe or a load, and while the folder is away. */
-function probedBytesPerSecond(store: NativeStore, directory: string): number | null {
+/**
+ * What the store knows of the disk, and no more than loads may read by the settings; null before a probe or a load, and
+ * while the folder is away.
+ */
+function probedBytesPerSecond(
+  store: NativeStore,
+  directory: string,
+  { disk_read_bytes_per_s = Number.POSITIVE_INFINITY }: Config["worker"],
+): number | null {
   try {
-    return store.volume(directory).bytes_per_second;
+    const { bytes_per_second } = store.volume(directory);
+    return bytes_per_second === null ? null : Math.min(bytes_per_second, disk_read_bytes_per_s);
   } catch (error) {
     // A folder that is away is reported as a problem of the store, with all that follows from it.
     if (error instanceof SllmNativeError) return null;
