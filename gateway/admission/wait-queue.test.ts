@@ -185,23 +185,25 @@ describe("several models", () => {
     expect(turns).toEqual(["c", "d", "b"]);
   });
 
-  test("each knows how many other models wait, and how many of them choose before it", () => {
+  test("each model knows how many others wait, and with how many requests", () => {
     const { queue } = newQueue();
     const [a, b, c] = ["a", "b", "c"].map((id, i) => queue.enter(request(id, 10 - i)));
     if (a === undefined || b === undefined || c === undefined) throw new Error("three were let in");
-    expect(queue.rivalsOf(a)).toEqual({ all: 0, ahead: 0 });
-    for (const ticket of [a, b, c]) void queue.turn(ticket);
+    expect(queue.rivalsOf("a")).toEqual({ models: 0, requests: 0 });
+    const second = queue.enter(request("b", 20));
+    for (const ticket of [a, b, second, c]) void queue.turn(ticket);
     queue.changed();
-    expect([a, b, c].map((ticket) => queue.rivalsOf(ticket))).toEqual([
-      { all: 2, ahead: 2 },
-      { all: 2, ahead: 1 },
-      { all: 2, ahead: 0 },
+    expect(["a", "b", "c"].map((model_id) => queue.rivalsOf(model_id))).toEqual([
+      { models: 2, requests: 3 },
+      { models: 2, requests: 2 },
+      { models: 2, requests: 3 },
     ]);
+    second.leave(15);
     b.stepOut();
     c.leave(20);
     c.leave(20);
-    expect(queue.rivalsOf(a).all).toBe(0);
-    expect(queue.rivalsOf(b).all).toBe(1);
+    expect(queue.rivalsOf("a")).toMatchObject({ models: 0, requests: 0 });
+    expect(queue.rivalsOf("b")).toMatchObject({ models: 1, requests: 1 });
   });
 });
 

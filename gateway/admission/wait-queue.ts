@@ -32,8 +32,6 @@ interface Line {
   readonly tickets: Set<Ticket>;
   /** Tickets that stand in line. */
   standing: number;
-  /** Lines that had the first choice before this one when all looked last. */
-  place: number;
 }
 
 export class WaitQueue {
@@ -43,8 +41,9 @@ export class WaitQueue {
   readonly #byTenant = new Map<string, number>();
   #count = 0;
   #entered = 0;
-  /** Lines in which somebody stands. */
+  /** Lines in which somebody stands, and all that stand. */
   #standing = 0;
+  #standingRequests = 0;
 
   constructor(options: WaitQueueOptions) {
     this.#options = options;
@@ -73,7 +72,7 @@ export class WaitQueue {
   }
 
   #newLine(): Line {
-    return { tags: new FairTags(), tickets: new Set(), standing: 0, place: this.#standing };
+    return { tags: new FairTags(), tickets: new Set(), standing: 0 };
   }
 
   #add(line: Line, ticket: Ticket): void {
@@ -98,15 +97,15 @@ export class WaitQueue {
     if (line === undefined) return;
     const before = line.standing;
     line.standing += isStanding ? 1 : -1;
+    this.#standingRequests += isStanding ? 1 : -1;
     if (before === 0) this.#standing += 1;
     else if (line.standing === 0) this.#standing -= 1;
   }
 
-  /** Other models for which somebody waits, and how many of them choose before this one's. */
-  rivalsOf({ request }: Ticket): { readonly all: number; readonly ahead: number } {
-    const line = this.#lines.get(request.model_id);
-    const all = this.#standing - (line !== undefined && line.standing > 0 ? 1 : 0);
-    return { all, ahead: Math.min(all, line?.place ?? all) };
+  /** How many other models are waited for, and by how many requests. */
+  rivalsOf(model_id: ModelId): { readonly models: number; readonly requests: number } {
+    const own = this.waitingFor(model_id);
+    return { models: this.#standing - (own > 0 ? 1 : 0), requests: this.#standingRequests - own };
   }
 
   /** Whether somebody who waits for that model goes before this one. */
@@ -173,10 +172,6 @@ export class WaitQueue {
       if (first !== null) firsts.push(first);
     }
     firsts.sort((a, b) => compareLines(a, b, now_ms, starvation_ms));
-    for (const [place, first] of firsts.entries()) {
-      const line = this.#lines.get(first.request.model_id);
-      if (line !== undefined) line.place = place;
-    }
     for (const first of firsts) first.wake();
   }
 

@@ -18,12 +18,14 @@ import type { Clock, Log, Random } from "../ports.ts";
 import { scaleOut_ms } from "../scheduler/decide.ts";
 import { decideStart, type PlannedStart } from "../scheduler/decide-start.ts";
 import { forgettingMean, type Scale, scaleTo } from "../scheduler/scale.ts";
-import { noRivals } from "../scheduler/view.ts";
+import type { Rivals } from "../scheduler/view.ts";
 
 /** Who waits at this gateway. */
 export interface Line {
   /** Requests for the model that have no instance. */
   waitingFor(model_id: ModelId): number;
+  /** Who waits for other models. */
+  rivalsOf(model_id: ModelId): Rivals;
   /** Devices that starved models shall have next. */
   readonly claims: { readonly all: ReadonlyMap<string, ModelId> };
 }
@@ -145,7 +147,8 @@ export class Autoscaler {
   #plan(model: FleetModel): PlannedStart | null {
     const { fleet, queue, policy, random, clock } = this.#deps;
     const request = placementRequest(model, {
-      ...{ avoid: avoidNothing, policy, seed: seedFor(policy, random), waiting_ahead: 0, rivals: noRivals },
+      ...{ avoid: avoidNothing, policy, seed: seedFor(policy, random), waiting_ahead: 0 },
+      rivals: queue.rivalsOf(model.row.model_id),
       claims: queue.claims.all,
       may_migrate: false,
       now_ms: clock.wallMs(),

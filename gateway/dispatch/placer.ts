@@ -176,7 +176,7 @@ export class Placer {
       ...{ avoid, policy, seed: seedFor(policy, random) },
       claims: queue.claims.all,
       waiting_ahead: queue.aheadOf(ticket),
-      rivals: queue.rivalsOf(ticket),
+      rivals: queue.rivalsOf(model.row.model_id),
       now_ms: clock.wallMs(),
     });
     return decide(fleet.view(), request);

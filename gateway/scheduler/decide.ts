@@ -4,7 +4,7 @@
  */
 import { findCandidates } from "./candidates.ts";
 import { type Decision, type Loser, shortened } from "./decision.ts";
-import { cheapest, type Option } from "./option.ts";
+import { cheapest, type Option, wholeCostMs } from "./option.ts";
 import { policies } from "./policies.ts";
 import { refuse } from "./refuse.ts";
 import { findServing, type Serving, toLoser, useFreeSlot, waitForOthers } from "./serve.ts";
@@ -48,7 +48,7 @@ export function decide(view: ClusterView, request: PlacementRequest): Decision {
 /** Waiting for instances that exist wins unless it is too long and a start is sooner by what it costs the others. */
 function better(wait: Option | null, start: Option | null, queue_delay_ms: number): Option | null {
   if (wait === null || start === null) return wait ?? start;
-  const isWorthIt = start.cost_ms + Math.min(scaleOut_ms, queue_delay_ms) < wait.cost_ms;
+  const isWorthIt = wholeCostMs(start) + Math.min(scaleOut_ms, queue_delay_ms) < wait.cost_ms;
   return start.action.kind !== "hold" && isWorthIt && wait.cost_ms > queue_delay_ms ? start : wait;
 }
 

@@ -18,7 +18,7 @@ const request: PlacementRequest = {
   memory_bytes: 1_000,
   max_instances: 8,
   waiting_ahead: 0,
-  rivals: { all: 0, ahead: 0 },
+  rivals: { models: 0, requests: 0 },
   queue_delay_ms: 5_000,
   avoid: { workers: new Set(), instances: new Set() },
   policy: "startup-optimal",

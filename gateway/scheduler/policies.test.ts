@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import type { SchedulingPolicy } from "../../schema/vocab.ts";
 import { ClusterIndex } from "./cluster-index.ts";
 import { decide } from "./decide.ts";
-import { nominal_service_ms, nominalEstimates } from "./estimates.ts";
+import { nominalEstimates } from "./estimates.ts";
 import type { ClusterFacts, InstanceView, PlacementRequest } from "./view.ts";
 import { unused } from "./view.ts";
 
@@ -15,7 +15,7 @@ function request(policy: SchedulingPolicy, fields: Partial<PlacementRequest> = {
     ...{ model_id: "m", checkpoint, weights_bytes, memory_bytes: 1_000, policy },
     max_instances: 8,
     waiting_ahead: 0,
-    rivals: { all: 0, ahead: 0 },
+    rivals: { models: 0, requests: 0 },
     queue_delay_ms: 5_000,
     avoid: { workers: new Set(), instances: new Set() },
     seed: 0,
@@ -92,7 +92,7 @@ describe("policies", () => {
     const queued = { worker_id: "far", link: "disk", queued_ms: 3_000, bandwidth_bytes_per_s: 2e9 };
     const view = cluster([other("a", 0)], ["far"], { links: [queued] });
     expect(decide(view, request("startup-optimal")).action.kind).toBe("start");
-    const rivals = { all: 1, ahead: 0 };
+    const rivals = { models: 1, requests: 1 };
     const wanted = decide(view, request("startup-optimal", { rivals }));
     expect(wanted.action).toMatchObject({ kind: "hold", worker_id: "far", until: "link" });
     expect(wanted.estimate_ms).toBeCloseTo(8_300, 0);
@@ -103,13 +103,17 @@ describe("policies", () => {
     expect(decide(view, request("startup-optimal", { rivals, claims })).action.kind).toBe("start");
   });
 
-  test("startup-optimal expects a device only after the models that choose before it", () => {
-    const view = cluster([other("a", 0)], []);
+  test("startup-optimal counts the device time of a slow start as what it costs those that wait", () => {
+    const view = cluster([other("a", 0)]);
     const alone = decide(view, request("startup-optimal"));
-    const third = decide(view, request("startup-optimal", { rivals: { all: 2, ahead: 2 } }));
-    expect(alone.action.kind).toBe("hold");
-    expect(third.action.kind).toBe("hold");
-    expect((third.estimate_ms ?? 0) - (alone.estimate_ms ?? 0)).toBe(2 * nominal_service_ms);
+    expect(alone.action).toMatchObject({ kind: "start", target: { worker_id: "far" } });
+    const one = decide(view, request("startup-optimal", { rivals: { models: 1, requests: 1 } }));
+    const many = decide(view, request("startup-optimal", { rivals: { models: 1, requests: 40 } }));
+    expect(one.action.kind).toBe("start");
+    // Far it loads for 5.3 s, near for much less: forty others on two devices would lose twenty times the difference.
+    expect(many.action).toMatchObject({ kind: "hold", worker_id: "near", until: "memory" });
+    // What is told is when the request is served.
+    expect(one.estimate_ms).toBeCloseTo(alone.estimate_ms ?? 0, 0);
   });
 
   test("locality waits for the near host however long that takes", () => {

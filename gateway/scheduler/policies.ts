@@ -31,14 +31,14 @@ export const policies: Readonly<Record<SchedulingPolicy, Policy>> = {
   "startup-optimal": {
     rank: () => soonest,
     options: (view, request, { free, reclaimable, busy }) => {
-      const holds = busy.map((c) => waitForMemory(view, request, c));
+      const price = priceOf(view, request);
       const others = [
-        ...free.slice(0, 1).map((c) => startOrWait(request, c, startInFree(c))),
-        ...reclaimable.map((c) => startOrWait(request, c, startByReclaim(c))),
-        ...afterRivals(view, request, holds),
+        ...free.slice(0, 1).map((c) => withToll(price, c, startOrWait(request, c, startInFree(c)))),
+        ...reclaimable.map((c) => withToll(price, c, startOrWait(request, c, startByReclaim(c)))),
+        ...busy.map((c) => withToll(price, c, waitForMemory(view, request, c))),
       ];
       // A move takes two devices for its time: where others wait for one it costs them more than it brings.
-      if (!request.may_migrate || request.rivals.all > 0) return others;
+      if (!request.may_migrate || request.rivals.models > 0) return others;
       const bar_ms = Math.min(...others.map((o) => o?.cost_ms ?? Number.POSITIVE_INFINITY));
       const promising = busy.filter((c) => c.ready_ms < bar_ms).slice(0, plansTried);
       return [...others, ...promising.map((c) => startByMoves(view, request, c))];
@@ -74,29 +74,24 @@ export const policies: Readonly<Record<SchedulingPolicy, Policy>> = {
   },
 };
 
+/**
+ * What a device's time costs the others: while it loads nobody computes there, and each that waits for a device is served
+ * so much later as the devices together lose.
+ */
+function priceOf({ device_count }: ClusterView, { rivals }: PlacementRequest): number {
+  return rivals.requests / Math.max(1, device_count);
+}
+
+/** A start that is put off leaves the device to others until its bytes can travel. */
+function withToll(price: number, { ready_ms, travel }: Candidate, option: Option | null): Option | null {
+  if (option === null || price === 0) return option;
+  const isTaken = option.action.kind === "start" || option.action.kind === "reclaim";
+  return { ...option, toll_ms: price * (isTaken ? ready_ms : ready_ms - travel.queued_ms) };
+}
+
 /** The start, or the wait for its link. */
 function startOrWait(request: PlacementRequest, candidate: Candidate, start: Option | null): Option | null {
   return start !== null && isBehindLink(request, candidate) ? waitForLink(start, candidate) : start;
-}
-
-/**
- * Of the devices that come free, models that choose before take the first: the soonest of these that is left is waited
- * for. As many of the rivals are taken to want these devices as they are of all.
- */
-function afterRivals(
-  view: ClusterView,
-  { rivals, model_id }: PlacementRequest,
-  waits: readonly Option[],
-): readonly Option[] {
-  const before = Math.floor((rivals.ahead * waits.length) / Math.max(1, view.device_count));
-  if (before === 0) return waits;
-  const ordered = waits.toSorted((a, b) => a.cost_ms - b.cost_ms);
-  const [soonest] = ordered;
-  const rounds = Math.floor(before / ordered.length);
-  const left = ordered[before % ordered.length];
-  if (soonest === undefined || left === undefined) return waits;
-  const { service_ms } = view.estimates.model(model_id);
-  return [{ ...soonest, cost_ms: left.cost_ms + rounds * service_ms }];
 }
 
 /** The busy candidate with the soonest load, if no other loads as soon. */

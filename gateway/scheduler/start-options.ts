@@ -96,7 +96,7 @@ const linkPatience_ms = 1_000;
  * the device, taken and idle meanwhile, is wanted by models that could use it. Nothing is lost by waiting without it.
  */
 export function isBehindLink(request: PlacementRequest, { device, travel }: Candidate): boolean {
-  if (request.rivals.all === 0 || travel.queued_ms <= linkPatience_ms) return false;
+  if (request.rivals.models === 0 || travel.queued_ms <= linkPatience_ms) return false;
   return request.claims.get(`${device.host.worker_id}/${device.device_id}`) !== request.model_id;
 }
 

@@ -176,8 +176,16 @@ export interface ClusterView {
   weightsOf(checkpoint: CheckpointDigest): number | null;
 }
 
+/** Who else waits for a device. */
+export interface Rivals {
+  /** Other models. */
+  readonly models: number;
+  /** Requests for these models. */
+  readonly requests: number;
+}
+
 /** Nobody else waits, or it does not matter. */
-export const noRivals = { all: 0, ahead: 0 } as const;
+export const noRivals: Rivals = { models: 0, requests: 0 };
 
 /** What is to be placed. */
 export interface PlacementRequest {
@@ -192,8 +200,7 @@ export interface PlacementRequest {
   readonly max_instances: number;
   /** Requests for the model that go before this one and have no instance yet. */
   readonly waiting_ahead: number;
-  /** Other models that wait for a device as well, and how many of them choose before this one. */
-  readonly rivals: { readonly all: number; readonly ahead: number };
+  readonly rivals: Rivals;
   /** Expected wait for a slot above which another instance may be started. */
   readonly queue_delay_ms: number;
   /** Workers and instances that failed this request before. */

@@ -13,7 +13,7 @@ const request: PlacementRequest = {
   memory_bytes: 2_000,
   max_instances: 8,
   waiting_ahead: 0,
-  rivals: { all: 0, ahead: 0 },
+  rivals: { models: 0, requests: 0 },
   queue_delay_ms: 5_000,
   avoid: { workers: new Set(), instances: new Set() },
   policy: "startup-optimal",
@@ -70,7 +70,11 @@ export const someCluster = fc
     needed: fc.integer({ min: 1, max: 4_000 }),
     policy: fc.constantFrom(...schedulingPolicies),
     seed: fc.nat(),
-    rivals: fc.constantFrom({ all: 0, ahead: 0 }, { all: 1, ahead: 0 }, { all: 9, ahead: 7 }),
+    rivals: fc.constantFrom(
+      { models: 0, requests: 0 },
+      { models: 1, requests: 1 },
+      { models: 9, requests: 9 },
+    ),
     peer: fc.boolean(),
     max_instances: fc.integer({ min: 1, max: 4 }),
   })

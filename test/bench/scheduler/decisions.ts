@@ -63,7 +63,7 @@ function toRequest(model: FleetModel, i: number, may_migrate: boolean): Placemen
     ...model,
     max_instances: Number.POSITIVE_INFINITY,
     waiting_ahead: 0,
-    rivals: { all: 0, ahead: 0 },
+    rivals: { models: 0, requests: 0 },
     queue_delay_ms: 5_000,
     avoid: { workers: new Set(), instances: new Set() },
     policy: "startup-optimal",
