@@ -15,6 +15,10 @@ const ms = z.number().min(0).max(limits.simulated_ms);
 export const simulatedPolicies = [...schedulingPolicies, "download-first", "cache-on-disk"] as const;
 export type SimulatedPolicy = (typeof simulatedPolicies)[number];
 
+/** The gateway's queue, or one in which each request, first come first served, looks for an instance of its own. */
+export const simulatedQueues = ["gateway", "plain"] as const;
+export type SimulatedQueue = (typeof simulatedQueues)[number];
+
 export const simulatedHosts = z.strictObject({
   name: z.string().min(1).max(64),
   count: z.number().int().min(1).max(limits.simulated_hosts),
@@ -63,6 +67,7 @@ export type SimulatedModels = z.infer<typeof simulatedModels>;
 
 export const simulatedSystem = z.strictObject({
   policy: z.enum(simulatedPolicies).default("startup-optimal"),
+  queue: z.enum(simulatedQueues).default("gateway"),
   /** Running generations are moved away where the policy wants it. */
   migrate: z.boolean().default(true),
   /** Weights that a host does not hold come over its network link; without it such a host cannot run the model. */

@@ -36,7 +36,8 @@ export function modelsOf({
         model_id,
         checkpoint,
         memory_bytes: memoryOf(model),
-        queue_delay_ms: system.queue_delay_ms,
+        // Without a common line nobody waits for an instance of others longer than for one of its own.
+        queue_delay_ms: system.queue === "plain" ? 0 : system.queue_delay_ms,
       });
     }
   }

@@ -20,6 +20,7 @@ import { SimulatedHost } from "./host.ts";
 import { Lives } from "./lives.ts";
 import { Moves } from "./moves.ts";
 import { Outcomes } from "./outcomes.ts";
+import { PlainQueue } from "./plain-queue.ts";
 import { SeededRandom } from "./random.ts";
 import type { RequestTrace } from "./trace.ts";
 import { VirtualClock } from "./virtual-clock.ts";
@@ -129,8 +130,9 @@ function makeGround(
   };
 }
 
-function makeQueue({ starvation_ms }: SimulatedSystem, clock: VirtualClock): WaitQueue {
-  return new WaitQueue({
+function makeQueue({ starvation_ms, queue }: SimulatedSystem, clock: VirtualClock): WaitQueue {
+  const Queue = queue === "plain" ? PlainQueue : WaitQueue;
+  return new Queue({
     ...{ capacity: limits.waiting_requests, per_model: limits.waiting_per_model },
     ...{ per_tenant: limits.waiting_requests, starvation_ms, clock },
   });

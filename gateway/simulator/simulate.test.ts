@@ -113,6 +113,18 @@ describe("a simulated cluster", () => {
     expect(share_served).toBe(1);
   });
 
+  test("with a plain queue each request starts an instance of its own where a device is free", async () => {
+    const row = { model: 0, input_tokens: 10, output_tokens: 50 };
+    const trace = toTrace([0, 1, 2].map((arrival_ms) => ({ arrival_ms, ...row })));
+    const system = { policy: "random" };
+    const models = { disk_copies: null };
+    const together = await run(makeCluster({ system, models }), trace);
+    expect(Object.values(together.loads).reduce((sum, count) => sum + count, 0)).toBe(1);
+    const alone = await run(makeCluster({ system: { ...system, queue: "plain" }, models }), trace);
+    expect(summarize(alone, 60_000).served).toBe(3);
+    expect(Object.values(alone.loads).reduce((sum, count) => sum + count, 0)).toBe(3);
+  });
+
   test("baselines without tiers download for every start, or read what they have on disk", async () => {
     const trace = bursts(0.5, 240, 6, 5);
     const first = await run(makeCluster({ system: { policy: "download-first" } }), trace);

@@ -3,11 +3,33 @@
  * OSDI '24 section 7: 4 servers with 4 A40, 512 GB memory, 2 TB of PCIe 4 NVMe, 10 Gbit/s; OPT-6.7B, 13B and 30B as 32,
  * 16 and 8 models; GSM8K; bursts with a coefficient of variation of 8; 300 s of patience.
  */
-import { type SimulatedCluster, type SimulatedPolicy, simulatedCluster } from "../../schema/simulation.ts";
+import type { ClairvoyantCluster } from "../../gateway/simulator/bound/clairvoyant.ts";
+import {
+  type SimulatedCluster,
+  type SimulatedPolicy,
+  type SimulatedQueue,
+  simulatedCluster,
+} from "../../schema/simulation.ts";
 
-export const policies: readonly SimulatedPolicy[] = [
-  ...(["startup-optimal", "locality", "preemptive", "random", "cache-on-disk", "download-first"] as const),
+/** What is compared: a policy with the queue that it has. */
+export interface Compared {
+  readonly policy: SimulatedPolicy;
+  readonly queue: SimulatedQueue;
+}
+
+/** All policies with our queue, and the paper's baselines, systems of others, as well with a plain one. */
+export const compared: readonly Compared[] = [
+  ...(
+    ["startup-optimal", "locality", "preemptive", "random", "cache-on-disk", "download-first"] as const
+  ).map((policy): Compared => ({ policy, queue: "gateway" })),
+  ...(["random", "cache-on-disk", "download-first"] as const).map(
+    (policy): Compared => ({ policy, queue: "plain" }),
+  ),
 ];
+
+export function nameOf({ policy, queue }: Compared): string {
+  return queue === "plain" ? `${policy}, plain queue` : policy;
+}
 export const rates_per_s = [0.2, 0.5, 0.8, 1.1, 1.4] as const;
 /** Of the larger models. */
 export const fewRates_per_s = [0.2, 0.8, 1.4] as const;
@@ -110,4 +132,20 @@ export function paperCluster(size: SizeName, shelves: Shelves, slots = 1): Simul
 export function leastLoadMs(size: SizeName): number {
   const { weights_bytes, bus_bytes_per_s } = sizes[size];
   return Math.max(250, (weights_bytes / bus_bytes_per_s) * 1_000) + 150;
+}
+
+/** The cluster as a schedule that knows all sees it; each host has its own models on disk, as the simulator fills them. */
+export function clairvoyantCluster(size: SizeName, shelves: Shelves): ClairvoyantCluster {
+  const [host] = paperCluster(size, shelves).hosts;
+  if (host === undefined) throw new Error("the cluster has hosts");
+  const { weights_bytes } = sizes[size];
+  const loadMs = (bytes_per_s: number) => (weights_bytes / bytes_per_s) * 1_000 + 150;
+  return {
+    ...{ hosts: host.count, devices: host.devices },
+    hostOf: (model) => (shelves.disk_copies === null ? null : model % host.count),
+    copies: Math.floor(shelves.host_memory_bytes / weights_bytes),
+    network_load_ms: loadMs(host.network_bytes_per_s),
+    disk_load_ms: loadMs(host.disk_bytes_per_s),
+    load_ms: leastLoadMs(size),
+  };
 }

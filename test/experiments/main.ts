@@ -53,7 +53,7 @@ async function paper(size: SizeName, shelves: keyof typeof paperShelves): Promis
 }
 
 function picture(name: string, { title, results }: CaseReport): string {
-  const lines = results.map(({ policy, values_ms }) => ({ name: policy, values_ms }));
+  const lines = results.map(({ name, values_ms }) => ({ name, values_ms }));
   writeFileSync(path.join(folder, `${name}.svg`), cdfPicture(title, lines));
   return `${name}.svg`;
 }

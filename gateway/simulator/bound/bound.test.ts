@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { checkProperty } from "../../../test/support/property.ts";
 import { type Job, lateAtLeast, startupBoundMs } from "./capacity.ts";
+import { type ClairvoyantCluster, clairvoyantMs, givenUp } from "./clairvoyant.ts";
 import { leastStartupSumMs } from "./exact.ts";
 
 const job = (arrival_ms: number, model: number, service_ms = 100): Job => ({ arrival_ms, service_ms, model });
@@ -63,6 +64,45 @@ describe("the bound on start-up times", () => {
         expect(leastStartupSumMs(jobs, { devices, load_ms })).toBeGreaterThanOrEqual(bound_ms - 0.01);
       },
       150,
+    );
+  });
+});
+
+describe("a schedule that knows all", () => {
+  const cluster = (devices: number, load_ms: number, fields: Partial<ClairvoyantCluster> = {}) => ({
+    ...{ hosts: 1, devices, hostOf: () => null, copies: 100, load_ms },
+    ...{ disk_load_ms: load_ms, network_load_ms: load_ms, ...fields },
+  });
+
+  test("gives up the longest of those in the way, and no more than it has to", () => {
+    const jobs = [job(0, 0, 900), job(1, 0, 100), job(2, 0, 100)];
+    expect(givenUp(jobs, cluster(1, 0), 150, 3)).toBe(1);
+    expect(givenUp(jobs, cluster(1, 0), 1_000, 3)).toBe(0);
+    expect(givenUp(jobs, cluster(3, 0), 0, 3)).toBe(0);
+  });
+
+  test("reads from the disk of the model's host, later from memory, and elsewhere over the network", () => {
+    const two = { hosts: 2, hostOf: () => 0, disk_load_ms: 200, network_load_ms: 700 };
+    const once = [[job(0, 0, 1_000)]];
+    expect(clairvoyantMs(once, cluster(1, 50, two), 1, 10_000)).toBeCloseTo(200, 0);
+    // The second has the other host, over the network, before the first one's device is free.
+    const both = [[job(0, 0, 1_000), job(0, 0, 1_000)]];
+    expect(clairvoyantMs(both, cluster(1, 50, two), 1, 10_000)).toBeCloseTo(700, 0);
+    // A third model wants the first one's device, which then has its copy in memory.
+    const again = [[job(0, 0, 100), job(500, 1, 100), job(1_000, 0, 100)]];
+    expect(clairvoyantMs(again, cluster(1, 50, { ...two, hosts: 1 }), 1, 10_000)).toBeCloseTo(200, 0);
+  });
+
+  test("is never better than the bound", () => {
+    checkProperty(
+      fc.tuple(someJobs, fc.integer({ min: 1, max: 2 }), fc.nat(100), fc.constantFrom(0.5, 0.8, 1)),
+      ([jobs, devices, load_ms, share]) => {
+        const reached_ms = clairvoyantMs([jobs], cluster(devices, load_ms), share, 10_000);
+        expect(reached_ms).toBeGreaterThanOrEqual(
+          startupBoundMs(jobs, { devices, load_ms }, share, 10_000) - 1,
+        );
+      },
+      300,
     );
   });
 });
