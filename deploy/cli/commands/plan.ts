@@ -6,6 +6,7 @@ import { CommandFailure, exitStatus, UsageError } from "../failure.ts";
 import { policiesOf } from "../simulation/policies.ts";
 import { clusterArgs, findCluster } from "../simulation/read-cluster.ts";
 import { seconds } from "../simulation/report.ts";
+import { checkServable } from "../simulation/servable.ts";
 import { settle } from "../simulation/settle.ts";
 import { readWorkload, seedOf, workloadArgs } from "../simulation/workload.ts";
 import { printLine, printNote } from "../terminal/output.ts";
@@ -47,12 +48,9 @@ export const plan: Command = {
       });
     }
     const trace = readWorkload(args, cluster, seed);
-    const found = await planFleet(
-      cluster,
-      trace,
-      { ttft_p99_ms },
-      { seed, settle, policies: policiesOf(args, cluster) },
-    );
+    const policies = policiesOf(args, cluster);
+    checkServable(cluster, trace, policies, "any");
+    const found = await planFleet(cluster, trace, { ttft_p99_ms }, { seed, settle, policies });
     if (args.isOn("json")) printLine(JSON.stringify({ seed, requests: trace.count, ttft_p99_ms, ...found }));
     else {
       printLine(formatPlan(cluster, found));

@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { run } from "../run.ts";
+import { plan } from "./plan.ts";
 import { simulate } from "./simulate.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "sllm-simulate-"));
@@ -23,7 +24,8 @@ function write(name: string, text: string): string {
 }
 
 /** The exit status and what was said to people. */
-async function call(...line: string[]) {
+const call = (...line: string[]) => callCommand("simulate", ...line);
+async function callCommand(...line: string[]) {
   let err = "";
   const terminal = {
     out: () => {},
@@ -31,7 +33,7 @@ async function call(...line: string[]) {
       err += text;
     },
   };
-  return { status: await run([simulate], "1.2.3", ["simulate", ...line], terminal), err };
+  return { status: await run([simulate, plan], "1.2.3", line, terminal), err };
 }
 
 describe("simulate", () => {
@@ -64,7 +66,24 @@ describe("simulate", () => {
     const file = write("l.yaml", cluster.replace("weights_bytes: 13e9", "weights_bytes: 30e9"));
     const { status, err } = await call(file, "--duration", "10m");
     expect(status).toBe(1);
-    expect(err).toContain("model_too_large");
+    expect(err).toContain("'m' needs 3");
+    expect(err).toContain("(model_too_large)");
+    expect(err).toContain("cluster's file");
+    // Nothing on disks and nothing fetched: one policy of two that cannot is enough.
+    const none = write("n.yaml", `${cluster}system: { fetch: false }`);
+    const two = await call(none, "--policy", "random,download-first", "--duration", "10m");
+    expect(two).toMatchObject({ status: 1 });
+    expect(two.err).toContain("checkpoint_unavailable");
+  });
+
+  test("neither is there a plan for it, with the same words; for one of several policies there is", async () => {
+    const file = write("l.yaml", cluster.replace("weights_bytes: 13e9", "weights_bytes: 30e9"));
+    const { status, err } = await callCommand("plan", file, "--duration", "10m");
+    expect(status).toBe(1);
+    expect(err).toContain("'m' needs 3");
+    const none = write("n.yaml", `${cluster}system: { fetch: false }`);
+    const some = ["--policy", "random,download-first", "--rps", "0.1", "--slo", "5m", "--duration", "10m"];
+    expect(await callCommand("plan", none, ...some)).toMatchObject({ status: 0 });
   });
 
   test("the picture of start-up times holds a line for each policy", async () => {

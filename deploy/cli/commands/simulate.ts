@@ -12,6 +12,7 @@ import { exitStatus } from "../failure.ts";
 import { policiesOf } from "../simulation/policies.ts";
 import { clusterArgs, findCluster } from "../simulation/read-cluster.ts";
 import { formatSummaries } from "../simulation/report.ts";
+import { checkServable } from "../simulation/servable.ts";
 import { settle } from "../simulation/settle.ts";
 import { readWorkload, seedOf, workloadArgs } from "../simulation/workload.ts";
 import { printLine, printNote } from "../terminal/output.ts";
@@ -48,7 +49,9 @@ export const simulate: Command = {
     const trace = readWorkload(args, cluster, seed);
     const { hold_ms } = cluster.system;
     const cases: { name: string; summary: ReturnType<typeof summarize>; values_ms: Float64Array }[] = [];
-    for (const policy of policiesOf(args, cluster)) {
+    const policies = policiesOf(args, cluster);
+    checkServable(cluster, trace, policies, "all");
+    for (const policy of policies) {
       const simulated = { ...cluster, system: { ...cluster.system, policy } };
       const simulation = await runSimulation(simulated, trace, { seed, settle });
       const values_ms = startupTimes(simulation.outcomes, hold_ms);
