@@ -35,7 +35,7 @@ export interface PlacerDeps {
   readonly history: StartHistory;
   readonly clock: Clock;
   readonly queue: WaitQueue;
-  readonly explanations: Explanations;
+  readonly explanations: Pick<Explanations, "note">;
   readonly random: Random;
   readonly policy: SchedulingPolicy;
   /** Without one nothing is moved away, and the policy must be a live one. */

@@ -4,7 +4,6 @@ import { limits } from "../../schema/limits.ts";
 import type { SimulatedCluster, SimulatedSystem } from "../../schema/simulation.ts";
 import { WaitQueue } from "../admission/wait-queue.ts";
 import { Autoscaler } from "../control/autoscaler.ts";
-import { Explanations } from "../dispatch/explanations.ts";
 import { Placer } from "../dispatch/placer.ts";
 import { LearnedEstimates } from "../placement/estimates/learned-estimates.ts";
 import { Fleet } from "../placement/fleet.ts";
@@ -31,6 +30,9 @@ export interface ComposeOptions {
   /** Told of every change of an instance, for checks. */
   readonly onInstance?: (row: InstanceRow, at_ms: number) => void;
 }
+
+/** Decisions are not explained: there is nobody to read it. */
+const nobodyAsks = { note: () => {} };
 
 /** Idle instances end by so much late at most. */
 const quietTurn_ms = 5_000;
@@ -59,7 +61,7 @@ export function compose(cluster: SimulatedCluster, trace: RequestTrace, options:
   const moves = new Moves({ ...base, starts, stops, lives: livesOf, outcomes, system });
   const clears = policy === "preemptive" || (system.migrate && policy === "startup-optimal");
   const placer = new Placer({
-    ...{ ...base, starts, loads, history, queue, explanations: new Explanations(), policy },
+    ...{ ...base, starts, loads, history, queue, explanations: nobodyAsks, policy },
     ...(clears ? { clearing: moves } : {}),
     report_ms: Number.POSITIVE_INFINITY,
   });

@@ -146,6 +146,11 @@ export class LearnedEstimates implements Estimates {
         return value;
       };
     const rates = new Map<WorkerId, number | null>();
+    // Every answer changes both, most decisions ask for neither.
+    let service_ms: number | null = null;
+    let answer: ModelEstimates["answer"] | null = null;
+    const serviceMs = () => this.#median("service", { model_id }) ?? nominal_service_ms;
+    const findAnswer = () => this.#answer(model_id);
     return {
       buildMs: startMs("build", () => 0),
       initMs: startMs("init", (how) => nominal_init_ms[how]),
@@ -156,8 +161,14 @@ export class LearnedEstimates implements Estimates {
         rates.set(worker_id, rate);
         return rate;
       },
-      service_ms: this.#median("service", { model_id }) ?? nominal_service_ms,
-      answer: this.#answer(model_id),
+      get service_ms() {
+        service_ms ??= serviceMs();
+        return service_ms;
+      },
+      get answer() {
+        answer ??= findAnswer();
+        return answer;
+      },
       migrationMs: (device_kind, tokens, generations) => {
         const { slope, base } = lines.get(device_kind) ?? this.#prefillLine(model_id, device_kind);
         lines.set(device_kind, { slope, base });
