@@ -12,6 +12,7 @@ import { eventually } from "../support/eventually.ts";
 
 const folder = mkdtempSync(path.join(tmpdir(), "sllm-simulate-"));
 const token_ms = 20;
+const disk_bytes_per_s = 200_000_000;
 const traffic = ["--rps", "1", "--cv", "1", "--duration", "2m", "--seed", "3"];
 let cluster: TestCluster;
 
@@ -20,7 +21,11 @@ const fromFleet = (command: string, ...args: string[]) =>
   sllm(command, "--from-fleet", "--url", cluster.url, ...traffic, ...args);
 
 beforeAll(async () => {
-  const worker = { SLLM_ENGINE_KIND: "echo", SLLM_ECHO_TOKEN_US: String(token_ms * 1_000) };
+  const worker = {
+    SLLM_ENGINE_KIND: "echo",
+    SLLM_ECHO_TOKEN_US: String(token_ms * 1_000),
+    SLLM_WORKER_DISK_READ_BYTES_PER_S: String(disk_bytes_per_s),
+  };
   cluster = await TestCluster.start({ workers: 2, worker });
 }, 60_000);
 afterAll(async () => {
@@ -57,6 +62,7 @@ describe("a live fleet", () => {
     const described = simulatedCluster.parse(parse(readFileSync(file, "utf8")));
     const workers = await cluster.adminWorkers();
     expect(described.hosts.map(({ name }) => name).sort()).toEqual(workers.map((w) => w.worker_id).sort());
+    for (const host of described.hosts) expect(host.disk_bytes_per_s).toBeLessThanOrEqual(disk_bytes_per_s);
     const [model] = described.models;
     expect(model).toMatchObject({ name: "tiny", slots: 2, keep_alive_ms: 5_000, disk_copies: null });
     // The answers' own pace, as the gateway saw it; what had to be loaded is in the start and not in it.

@@ -255,17 +255,17 @@ function engineSettings({ worker }: Config) {
 }
 
 /**
- * What the store knows of the disk, and no more than loads may read by the settings; null before a probe or a load, and
- * while the folder is away.
+ * What the store knows of the disk, and no more than loads may read by the settings, which count alone before a probe; null
+ * where neither says anything, and while the folder is away.
  */
 function probedBytesPerSecond(
   store: NativeStore,
   directory: string,
-  { disk_read_bytes_per_s = Number.POSITIVE_INFINITY }: Config["worker"],
+  { disk_read_bytes_per_s: most }: Config["worker"],
 ): number | null {
   try {
     const { bytes_per_second } = store.volume(directory);
-    return bytes_per_second === null ? null : Math.min(bytes_per_second, disk_read_bytes_per_s);
+    return most === undefined ? bytes_per_second : Math.min(bytes_per_second ?? most, most);
   } catch (error) {
     // A folder that is away is reported as a problem of the store, with all that follows from it.
     if (error instanceof SllmNativeError) return null;
