@@ -106,3 +106,32 @@ test("a worker that goes on without tokens that were told ends the stream with a
   expect(text).not.toContain('"content":" again"');
   expect(text).not.toContain("[DONE]");
 });
+
+test("a plain stream that another gateway takes up after its tool call still ends as one with a call", async () => {
+  const scene = new GatewayScene();
+  const { model, worker, instance_id } = await scene.warm();
+  const { worker_id } = worker;
+  const generation_id = "ab".repeat(16);
+  const { prompt, sampling, stop, max_tokens, ignore_eos } = scene.workers.generations.at(-1)?.request ?? {};
+  if (prompt === undefined || sampling === undefined) throw new Error("nothing was begun");
+  const shown = { model_id: model.id, tenant: "anyone", created_at_ms: 0, shape: "chat", model: model.id };
+  const settings = {
+    prompt,
+    sampling,
+    stop: stop ?? [],
+    max_tokens: max_tokens ?? null,
+    ignore_eos: ignore_eos === true,
+  };
+  const record: Extract<AttachEvent, { type: "record" }>["record"] = {
+    ...{ generation_id, epoch: 1, owner: null, instance_id, prompt: [3, 1, 4], first_index: 0 },
+    settings: { ...settings, origin: { ...shown, shape: "chat", include_usage: false } },
+    hops: [{ worker_id, epoch: 1, first_index: 0 }],
+    has_calls: true,
+  };
+  scene.workers.onAttach = () => [{ type: "record", record }, tokens(2, ["!"]), done(3)];
+  const init = { "last-event-id": `${generation_id}@${worker_id}:0.1` };
+  const body = { model: model.id, stream: true, messages: [{ role: "user", content: "Hi" }] };
+  const text = await (await scene.post("/v1/chat/completions", body, init)).text();
+  expect(text).toContain('"finish_reason":"tool_calls"');
+  expect(text).toContain("[DONE]");
+});

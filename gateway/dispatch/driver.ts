@@ -89,6 +89,8 @@ export class GenerationDriver {
   #owner: GatewayId | null;
   /** Where tokens were told last, for readers to say so. */
   #toldAt: WorkerId | null = null;
+  /** Whether a tool call came before what is read here. */
+  #hadCalls = false;
   /** The last `error` event's: it ended there, and need not be looked for. */
   #endedThere = false;
   /** Ends the stream that is read. */
@@ -494,6 +496,7 @@ export class GenerationDriver {
     this.#apply({ type: "attached", epoch, instance_id, hops: record.hops });
     this.#prompt ??= record.prompt;
     this.#owner = record.owner ?? this.#owner;
+    if (record.has_calls === true) this.#hadCalls = true;
     this.#request ??= fromSettings(record.settings);
     yield this.#movedTo(worker_id, "moved");
   }
@@ -543,7 +546,7 @@ export class GenerationDriver {
       total_tokens: prompt_tokens + completion_tokens,
       prompt_tokens_details: { cached_tokens: event.cached_tokens ?? 0 },
     };
-    const had_calls = hasCalls(this.told.events);
+    const had_calls = this.#hadCalls || hasCalls(this.told.events);
     yield { type: "done", ...this.#piece(text, event.delta ?? null), finish_reason, usage, had_calls };
   }
 

@@ -40,6 +40,8 @@ export const generationRecord = z.strictObject({
   hops: z.array(generationHop).min(1),
   /** First token that the log still has. */
   first_index: z.number().int().min(0),
+  /** Whether a tool call is among what it told: a reader that begins after it must end as one that had it. */
+  has_calls: z.boolean().optional(),
 });
 export type GenerationRecord = z.infer<typeof generationRecord>;
 

@@ -75,6 +75,15 @@ test("tokens that a slow reader missed come in one event with consecutive indice
   expect(await reader.next()).toEqual(done);
 });
 
+test("whoever begins to read after a tool call is told that there was one", () => {
+  const call = { index: 0, name: "go", arguments: "{}" };
+  generation.push(tokens(0, "a"));
+  expect(generation.record().has_calls).toBeUndefined();
+  generation.push({ ...tokens(1, "b"), delta: { tool_calls: [call] } } as GenerationEvent);
+  generation.push(tokens(2, "c"));
+  expect(generation.record().has_calls).toBe(true);
+});
+
 test("nothing follows the last event", async () => {
   generation.push(done);
   generation.push(tokens(9, "late"));

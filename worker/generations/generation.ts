@@ -56,6 +56,7 @@ export class Generation {
   #owner: GatewayId | null;
   #prompt: readonly number[] | null;
   #cached_tokens = 0;
+  #hasCalls = false;
   #grace: AbortController | null = null;
   #isForgotten = false;
 
@@ -71,7 +72,7 @@ export class Generation {
       isKept: options.settings !== null,
       onReaders: () => this.#onReaders(),
     });
-    for (const event of options.told ?? []) this.#log.push(event);
+    for (const event of options.told ?? []) this.#keep(event);
   }
 
   get epoch(): number {
@@ -130,12 +131,17 @@ export class Generation {
     if (event.type === "started" && event.prompt !== undefined) {
       this.#prompt = event.prompt;
       const { prompt: _, ...rest } = event;
-      this.#log.push(this.#options.tell_prompt === true ? event : rest);
-    } else this.#log.push(event);
+      this.#keep(this.#options.tell_prompt === true ? event : rest);
+    } else this.#keep(event);
     this.changes.notify();
     if (!this.#log.hasEnded) return;
     this.#options.onEnd();
     if (this.#log.readers === 0) this.#onReaders();
+  }
+
+  #keep(event: GenerationEvent): void {
+    if (event.type === "tokens" && event.delta?.tool_calls !== undefined) this.#hasCalls = true;
+    this.#log.push(event);
   }
 
   /** Ends it with an error at once; the engine is asked to stop. */
@@ -196,6 +202,7 @@ export class Generation {
       prompt: this.#prompt === null ? null : [...this.#prompt],
       hops: [...hops],
       first_index: this.#log.first_index,
+      ...(this.#hasCalls ? { has_calls: true } : {}),
     };
   }
 
