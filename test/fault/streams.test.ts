@@ -13,6 +13,7 @@ import {
   type KnownStream,
   knownStreams,
   type LoadOutcome,
+  longestPauses,
   runStreams,
 } from "../support/stream-load.ts";
 
@@ -70,10 +71,22 @@ async function under(
   const outcome = joinOutcomes(outcomes);
   const slowest_ms = Math.max(...recoveries_ms).toFixed(0);
   process.stderr.write(
-    `seed ${testSeed}: ${describeOutcome(outcome)}; ${tally(done)}, all instances ready again within ${slowest_ms} ms\n`,
+    `seed ${testSeed}: ${describeOutcome(outcome)}; ${tally(done)}, all instances ready again within ${slowest_ms} ms\n` +
+      longestPauses(outcome, long ? 5 : 0),
   );
   return { outcome, done };
 }
+
+test.if(long)(
+  "streams that nothing disturbs are right: what load alone does to pauses and to inexact models",
+  async () => {
+    const urlOf = (i: number) => cluster.urls[i % 2] ?? "";
+    const outcome = await runStreams(known, { streams, atOnce, send: fetch, urlOf });
+    process.stderr.write(`undisturbed: ${describeOutcome(outcome)}\n${longestPauses(outcome, 5)}`);
+    expect(outcome.wrong).toEqual([]);
+  },
+  limit_ms,
+);
 
 test(
   "engines and workers that are killed or stopped cost no stream a token",
@@ -126,14 +139,19 @@ test(
     const loading = (async () => {
       while (!isOver) outcomes.push(await runStreams(known, { ...load, streams: atOnce }));
     })();
-    for (const step of steps) {
-      await step();
-      await cluster.recovered();
-    }
+    const isEnough = () => !long || outcomes.reduce((sum, { streams }) => sum + streams, 0) >= streams;
+    let rounds = 0;
+    do {
+      for (const step of steps) {
+        await step();
+        await cluster.recovered();
+      }
+      rounds += 1;
+    } while (!isEnough());
     isOver = true;
     await loading;
     const outcome = joinOutcomes(outcomes);
-    process.stderr.write(`rolling restart: ${describeOutcome(outcome)}\n`);
+    process.stderr.write(`restarted ${rounds} times in turn: ${describeOutcome(outcome)}\n`);
     expect(outcome.wrong).toEqual([]);
   },
   limit_ms,

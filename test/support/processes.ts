@@ -1,6 +1,6 @@
 /** Starts the real programs as processes on free ports, reads their ready lines and stops them by their ids. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
 
@@ -11,6 +11,8 @@ const readyMs = 60_000;
 /** Longest wait for a graceful end before the process is killed. */
 const exitMs = 15_000;
 const keptLogLines = 400;
+/** Where whole logs go as well, a file for each process; nowhere if left out. */
+const logFolder = process.env.SLLM_TEST_LOGS;
 
 export interface RunningProcess {
   readonly pid: number;
@@ -47,6 +49,7 @@ export async function startProcess(options: ProcessOptions): Promise<RunningProc
   createInterface({ input: child.stderr }).on("line", (line) => {
     lines.push(line);
     if (lines.length > keptLogLines) lines.shift();
+    if (logFolder !== undefined) appendFileSync(logFile(logFolder, options.script, child.pid), `${line}\n`);
   });
   const log = () => lines.join("\n");
   const exited = new Promise<number | string>((resolve) => {
@@ -71,6 +74,11 @@ export async function startProcess(options: ProcessOptions): Promise<RunningProc
       return status;
     },
   };
+}
+
+function logFile(folder: string, script: string, pid: number | undefined): string {
+  mkdirSync(folder, { recursive: true });
+  return path.join(folder, `${script.replaceAll("/", "-")}-${pid}.log`);
 }
 
 /** Settings of the surroundings must not reach the processes under test. */

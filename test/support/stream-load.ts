@@ -23,8 +23,21 @@ export interface LoadOutcome {
   readonly loose: number;
   /** Of these such with a valid answer that is not the known one. */
   readonly different: number;
-  /** Longest pause between two events of each stream, in milliseconds. */
-  readonly pauses_ms: number[];
+  /** Of each stream. */
+  readonly waits: Wait[];
+}
+
+/** How long a stream kept its client waiting. */
+export interface Wait {
+  /** Name of the stream's kind. */
+  readonly kind: string;
+  /** Id of the last event before the longest pause, and when that began. */
+  readonly after: string;
+  readonly at: Date;
+  /** Longest pause between two events. */
+  readonly pause_ms: number;
+  /** From the request to the first event. */
+  readonly first_ms: number;
 }
 
 /** What each kind of request answers on a cluster that nobody disturbs. */
@@ -52,7 +65,7 @@ export async function runStreams(
   },
 ): Promise<LoadOutcome> {
   const wrong: string[] = [];
-  const pauses_ms: number[] = [];
+  const waits: Wait[] = [];
   let [next, loose, different] = [0, 0, 0];
   const one = async () => {
     while (next < options.streams) {
@@ -62,8 +75,8 @@ export async function runStreams(
       const { kind } = stream;
       const say = (problem: string) => wrong.push(`${i}, ${kind.name}: ${problem}`);
       try {
-        const { answer, pause_ms, disorder } = await readOne(options.urlOf(i), stream, options.send);
-        pauses_ms.push(pause_ms);
+        const { answer, wait, disorder } = await readOne(options.urlOf(i), stream, options.send);
+        waits.push(wait);
         const difference = differenceOf(stream.answer, answer);
         const isExact = kind.model === exactModel;
         if (!isExact) loose += 1;
@@ -76,7 +89,7 @@ export async function runStreams(
     }
   };
   await Promise.all(Array.from({ length: options.atOnce }, one));
-  return { streams: options.streams, wrong, loose, different, pauses_ms };
+  return { streams: options.streams, wrong, loose, different, waits };
 }
 
 export function joinOutcomes(outcomes: readonly LoadOutcome[]): LoadOutcome {
@@ -85,20 +98,41 @@ export function joinOutcomes(outcomes: readonly LoadOutcome[]): LoadOutcome {
     loose: outcomes.reduce((sum, { loose }) => sum + loose, 0),
     different: outcomes.reduce((sum, { different }) => sum + different, 0),
     wrong: outcomes.flatMap(({ wrong }) => wrong),
-    pauses_ms: outcomes.flatMap(({ pauses_ms }) => pauses_ms),
+    waits: outcomes.flatMap(({ waits }) => waits),
   };
 }
 
 /** What the outcome of a run is worth telling, in one line. */
-export function describeOutcome({ streams, wrong, loose, different, pauses_ms }: LoadOutcome): string {
-  const [half, most] = [0.5, 0.99].map((share) => quantile(pauses_ms, share).toFixed(0));
+export function describeOutcome({ streams, wrong, loose, different, waits }: LoadOutcome): string {
+  const [half, most] = quantiles(waits.map(({ pause_ms }) => pause_ms));
+  const [halfFirst, mostFirst] = quantiles(waits.map(({ first_ms }) => first_ms));
   return (
     `${streams} streams, ${wrong.length} wrong; ${different} of ${loose} outside the deterministic mode differ; ` +
-    `longest pause p50 ${half} ms, p99 ${most} ms`
+    `first event p50 ${halfFirst} ms, p99 ${mostFirst} ms; longest pause p50 ${half} ms, p99 ${most} ms`
   );
 }
 
+function quantiles(values: readonly number[]): string[] {
+  return [0.5, 0.99].map((share) => quantile(values, share).toFixed(0));
+}
+
+/** The longest pauses, and the longest of each kind, where somebody wants to look into them. */
+export function longestPauses({ waits }: LoadOutcome, count: number): string {
+  const all = waits.toSorted((a, b) => b.pause_ms - a.pause_ms);
+  const ofKinds = [...new Set(all.map(({ kind }) => kind))].map((kind) =>
+    all.find((one) => one.kind === kind),
+  );
+  const chosen = count === 0 ? [] : new Set([...all.slice(0, count), ...ofKinds]);
+  const lines = [...chosen].map((wait) =>
+    wait === undefined
+      ? ""
+      : `  ${wait.pause_ms.toFixed(0)} ms, ${wait.kind}, after ${wait.after} at ${wait.at.toISOString()}\n`,
+  );
+  return lines.join("");
+}
+
 async function readOne(url: string, { kind, body }: Pick<KnownStream, "kind" | "body">, send: Send) {
+  const sent_ms = performance.now();
   const response = await send(`${url}${kind.path}`, {
     method: "POST",
     headers: { "content-type": "application/json" },
@@ -107,18 +141,27 @@ async function readOne(url: string, { kind, body }: Pick<KnownStream, "kind" | "
   if (!response.ok) throw new Error(`status ${response.status}: ${await response.text()}`);
   let [text, tokens, last, ends] = ["", 0, -1, 0];
   let [disorder, finish_reason]: (string | null)[] = [null, null];
-  let [at_ms, pause_ms] = [performance.now(), 0];
+  let at_ms = sent_ms;
+  let wait: Wait = { kind: kind.name, after: "", at: new Date(), pause_ms: 0, first_ms: 0 };
+  let id = "";
   const calls: string[] = [];
   for await (const event of readSse(response)) {
     if (event.kind === "comment") continue;
-    if (last >= 0) pause_ms = Math.max(pause_ms, event.at_ms - at_ms);
+    const pause_ms = event.at_ms - at_ms;
+    if (id === "") wait = { ...wait, first_ms: pause_ms };
+    else if (pause_ms > wait.pause_ms)
+      wait = { ...wait, after: id, at: new Date(Date.now() - pause_ms), pause_ms };
     at_ms = event.at_ms;
+    id = event.id ?? id;
     if (event.data === "[DONE]") {
       ends += 1;
       continue;
     }
     const chunk = JSON.parse(event.data);
-    if (chunk.error !== undefined) throw new Error(`${chunk.error.code}: ${chunk.error.message}`);
+    if (chunk.error !== undefined)
+      throw new Error(
+        `${chunk.error.code}: ${chunk.error.message} (after ${id} at ${new Date().toISOString()})`,
+      );
     const index = Number(/:0\.(-?\d+)$/.exec(event.id ?? "")?.[1] ?? Number.NaN);
     if (!(index >= last)) disorder ??= `event ${index} came after ${last}`;
     last = index;
@@ -133,7 +176,7 @@ async function readOne(url: string, { kind, body }: Pick<KnownStream, "kind" | "
   }
   if (ends !== 1) disorder ??= `the stream had ${ends} ends`;
   const answer: Answer = { text, calls, finish_reason: finish_reason ?? null, tokens };
-  return { answer, pause_ms, disorder: disorder ?? null };
+  return { answer, wait, disorder: disorder ?? null };
 }
 
 function differenceOf(wanted: Answer, got: Answer): string | null {
