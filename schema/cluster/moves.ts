@@ -26,6 +26,8 @@ export const runningGeneration = z.strictObject({
   /** null before the engine has told them: it cannot be moved yet. */
   prompt_tokens: z.number().int().min(0).nullable(),
   completion_tokens: z.number().int().min(0),
+  /** Checkpoint of the adapter that answers: it can only go where that is. */
+  adapter: checkpointDigest.optional(),
   /** It is being sent elsewhere. */
   is_moving: z.boolean(),
 });

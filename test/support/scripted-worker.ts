@@ -8,6 +8,7 @@ import type { EmbedRequest } from "../../schema/cluster/embed.ts";
 import type { GenerateRequest, GenerationEvent } from "../../schema/cluster/generate.ts";
 import type { LoadEvent, LoadRequest, LoadTimings } from "../../schema/cluster/instances.ts";
 import type { LoadsQuery, LoadTrace } from "../../schema/cluster/loads.ts";
+import type { RunningGeneration } from "../../schema/cluster/moves.ts";
 import type { PreloadOutcome } from "../../schema/cluster/preloads.ts";
 import { SllmError } from "../../schema/error.ts";
 
@@ -117,9 +118,11 @@ export class ScriptedWorker implements WorkerClient {
     yield* untilAborted(this.onAttach(generation_id, query, worker_id), signal);
   }
 
-  /** Nothing of this worker can move: tests of moves have workers of their own. */
-  listGenerations(): Promise<never[]> {
-    return Promise.resolve([]);
+  /** What the workers say that runs, by their ids. They refuse to move it: tests of moves have workers of their own. */
+  readonly running = new Map<string, RunningGeneration[]>();
+
+  listGenerations({ worker_id }: WorkerAddress): Promise<RunningGeneration[]> {
+    return Promise.resolve(this.running.get(worker_id) ?? []);
   }
 
   drain(): Promise<number> {

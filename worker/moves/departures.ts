@@ -41,10 +41,11 @@ export class Departures {
   list(): RunningGeneration[] {
     const movable = this.#options.generations.running().filter((run) => run.canMove);
     return movable.map((run) => {
-      const { generation_id, instance_id, epoch, owner, prompt } = run.record();
+      const { generation_id, instance_id, epoch, owner, prompt, settings } = run.record();
       return {
         ...{ generation_id, instance_id, epoch, owner, completion_tokens: run.next_index },
         prompt_tokens: prompt?.length ?? null,
+        ...(settings.adapter === undefined ? {} : { adapter: settings.adapter }),
         is_moving: this.#leaving.has(generation_id),
       };
     });

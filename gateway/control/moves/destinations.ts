@@ -1,8 +1,9 @@
 /** Where streams of an instance can go: a running instance of the same checkpoint elsewhere, or a new one. */
 import type { InstanceRow } from "../../../schema/db/tables.ts";
 import { SllmError } from "../../../schema/error.ts";
-import type { ModelId, WorkerId } from "../../../schema/ids.ts";
+import type { CheckpointDigest, ModelId, WorkerId } from "../../../schema/ids.ts";
 import type { SchedulingPolicy } from "../../../schema/vocab.ts";
+import { workersWithout } from "../../placement/adapters.ts";
 import type { Fleet, FleetModel } from "../../placement/fleet.ts";
 import type { Loads } from "../../placement/loads.ts";
 import { placementRequest, seedFor } from "../../placement/placement-request.ts";
@@ -37,16 +38,24 @@ export class DestinationFinder {
 
   /**
    * On the worker that is named, or wherever it would be served first; never where it is. Starts an instance where none
-   * has a free slot. Errors: `not_found` for an unknown worker, `insufficient_memory` or what the scheduler refuses.
+   * has a free slot. A stream that an adapter answers goes where that is. Errors: `not_found` for an unknown worker,
+   * `checkpoint_unavailable` for one without the adapter, `insufficient_memory` or what the scheduler refuses.
    */
-  async find(source: InstanceRow, to: WorkerId | null): Promise<FoundDestination> {
+  async find(
+    source: InstanceRow,
+    to: WorkerId | null,
+    adapter: CheckpointDigest | undefined,
+  ): Promise<FoundDestination> {
     const { fleet, starts } = this.#deps;
     if (to !== null && fleet.worker(to) === null) {
       throw new SllmError("not_found", `The worker '${to}' is not known.`);
     }
+    if (to !== null && !this.has(to, adapter)) {
+      throw new SllmError("checkpoint_unavailable", `The worker '${to}' does not have the stream's adapter.`);
+    }
     const model = this.#model(source);
     for (let attempt = 0; attempt < placementAttempts; attempt++) {
-      const { action, reason } = this.#decide(source, model, to);
+      const { action, reason, losers } = this.#decide(source, model, to, adapter);
       if (action.kind === "use" || action.kind === "wait" || action.kind === "queue") {
         const row = fleet.instance(action.instance_id);
         if (row !== null) return this.#at(row);
@@ -57,11 +66,21 @@ export class DestinationFinder {
       } else {
         const code =
           action.kind === "hold" ? "insufficient_memory" : "code" in action ? action.code : "overloaded";
-        throw new SllmError(code, `No other place can take the stream in: ${reason}`);
+        const why = losers.find(({ worker_id }) => worker_id === to)?.why;
+        const message =
+          why === undefined
+            ? `No other place can take the stream in: ${reason}`
+            : `The worker '${to}' cannot take the stream in (${why}).`;
+        throw new SllmError(code, message);
       }
       await fleet.refresh();
     }
     throw new SllmError("overloaded", "The places that could take the stream in are taken by others.");
+  }
+
+  /** Whether a worker has the adapter, if there is one. */
+  has(worker_id: WorkerId, adapter: CheckpointDigest | undefined): boolean {
+    return adapter === undefined || !workersWithout(this.#deps.fleet.view(), adapter).has(worker_id);
   }
 
   /** As a plan of the scheduler says: into a running instance, or a new one on that device. */
@@ -97,7 +116,12 @@ export class DestinationFinder {
     throw new SllmError("model_not_found", `The model '${model_id}' is not deployed any more.`);
   }
 
-  #decide(source: InstanceRow, model: FleetModel, to: WorkerId | null) {
+  #decide(
+    source: InstanceRow,
+    model: FleetModel,
+    to: WorkerId | null,
+    adapter: CheckpointDigest | undefined,
+  ) {
     const { fleet, policy, random, clock, claims } = this.#deps;
     const others = fleet.snapshot.workers.map((w) => w.worker_id).filter((id) => to !== null && id !== to);
     const elsewhere = fleet
@@ -108,6 +132,7 @@ export class DestinationFinder {
         workers: new Set([...others, source.worker_id]),
         instances: new Set(elsewhere.map((i) => i.instance_id)),
       },
+      ...(adapter === undefined ? {} : { unfit: workersWithout(fleet.view(), adapter) }),
       ...{ policy, seed: seedFor(policy, random), waiting_ahead: 0, may_migrate: false, rivals: noRivals },
       claims: claims.all,
       now_ms: clock.wallMs(),

@@ -9,7 +9,7 @@ import type { Stops } from "../../placement/stops.ts";
 import type { Clock, Log, StateStore } from "../../ports.ts";
 import type { Move } from "../../scheduler/decision.ts";
 import type { DestinationFinder } from "./destinations.ts";
-import type { Migrations } from "./migrations.ts";
+import type { FindDestination, Migrations } from "./migrations.ts";
 
 export interface InstanceMovesDeps {
   readonly fleet: Fleet;
@@ -78,7 +78,7 @@ export class InstanceMoves implements Clearing {
   /** Its worker ends it; what matters is that its streams go on elsewhere. */
   #drain(instance: InstanceRow): void {
     const { destinations, migrations } = this.#deps;
-    const find = () => destinations.find(instance, null);
+    const find: FindDestination = ({ adapter }) => destinations.find(instance, null, adapter);
     this.#follow(instance, migrations.moveAll(instance, find, "its worker drains", this.#stopping.signal));
   }
 
@@ -102,7 +102,11 @@ export class InstanceMoves implements Clearing {
     }
     const leaving: InstanceRow = { ...source, state: "migrating" };
     fleet.put(leaving);
-    const find = () => Promise.resolve(destination);
+    // Plans know no adapters: a stream whose adapter is not there goes where it is.
+    const find: FindDestination = ({ adapter }) =>
+      destinations.has(destination.instance.worker_id, adapter)
+        ? Promise.resolve(destination)
+        : destinations.find(leaving, null, adapter);
     if (!(await migrations.moveAll(leaving, find, reason, this.#stopping.signal))) {
       await this.#serveAgain(leaving);
       return false;

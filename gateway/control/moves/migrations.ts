@@ -35,6 +35,9 @@ interface Leaving {
   readonly source: InstanceRow;
 }
 
+/** Says where a stream goes. */
+export type FindDestination = (stream: Pick<RunningGeneration, "adapter">) => Promise<FoundDestination>;
+
 type SeenRows = Map<string, { readonly written_ms: number; readonly since_ms: number }>;
 
 export class Migrations {
@@ -65,18 +68,17 @@ export class Migrations {
     if (leaving.source.worker_id === to) {
       throw new SllmError("state_conflict", "The generation runs on that worker already.");
     }
-    const found = await destinations.find(leaving.source, to);
+    const found = await destinations.find(leaving.source, to, leaving.generation.adapter);
     const { row } = await this.#begin(leaving, found, reason, method);
     return row;
   }
 
   /**
-   * Moves what runs on an instance, as often as something is left there. True when nothing is. `find` says where each
-   * stream goes.
+   * Moves what runs on an instance, as often as something is left there. True when nothing is.
    */
   async moveAll(
     source: InstanceRow,
-    find: () => Promise<FoundDestination>,
+    find: FindDestination,
     reason: string,
     signal: AbortSignal,
   ): Promise<boolean> {
@@ -97,7 +99,7 @@ export class Migrations {
   async #moveSome(
     source: InstanceRow,
     generations: readonly RunningGeneration[],
-    find: () => Promise<FoundDestination>,
+    find: FindDestination,
     reason: string,
   ): Promise<("ended" | "failed")[]> {
     const left = [...generations];
@@ -111,14 +113,10 @@ export class Migrations {
     return outcomes;
   }
 
-  async #moveOne(
-    leaving: Leaving,
-    find: () => Promise<FoundDestination>,
-    reason: string,
-  ): Promise<"ended" | "failed"> {
+  async #moveOne(leaving: Leaving, find: FindDestination, reason: string): Promise<"ended" | "failed"> {
     const { log } = this.#deps;
     try {
-      const { outcome } = await this.#begin(leaving, await find(), reason);
+      const { outcome } = await this.#begin(leaving, await find(leaving.generation), reason);
       return (await outcome).state === "failed" ? "failed" : "ended";
     } catch (thrown) {
       const { code, message } = toSllmError(thrown);
