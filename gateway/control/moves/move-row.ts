@@ -10,7 +10,7 @@ import type { Progress } from "./migration.ts";
 
 export interface MoveRowDeps {
   readonly store: Pick<StateStore, "moveMigration">;
-  readonly clock: Pick<Clock, "monotonicMs">;
+  readonly clock: Pick<Clock, "monotonicMs" | "after">;
   readonly log: Log;
 }
 
@@ -23,6 +23,8 @@ export class MoveRow {
   #written_ms: number;
   #to_instance_id: InstanceId | null = null;
   #method: MigrationMethod = "recompute";
+  /** One write after the other: a late one must not undo what came after it. */
+  #written: Promise<void> = Promise.resolve();
 
   constructor(deps: MoveRowDeps, row: MigrationRow) {
     this.#deps = deps;
@@ -60,14 +62,37 @@ export class MoveRow {
   /** Rounds come often; the row follows them once a second. */
   async noteProgress(progress: Progress): Promise<void> {
     const silent_ms = this.#deps.clock.monotonicMs() - this.#written_ms;
-    if (silent_ms >= limits.move_note_ms) await this.note(progress, { to: this.#state });
+    if (silent_ms >= limits.move_note_ms) await this.note(progress, {});
+  }
+
+  /**
+   * While a step takes its time, a long load or round, the row says that somebody sees to it: one that is silent is taken
+   * over. Returns its end.
+   */
+  beat(progress: () => Progress): () => void {
+    const { clock } = this.#deps;
+    let cancel = () => {};
+    const again = () => {
+      cancel = clock.after(limits.move_note_ms, () => {
+        void this.noteProgress(progress());
+        again();
+      });
+    };
+    again();
+    return () => cancel();
   }
 
   /** A database that is away must not hold a stream up: what cannot be written is made up for with the next step. */
-  async note(progress: Progress, step: Pick<MigrationMove, "to" | "epoch" | "error">): Promise<void> {
-    const { store, clock, log } = this.#deps;
+  note(progress: Progress, step: Step): Promise<void> {
+    this.#written_ms = this.#deps.clock.monotonicMs();
+    this.#written = this.#written.then(() => this.#write(progress, step));
+    return this.#written;
+  }
+
+  async #write(progress: Progress, asked: Step): Promise<void> {
+    const { store, log } = this.#deps;
     const { migration_id, generation_id, reason } = this.#row;
-    this.#written_ms = clock.monotonicMs();
+    const step = { ...asked, to: asked.to ?? this.#state };
     const { rounds, tokens, bytes } = progress;
     try {
       for (const to of between(this.#state, step.to)) {
@@ -90,6 +115,9 @@ export class MoveRow {
     return Object.fromEntries(all);
   }
 }
+
+/** What is told of a move; without a state it is where it was. */
+type Step = Partial<Pick<MigrationMove, "to" | "epoch" | "error">>;
 
 const way: readonly MigrationState[] = ["planned", "loading", "copying", "handing_over"];
 

@@ -3,6 +3,8 @@ import { expect, test } from "bun:test";
 import type { HandOverResponse, MoveEvent } from "../../../schema/cluster/moves.ts";
 import type { InstanceRow, MigrationRow } from "../../../schema/db/tables.ts";
 import { SllmError } from "../../../schema/error.ts";
+import { limits } from "../../../schema/limits.ts";
+import { ManualClock } from "../../../test/support/manual-clock.ts";
 import type { EpochClaim, MigrationMove } from "../../ports.ts";
 import { newMigration } from "./migration.ts";
 import { StreamMove, type StreamMoveDeps } from "./stream-move.ts";
@@ -41,6 +43,7 @@ class World {
   handOver: () => Promise<HandOverResponse> = () => Promise.resolve(response("moved"));
   find: () => Promise<{ epoch: number } | null> = () => Promise.resolve(null);
   won = true;
+  readonly clock = new ManualClock();
 
   async run(destination = Promise.resolve(instanceAt(2))) {
     const move = new StreamMove(this.#deps(), newMigration(this.epoch), {
@@ -96,7 +99,8 @@ class World {
       },
       streams: { handOver: () => note("tell"), handOverEnded: () => note("tell the end") },
       addressOf: ({ worker_id }: InstanceRow) => ({ worker_id, url: "http://127.0.0.1:1", incarnation: "0" }),
-      clock: { wallMs: () => 0, monotonicMs: () => 0, sleep: () => Promise.resolve() },
+      // What it pauses for between two questions is no matter here.
+      clock: Object.assign(this.clock, { sleep: () => Promise.resolve() }),
       log: { info: () => undefined, warn: () => undefined, error: () => undefined },
       ...{ gateway_id: "g-1", settings: { gap_tokens: 4, rounds: 8 } },
     };
@@ -125,6 +129,23 @@ test("the row of a move tells that the KV cache was sent, which teaches what the
   expect(world.calls.slice(0, 2)).toEqual(["move", `kv ${bytes}`]);
   expect(world.calls).not.toContain("round");
   expect(world.written.at(-1)).toMatchObject({ method: "kv_transfer", bytes, timings_ms: { kv: 20 } });
+});
+
+test("the row of a move whose step takes long is written all the while, so that nobody takes the move over", async () => {
+  const world = new World();
+  const loaded = Promise.withResolvers<InstanceRow>();
+  const running = world.run(loaded.promise);
+  for (let waited_ms = 0; waited_ms < 2 * limits.move_silence_ms; waited_ms += limits.move_note_ms) {
+    const before = world.written.length;
+    await world.clock.advance(limits.move_note_ms);
+    expect(world.written.length).toBeGreaterThan(before);
+    expect(world.written.at(-1)?.to).toBe("loading");
+  }
+  loaded.resolve(instanceAt(2));
+  expect((await running).state).toBe("finished");
+  const { length } = world.written;
+  await world.clock.advance(2 * limits.move_note_ms);
+  expect(world.written.length).toBe(length);
 });
 
 test("where nobody knows what became of the hand-over, it is as the destination says", async () => {

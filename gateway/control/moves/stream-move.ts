@@ -74,6 +74,7 @@ export class StreamMove {
   /** To its end, whatever that is. Never rejects. */
   async run(): Promise<Migration> {
     const { clock } = this.#deps;
+    const endBeat = this.#row.beat(() => this.#migration.progress);
     while (!hasEnded(this.#migration)) {
       const due = dueIn(this.#migration);
       const began_ms = clock.monotonicMs();
@@ -85,6 +86,7 @@ export class StreamMove {
       this.#row.took(due.kind, clock.monotonicMs() - began_ms);
       await this.#take(input);
     }
+    endBeat();
     this.#copying.abort();
     return this.#migration;
   }
@@ -147,9 +149,8 @@ export class StreamMove {
     );
     const reader = events[Symbol.asyncIterator]();
     try {
-      for (;;) {
-        const { value: event, done } = await reader.next();
-        if (done === true) break;
+      for (let next = await reader.next(); next.done !== true; next = await reader.next()) {
+        const event = next.value;
         if (event.type === "kv") this.#noteKv(event);
         if (event.type === "round") await this.#noteRound(event);
         if (event.type === "ready") {
@@ -207,11 +208,10 @@ export class StreamMove {
   }
 
   async #handOver({ epoch }: StepOf<"hand_over">): Promise<MigrationInput> {
-    const { workers } = this.#deps;
     const { generation_id, owner } = this.#options.generation;
     try {
       const request = { protocol_version: protocolVersion, epoch, owner };
-      const response = await workers.handOver(this.#source(), generation_id, request);
+      const response = await this.#deps.workers.handOver(this.#source(), generation_id, request);
       this.#row.handedOver(response);
       return { type: "handed_over", response };
     } catch (thrown) {
