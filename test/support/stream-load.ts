@@ -36,6 +36,8 @@ export interface Wait {
   readonly at: Date;
   /** Longest pause between two events. */
   readonly pause_ms: number;
+  /** What comments said in it, and how long after its begin. */
+  readonly said: readonly string[];
   /** From the request to the first event. */
   readonly first_ms: number;
 }
@@ -123,11 +125,11 @@ export function longestPauses({ waits }: LoadOutcome, count: number): string {
     all.find((one) => one.kind === kind),
   );
   const chosen = count === 0 ? [] : new Set([...all.slice(0, count), ...ofKinds]);
-  const lines = [...chosen].map((wait) =>
-    wait === undefined
-      ? ""
-      : `  ${wait.pause_ms.toFixed(0)} ms, ${wait.kind}, after ${wait.after} at ${wait.at.toISOString()}\n`,
-  );
+  const lines = [...chosen].map((wait) => {
+    if (wait === undefined) return "";
+    const { pause_ms, kind, after, at, said } = wait;
+    return `  ${pause_ms.toFixed(0)} ms, ${kind}, after ${after} at ${at.toISOString()}: ${said.join("; ")}\n`;
+  });
   return lines.join("");
 }
 
@@ -142,15 +144,20 @@ async function readOne(url: string, { kind, body }: Pick<KnownStream, "kind" | "
   let [text, tokens, last, ends] = ["", 0, -1, 0];
   let [disorder, finish_reason]: (string | null)[] = [null, null];
   let at_ms = sent_ms;
-  let wait: Wait = { kind: kind.name, after: "", at: new Date(), pause_ms: 0, first_ms: 0 };
+  let wait: Wait = { kind: kind.name, after: "", at: new Date(), pause_ms: 0, said: [], first_ms: 0 };
+  let said: string[] = [];
   let id = "";
   const calls: string[] = [];
   for await (const event of readSse(response)) {
-    if (event.kind === "comment") continue;
     const pause_ms = event.at_ms - at_ms;
+    if (event.kind === "comment") {
+      said.push(`${(pause_ms / 1000).toFixed(1)} s: ${stateOf(event.data)}`);
+      continue;
+    }
     if (id === "") wait = { ...wait, first_ms: pause_ms };
     else if (pause_ms > wait.pause_ms)
-      wait = { ...wait, after: id, at: new Date(Date.now() - pause_ms), pause_ms };
+      wait = { ...wait, after: id, at: new Date(Date.now() - pause_ms), pause_ms, said };
+    said = [];
     at_ms = event.at_ms;
     id = event.id ?? id;
     if (event.data === "[DONE]") {
@@ -177,6 +184,16 @@ async function readOne(url: string, { kind, body }: Pick<KnownStream, "kind" | "
   if (ends !== 1) disorder ??= `the stream had ${ends} ends`;
   const answer: Answer = { text, calls, finish_reason: finish_reason ?? null, tokens };
   return { answer, wait, disorder: disorder ?? null };
+}
+
+/** `queued 3`, `moved failover`. */
+function stateOf(comment: string): string {
+  try {
+    const { state, position = "", why = "" } = JSON.parse(comment);
+    return `${state} ${position}${why}`;
+  } catch {
+    return comment;
+  }
 }
 
 function differenceOf(wanted: Answer, got: Answer): string | null {
