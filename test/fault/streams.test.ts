@@ -4,9 +4,16 @@
  * `npm run test:fault`.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { createResumingFetch } from "../../deploy/client/resuming-fetch.mjs";
+import OpenAI from "openai";
+import { createResumingFetch } from "sllm/resuming-fetch";
+import { runningGenerations } from "../../schema/cluster/moves.ts";
+import { limits } from "../../schema/limits.ts";
+import { clusterToken } from "../support/cluster.ts";
+import { eventually } from "../support/eventually.ts";
 import { testSeed } from "../support/property.ts";
+import { readSse } from "../support/sse-client.ts";
 import { randomFrom, StreamCluster } from "../support/stream-cluster.ts";
+import { exactModel } from "../support/stream-kinds.ts";
 import {
   describeOutcome,
   joinOutcomes,
@@ -156,3 +163,83 @@ test(
   },
   limit_ms,
 );
+
+/** Long enough that much is left of it when something has happened. */
+const longOne = { model: exactModel, prompt: "ROMEO:\n", temperature: 0, max_tokens: 300, ignore_eos: true };
+
+/** Its answer when nothing happens, once it was asked for. */
+let undisturbed: string | undefined;
+
+/** Reads it to its end; `onToken` hears the ids of its events. */
+async function readLong(onToken: (id: string) => void): Promise<{ text: string; pause_ms: number }> {
+  const response = await fetch(`${cluster.urls[0]}/v1/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ ...longOne, stream: true }),
+  });
+  let [text, at_ms, pause_ms] = ["", performance.now(), 0];
+  for await (const event of readSse(response)) {
+    if (event.kind === "comment" || event.data === "[DONE]") continue;
+    if (text !== "") pause_ms = Math.max(pause_ms, event.at_ms - at_ms);
+    at_ms = event.at_ms;
+    text += JSON.parse(event.data).choices[0]?.text ?? "";
+    onToken(event.id ?? "");
+  }
+  return { text, pause_ms };
+}
+
+/** Whether a worker says that it runs a generation. */
+async function runsAt(url: string, generation_id: string): Promise<boolean> {
+  const response = await fetch(`${url}/v1/generations`, {
+    headers: { authorization: `Bearer ${clusterToken}` },
+  });
+  const { data } = runningGenerations.parse(await response.json());
+  return data.some((one) => one.generation_id === generation_id);
+}
+
+test("a worker that is stopped loses its stream within two beats, and adds nothing to it when it goes on", async () => {
+  undisturbed ??= (await readLong(() => {})).text;
+  const urls = new Map<string, string>();
+  for (const { url } of cluster.workers) urls.set(await cluster.workerIdAt(url), url);
+  let [stopped, generation_id, events]: [string | null, string, number] = [null, "", 0];
+  const signal = (worker_id: string | null, name: NodeJS.Signals) =>
+    cluster.workers.find(({ url }) => url === urls.get(worker_id ?? ""))?.kill(name);
+  const { text, pause_ms } = await readLong((id) => {
+    events += 1;
+    const [generation = "", worker_id = ""] = id.split(/[@:]/);
+    generation_id = generation;
+    if (events === 50) {
+      stopped = worker_id;
+      signal(worker_id, "SIGSTOP");
+      // It wakes in the middle of what has gone on without it.
+    } else if (stopped !== null && worker_id !== stopped) signal(stopped, "SIGCONT");
+  });
+  signal(stopped, "SIGCONT");
+  expect(text).toBe(undisturbed);
+  // Noticed in two beats and some slack; the rest is a place, what was told so far, and a busy machine.
+  expect(pause_ms).toBeGreaterThan(limits.stream_beat_ms);
+  expect(pause_ms).toBeLessThan(limits.stream_silence_ms + 4_000);
+  const zombie = urls.get(stopped ?? "") ?? "";
+  await eventually("it has let go of the stream", async () => !(await runsAt(zombie, generation_id)));
+  await cluster.recovered();
+}, 60_000);
+
+test("the openai client with sllm/resuming-fetch reads one whole answer although its gateway is killed", async () => {
+  undisturbed ??= (await readLong(() => {})).text;
+  const client = new OpenAI({
+    ...{ apiKey: "any", baseURL: `${cluster.urls[0]}/v1`, maxRetries: 0 },
+    fetch: createResumingFetch({ gateways: cluster.urls }),
+  });
+  const stream_options = { include_usage: true };
+  const stream = await client.completions.create({ ...longOne, stream: true, stream_options });
+  let [text, ends, tokens, killed]: [string, number, number, Promise<void> | null] = ["", 0, 0, null];
+  for await (const { choices, usage } of stream) {
+    text += choices[0]?.text ?? "";
+    if (choices[0]?.finish_reason === "length") ends += 1;
+    tokens = usage?.completion_tokens ?? tokens;
+    if (text.length > 100) killed ??= cluster.endGateway(0);
+  }
+  expect(killed).not.toBeNull();
+  expect({ text, ends, tokens }).toEqual({ text: undisturbed, ends: 1, tokens: longOne.max_tokens });
+  await cluster.reviveGateway(0);
+}, 60_000);
