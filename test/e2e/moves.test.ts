@@ -1,8 +1,10 @@
 /** Streams that move between workers while a client reads them: by hand, when a worker drains, and to make room. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { tmpdir } from "node:os";
 import { type AdminMigration, adminMigration, adminMigrationList } from "../../schema/api/migrations.ts";
 import { type OpenStream, openStream } from "../support/chat-streams.ts";
 import { TestCluster } from "../support/cluster.ts";
+import { programs, runProgram } from "../support/command-line.ts";
 import { eventually } from "../support/eventually.ts";
 
 setDefaultTimeout(120_000);
@@ -35,6 +37,10 @@ async function move(generation_id: string, body: object = {}): Promise<{ status:
   return { status: response.status, body: await response.json() };
 }
 
+/** The command with the gateway's address. */
+const sllm = (...args: string[]) =>
+  runProgram(programs.sllm, [...args, "--url", cluster.url], { folder: tmpdir() });
+
 async function migrationsOf(generation_id: string): Promise<AdminMigration[]> {
   const response = await fetch(`${cluster.url}/admin/v1/migrations?generation_id=${generation_id}`);
   return adminMigrationList.parse(await response.json()).data;
@@ -66,6 +72,47 @@ test("a stream that is moved by hand goes on as if nothing had been, and its mov
   expect(row.rounds).toBeGreaterThan(0);
   expect(row.timings_ms).toMatchObject({ copy: expect.any(Number), handed_over: expect.any(Number) });
   expect(answer.workers).toEqual([row.from_worker_id, row.to_worker_id]);
+});
+
+test("sllm migrate moves a stream and tells how, and fails with the reason where there is nothing to move", async () => {
+  const undisturbed = await (await ask(2)).read();
+  const stream = await ask(2);
+  await stream.until(20);
+  const moved = await sllm("migrate", stream.generation_id);
+  const answer = await stream.read();
+  expect(answer.text).toBe(undisturbed.text);
+  expect(answer.problems).toEqual([]);
+  expect(moved).toMatchObject({
+    status: 0,
+    out: expect.stringMatching(/^w-.* -> w-.* rounds, handed over in/),
+  });
+  const late = await sllm("migrate", "0".repeat(32));
+  expect(late.status).toBe(1);
+  expect(late.err).toContain("is not known");
+});
+
+test("a stream has one move at a time: others are refused, and the first is not disturbed", async () => {
+  const stream = await ask(4, 900);
+  await stream.until(10);
+  const asked = await Promise.all([1, 2, 3].map(() => move(stream.generation_id)));
+  const answer = await stream.read();
+  const refused = asked.filter(({ status }) => status !== 202);
+  for (const { status, body } of refused) {
+    expect(status).toBe(409);
+    expect(Object(body).error).toMatchObject({ code: "state_conflict" });
+  }
+  expect(answer.problems).toEqual([]);
+  // One that was over may have been followed by another.
+  await eventually("all have ended", async () =>
+    (await migrationsOf(stream.generation_id)).every(({ ended_at }) => ended_at !== null),
+  );
+  const rows = (await migrationsOf(stream.generation_id)).toSorted((a, b) =>
+    a.created_at < b.created_at ? -1 : 1,
+  );
+  expect(rows.length + refused.length).toBe(asked.length);
+  for (const [i, row] of rows.entries()) {
+    expect(row.created_at >= (rows[i - 1]?.ended_at ?? "")).toBe(true);
+  }
 });
 
 test("streams that move again and again, all at once, tell every token once and the text of the undisturbed run", async () => {
@@ -112,15 +159,12 @@ test("a worker that is told to end lets its streams go first", async () => {
   const victim = cluster.workers[1];
   const [worker] = (await cluster.adminWorkers()).filter((w) => w.url === victim?.url);
   const began = performance.now();
-  const response = await cluster.post(`/admin/v1/workers/${worker?.worker_id}/drain`, {});
-  expect(response.status).toBe(202);
+  const drained = sllm("drain", worker?.worker_id ?? "");
   for (const answer of await answers) {
     expect(answer.problems).toEqual([]);
     expect(answer.text).toBe(undisturbed);
   }
-  await eventually("the worker is gone", async () =>
-    (await cluster.adminWorkers()).some((w) => w.worker_id === worker?.worker_id && w.state === "gone"),
-  );
+  expect(await drained).toMatchObject({ status: 0, out: `${worker?.worker_id} is gone.\n` });
   expect(performance.now() - began).toBeLessThan(10_000);
   await cluster.startWorker(1);
   await cluster.workersReady();
