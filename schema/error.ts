@@ -7,6 +7,8 @@ export interface SllmErrorDetails {
   readonly param?: string | undefined;
   /** When a retry is worth while, in milliseconds from now. */
   readonly retry_after_ms?: number | undefined;
+  /** Of a worker that is away: it was asked whether it lives, and did not answer. Never on the wire. */
+  readonly is_silent?: boolean;
   readonly cause?: unknown;
 }
 
@@ -15,6 +17,7 @@ export class SllmError extends Error {
   readonly code: ErrorCode;
   readonly param: string | undefined;
   readonly retry_after_ms: number | undefined;
+  readonly is_silent: boolean;
 
   constructor(code: ErrorCode, message: string, details: SllmErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -22,6 +25,7 @@ export class SllmError extends Error {
     this.code = code;
     this.param = details.param;
     this.retry_after_ms = details.retry_after_ms;
+    this.is_silent = details.is_silent === true;
   }
 
   get http_status(): number {

@@ -1,6 +1,7 @@
 /** Streams that break after their first token, against scripted workers: taken up again, gone on with, or ended for good. */
 import { expect, test } from "bun:test";
 import type { AttachEvent } from "../../schema/cluster/attach.ts";
+import { SllmError } from "../../schema/error.ts";
 import { GatewayScene } from "../../test/support/gateway-scene.ts";
 import { done, tokens, unreachable } from "../../test/support/scripted-worker.ts";
 
@@ -63,6 +64,30 @@ test("a connection that breaks is taken up again where the worker still has the 
   expect(answer.choices[0].message.content).toBe("Hello again");
   expect(scene.workers.generations).toHaveLength(2);
   expect(scene.workers.attaches).toMatchObject([{ query: { from: 1, epoch: 1 } }]);
+});
+
+test("a worker that fell silent and did not answer is not asked again: the stream goes on elsewhere at once", async () => {
+  const scene = new GatewayScene();
+  const { model } = await scene.warm();
+  const prompt = [3, 1, 4];
+  const first = scene.workers.generations.length;
+  scene.workers.onGenerate = function* () {
+    yield { type: "started", prompt_tokens: 3, prompt };
+    if (scene.workers.generations.length > first + 1) {
+      yield tokens(1, [" again"]);
+      yield done(2);
+    } else {
+      yield tokens(0, ["Hello"]);
+      throw new SllmError("worker_unavailable", "It fell silent.", { is_silent: true });
+    }
+  };
+  const answer = await (await scene.chat(model.id)).json();
+  expect(answer.choices[0].message.content).toBe("Hello again");
+  expect(scene.workers.attaches).toEqual([]);
+  expect(scene.workers.generations.at(-1)?.request).toMatchObject({
+    epoch: 2,
+    resume: { prompt, output: [0] },
+  });
 });
 
 test("a generation that was moved is read where it went, and the stream says so in a comment", async () => {

@@ -329,9 +329,11 @@ export class GenerationDriver {
   /** After a failed attempt: the state says what is due then. Throws what no other attempt can mend. */
   async #takeFailure(error: SllmError, placement: Placement | null): Promise<void> {
     if (this.#drive.signal.aborted || hasEnded(this.#state)) throw error;
-    const { phase, next_index, is_owner } = this.#state;
+    const { phase, next_index, is_owner, hand_over } = this.#state;
     const isSuperseded = this.#isSuperseded;
-    const broke = error.code === "worker_unavailable" && !this.#endedThere;
+    // A worker that was asked while it was silent need not be asked again, unless it may be elsewhere by now.
+    const isKnown = error.is_silent && hand_over === null;
+    const broke = error.code === "worker_unavailable" && !this.#endedThere && !isKnown;
     if (phase === "running" && broke && next_index > 0 && !isSuperseded) {
       this.#apply({ type: "lost" });
       return;

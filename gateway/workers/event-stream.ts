@@ -9,10 +9,14 @@ export interface EventReading<T> {
   readonly isLast: (event: T) => boolean;
   /** Silence that counts as a broken connection, while somebody waits for an event; none if left out. */
   readonly silence_ms?: number;
+  /** Called when most of that time is over. */
+  readonly onQuiet?: () => void;
 }
 
 /** Looks in the time after which a stream counts as broken. A gateway that was stopped itself has not looked. */
 const looks = 5;
+/** Looks after which it is quiet: a beat is late then, and there is time left to ask why. */
+const quietLooks = 3;
 
 /**
  * Yields the events up to the last one. The body is cancelled, and with it the connection closed, when the reader stops
@@ -22,7 +26,7 @@ const looks = 5;
 export async function* readEventStream<T>(
   body: ReadableStream<Uint8Array>,
   signal: AbortSignal,
-  { parse, isLast, silence_ms }: EventReading<T>,
+  { parse, isLast, silence_ms, onQuiet = () => {} }: EventReading<T>,
 ): AsyncGenerator<T> {
   const reader = body.getReader();
   const decoder = new TextDecoder();
@@ -39,13 +43,13 @@ export async function* readEventStream<T>(
   // Cancelling the reader, not only the fetch, is what frees the connection on every runtime.
   const leave = () => void reader.cancel().catch(ignoreBrokenConnection);
   signal.addEventListener("abort", leave, { once: true });
-  const watch = silence_ms === undefined ? null : new Watch(silence_ms, leave);
+  const watch = silence_ms === undefined ? null : new Watch(silence_ms, onQuiet, leave);
   try {
     while (!signal.aborted) {
       watch?.wait();
       const { done, value } = await reader.read();
       watch?.heard();
-      if (watch?.isSilent === true) throw new Error(`nothing was heard for ${silence_ms} ms`);
+      if (watch?.isSilent === true) throw new SilentStream(`nothing was heard for ${silence_ms} ms`);
       if (done) return;
       received = [];
       parser.feed(decoder.decode(value, { stream: true }));
@@ -65,17 +69,21 @@ export async function* readEventStream<T>(
   }
 }
 
+export class SilentStream extends Error {}
+
 /** Counts looks while somebody waits. */
 class Watch {
   isSilent = false;
   #isWaiting = false;
   #quiet = 0;
   readonly #pause_ms: number;
+  readonly #onQuiet: () => void;
   readonly #onSilent: () => void;
   #timer: ReturnType<typeof setTimeout>;
 
-  constructor(silence_ms: number, onSilent: () => void) {
+  constructor(silence_ms: number, onQuiet: () => void, onSilent: () => void) {
     this.#pause_ms = silence_ms / looks;
+    this.#onQuiet = onQuiet;
     this.#onSilent = onSilent;
     this.#timer = setTimeout(() => this.#look(), this.#pause_ms);
   }
@@ -95,6 +103,7 @@ class Watch {
 
   #look(): void {
     this.#quiet = this.#isWaiting ? this.#quiet + 1 : 0;
+    if (this.#quiet === quietLooks) this.#onQuiet();
     if (this.#quiet >= looks) {
       this.isSilent = true;
       this.#onSilent();

@@ -1,7 +1,7 @@
 /** The client of the worker API against a scripted fetch: what it sends, what it makes of answers and failures. */
 import { describe, expect, test } from "bun:test";
 import type { GenerateRequest } from "../../schema/cluster/generate.ts";
-import { protocolVersion } from "../../schema/cluster/protocol.ts";
+import { protocolVersion, workerPaths } from "../../schema/cluster/protocol.ts";
 import { SllmError, toErrorBody } from "../../schema/error.ts";
 import { limits } from "../../schema/limits.ts";
 import { done, tokens } from "../../test/support/scripted-worker.ts";
@@ -85,6 +85,24 @@ describe("a stream", () => {
     );
     expect(error).toMatchObject({ code: "worker_unavailable", cause });
   });
+
+  test.each([true, false])(
+    "that falls silent fails, and says whether its worker answers: %s",
+    async (lives) => {
+      let asked = "";
+      const client = clientOf((url, { signal }) => {
+        if (!url.endsWith(workerPaths.livez)) return Promise.resolve(new Response(new ReadableStream()));
+        asked = url;
+        if (lives) return Promise.resolve(new Response("ok"));
+        return new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
+      });
+      const began_ms = performance.now();
+      const error = await failure(collect(client.generate(worker, request, never)));
+      expect(performance.now() - began_ms).toBeLessThan(limits.stream_silence_ms + limits.attach_ms);
+      expect(error).toMatchObject({ code: "worker_unavailable", is_silent: !lives });
+      expect(asked).toBe(`${worker.url}/livez`);
+    },
+  );
 
   test("that is refused throws the worker's own error", async () => {
     const refusal = new SllmError("context_length_exceeded", "too long", { param: "prompt" });

@@ -14,10 +14,10 @@ import { isLastMoveEvent, moveEvent } from "../../schema/cluster/moves.ts";
 import { type PreloadRequest, preloadResponse } from "../../schema/cluster/preloads.ts";
 import { incarnationHeader, protocolVersion, workerPaths } from "../../schema/cluster/protocol.ts";
 import { SllmError } from "../../schema/error.ts";
-import type { CheckpointDigest } from "../../schema/ids.ts";
+import type { CheckpointDigest, GenerationId } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import type { WorkerAddress, WorkerClient } from "../ports.ts";
-import { readEventStream } from "./event-stream.ts";
+import { readEventStream, SilentStream } from "./event-stream.ts";
 import { moveCalls } from "./move-calls.ts";
 import { toWorkerRefusal } from "./refusal.ts";
 
@@ -47,17 +47,20 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
     return parsed.data;
   };
 
-  const generation = (worker: WorkerAddress, path: string, request: unknown, signal: AbortSignal) =>
-    stream(worker, generationStream, signal, (opening) => call(worker, "POST", path, opening, request));
+  const events = <S extends z.ZodType>(
+    worker: WorkerAddress,
+    kind: Stream<S>,
+    signal: AbortSignal,
+    ...[method, path, body]: [method: string, path: string, body?: unknown]
+  ) => stream(options.fetch, worker, kind, signal, (opening) => call(worker, method, path, opening, body));
 
   return {
-    load: (worker, request, signal) => {
-      const open = (opening: AbortSignal) => call(worker, "POST", workerPaths.instances, opening, request);
-      return stream(worker, loadStream, signal, open);
-    },
-
-    generate: (worker, request, signal) => generation(worker, workerPaths.generations, request, signal),
-    embed: (worker, request, signal) => generation(worker, workerPaths.embeddings, request, signal),
+    load: (worker, request, signal) =>
+      events(worker, loadStream, signal, "POST", workerPaths.instances, request),
+    generate: (worker, request, signal) =>
+      events(worker, generationStream, signal, "POST", workerPaths.generations, request),
+    embed: (worker, request, signal) =>
+      events(worker, generationStream, signal, "POST", workerPaths.embeddings, request),
 
     unload: async (worker, instance_id, { if_idle }) => {
       const path = `${workerPaths.instances}/${instance_id}${if_idle ? "?if_idle=1" : ""}`;
@@ -73,21 +76,22 @@ export function createHttpWorkerClient(options: HttpWorkerClientOptions): Worker
     loadTraces: async (worker, query) =>
       (await control(worker, "GET", `${workerPaths.loads}${queryText(query)}`, loadTraceList)).data,
 
-    attach: (worker, generation_id, query, signal) => {
-      const path = `${workerPaths.generations}/${generation_id}/events${queryText(query)}`;
-      const open = (opening: AbortSignal) => call(worker, "GET", path, opening);
-      return stream(worker, attachStream, signal, open);
-    },
+    attach: (worker, generation_id, query, signal) =>
+      events(worker, attachStream, signal, "GET", `${pathOf(generation_id)}/events${queryText(query)}`),
 
     ...moveCalls(control, (worker, path, request, signal) =>
-      stream(worker, moveStream, signal, (opening) => call(worker, "POST", path, opening, request)),
+      events(worker, moveStream, signal, "POST", path, request),
     ),
 
     cancel: async (worker, generation_id, query: CancelQuery = {}) => {
-      const path = `${workerPaths.generations}/${generation_id}${queryText(query)}`;
+      const path = `${pathOf(generation_id)}${queryText(query)}`;
       return (await unlessGone(control(worker, "DELETE", path, cancelResponse))) ?? { cancelled: false };
     },
   };
+}
+
+function pathOf(generation_id: GenerationId): string {
+  return `${workerPaths.generations}/${generation_id}`;
 }
 
 function toPreload(checkpoint: CheckpointDigest): PreloadRequest {
@@ -156,21 +160,39 @@ interface Stream<S extends z.ZodType> {
   readonly open_ms: number | null;
 }
 
+/** Whether the worker's process says anything at all, within the time that a reader who comes back would wait. */
+async function answers(fetch: Fetch, worker: WorkerAddress): Promise<boolean> {
+  try {
+    const signal = AbortSignal.timeout(limits.attach_ms);
+    const response = await fetch(new URL(workerPaths.livez, worker.url).href, { signal, redirect: "error" });
+    await response.body?.cancel();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /**
  * Opens a stream of events and yields them up to the last one. Ends silently when the signal aborts; a connection
- * that breaks, falls silent or closes before the last event throws `worker_unavailable`.
+ * that breaks, falls silent or closes before the last event throws `worker_unavailable`. While it falls silent the worker
+ * is asked whether it lives: one that does not answer either (`is_silent`) need not be asked again.
  */
 async function* stream<S extends z.ZodType>(
+  fetch: Fetch,
   worker: WorkerAddress,
   { schema, isLast, open_ms }: Stream<S>,
   signal: AbortSignal,
   open: (opening: AbortSignal) => Promise<Response>,
 ): AsyncGenerator<z.output<S>> {
+  let living: Promise<boolean> | null = null;
+  const onQuiet = () => {
+    living = answers(fetch, worker);
+  };
   try {
     const response = await within(open_ms, signal, open);
     if (response.body === null) throw unavailable(worker, "sent no stream");
     const parse = (data: string) => schema.parse(JSON.parse(data));
-    const watched = open_ms === null ? {} : { silence_ms: limits.stream_silence_ms };
+    const watched = open_ms === null ? {} : { silence_ms: limits.stream_silence_ms, onQuiet };
     for await (const event of readEventStream(response.body, signal, { parse, isLast, ...watched })) {
       yield event;
       if (isLast(event)) return;
@@ -178,7 +200,8 @@ async function* stream<S extends z.ZodType>(
   } catch (error) {
     if (signal.aborted) return;
     if (error instanceof SllmError) throw error;
-    throw unavailable(worker, "broke off its stream", error);
+    const is_silent = error instanceof SilentStream && (await living) === false;
+    throw unavailable(worker, "broke off its stream", error, is_silent);
   }
   if (!signal.aborted) throw unavailable(worker, "ended its stream early");
 }
@@ -202,6 +225,6 @@ async function within(
   }
 }
 
-function unavailable(worker: WorkerAddress, what: string, cause?: unknown): SllmError {
-  return new SllmError("worker_unavailable", `Worker ${worker.worker_id} ${what}.`, { cause });
+function unavailable(worker: WorkerAddress, what: string, cause?: unknown, is_silent = false): SllmError {
+  return new SllmError("worker_unavailable", `Worker ${worker.worker_id} ${what}.`, { cause, is_silent });
 }
