@@ -16,6 +16,7 @@ export interface Answer {
   readonly finish_reason: string | null;
   /** As the usage counts them. */
   readonly tokens: number;
+  readonly prompt_tokens: number;
 }
 
 export interface StreamKind {

@@ -40,7 +40,12 @@ export interface Wait {
   readonly said: readonly string[];
   /** From the request to the first event. */
   readonly first_ms: number;
+  /** Longest time without a word, not even a comment. */
+  readonly silence_ms: number;
 }
+
+/** Something comes at least so often, a comment if nothing else: proxies take what is silent for dead. */
+const silence_limit_ms = 10_000;
 
 /** What each kind of request answers on a cluster that nobody disturbs. */
 export async function knownStreams(url: string): Promise<KnownStream[]> {
@@ -80,9 +85,10 @@ export async function runStreams(
         const { answer, wait, disorder } = await readOne(options.urlOf(i), stream, options.send);
         waits.push(wait);
         const difference = differenceOf(stream.answer, answer);
+        const usage = answer.prompt_tokens === stream.answer.prompt_tokens ? null : "counts another prompt";
         const isExact = kind.model === exactModel;
         if (!isExact) loose += 1;
-        const problem = disorder ?? kind.problemOf(answer) ?? (isExact ? difference : null);
+        const problem = disorder ?? usage ?? kind.problemOf(answer) ?? (isExact ? difference : null);
         if (problem !== null) say(problem);
         else if (difference !== null) different += 1;
       } catch (error) {
@@ -110,7 +116,8 @@ export function describeOutcome({ streams, wrong, loose, different, waits }: Loa
   const [halfFirst, mostFirst] = quantiles(waits.map(({ first_ms }) => first_ms));
   return (
     `${streams} streams, ${wrong.length} wrong; ${different} of ${loose} outside the deterministic mode differ; ` +
-    `first event p50 ${halfFirst} ms, p99 ${mostFirst} ms; longest pause p50 ${half} ms, p99 ${most} ms`
+    `first event p50 ${halfFirst} ms, p99 ${mostFirst} ms; longest pause p50 ${half} ms, p99 ${most} ms; ` +
+    `never silent for more than ${Math.max(...waits.map(({ silence_ms }) => silence_ms)).toFixed(0)} ms`
   );
 }
 
@@ -141,15 +148,28 @@ async function readOne(url: string, { kind, body }: Pick<KnownStream, "kind" | "
     body: JSON.stringify(body),
   });
   if (!response.ok) throw new Error(`status ${response.status}: ${await response.text()}`);
-  let [text, tokens, last, ends] = ["", 0, -1, 0];
+  let [text, tokens, prompt_tokens, last, ends] = ["", 0, 0, -1, 0];
   let [disorder, finish_reason]: (string | null)[] = [null, null];
   let at_ms = sent_ms;
-  let wait: Wait = { kind: kind.name, after: "", at: new Date(), pause_ms: 0, said: [], first_ms: 0 };
+  let wait: Wait = {
+    kind: kind.name,
+    after: "",
+    at: new Date(),
+    pause_ms: 0,
+    said: [],
+    first_ms: 0,
+    silence_ms: 0,
+  };
+  let heard_ms = performance.now();
   let said: string[] = [];
   let id = "";
   const calls: string[] = [];
   for await (const event of readSse(response)) {
     const pause_ms = event.at_ms - at_ms;
+    const silence_ms = event.at_ms - heard_ms;
+    heard_ms = event.at_ms;
+    wait = { ...wait, silence_ms: Math.max(wait.silence_ms, silence_ms) };
+    if (silence_ms > silence_limit_ms) disorder ??= `not a word came for ${silence_ms.toFixed(0)} ms`;
     if (event.kind === "comment") {
       said.push(`${(pause_ms / 1000).toFixed(1)} s: ${stateOf(event.data)}`);
       continue;
@@ -180,9 +200,10 @@ async function readOne(url: string, { kind, body }: Pick<KnownStream, "kind" | "
     }
     finish_reason = choice?.finish_reason ?? finish_reason;
     tokens = chunk.usage?.completion_tokens ?? tokens;
+    prompt_tokens = chunk.usage?.prompt_tokens ?? prompt_tokens;
   }
   if (ends !== 1) disorder ??= `the stream had ${ends} ends`;
-  const answer: Answer = { text, calls, finish_reason: finish_reason ?? null, tokens };
+  const answer: Answer = { text, calls, finish_reason: finish_reason ?? null, tokens, prompt_tokens };
   return { answer, wait, disorder: disorder ?? null };
 }
 
