@@ -1,5 +1,6 @@
 /** Streams that break and go on: whichever gateway, worker or engine is lost, a client gets every token once. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { limits } from "../../schema/limits.ts";
 import { eventually } from "../support/eventually.ts";
 import { hear, nothingHeard, StreamScene, wholeText } from "../support/stream-scene.ts";
 
@@ -226,6 +227,16 @@ describe("a plain stream goes on elsewhere", () => {
   test("when its worker is killed", async () => {
     await disturbed(60, 20, (worker) => void scene.workers[worker]?.kill());
   });
+
+  test("when its host is cut off without a word, within the time of a silence", async () => {
+    const began_ms = performance.now();
+    await disturbed(60, 20, (worker) => scene.silenced.add(scene.workers[worker]?.url ?? ""));
+    expect(scene.silenced.size).toBe(1);
+    scene.silenced.clear();
+    const took_ms = performance.now() - began_ms;
+    expect(took_ms).toBeGreaterThan(limits.stream_beat_ms);
+    expect(took_ms).toBeLessThan(limits.stream_silence_ms + limits.attach_ms + 2_000);
+  }, 20_000);
 
   test("also while the database is away", async () => {
     await disturbed(60, 20, (worker) => {

@@ -20,9 +20,9 @@ import {
   type KnownStream,
   knownStreams,
   type LoadOutcome,
-  longestPauses,
   runStreams,
 } from "../support/stream-load.ts";
+import { longestPauses } from "../support/stream-waits.ts";
 
 const long = process.env.SLLM_TEST_LONG === "1";
 const streams = Number(process.env.SLLM_TEST_STREAMS ?? (long ? 1_000 : 50));
@@ -79,7 +79,7 @@ async function under(
   const slowest_ms = Math.max(...recoveries_ms).toFixed(0);
   process.stderr.write(
     `seed ${testSeed}: ${describeOutcome(outcome)}; ${tally(done)}, all instances ready again within ${slowest_ms} ms\n` +
-      longestPauses(outcome, long ? 5 : 0),
+      (long ? longestPauses(outcome.waits, 5) : ""),
   );
   return { outcome, done };
 }
@@ -89,7 +89,7 @@ test.if(long)(
   async () => {
     const urlOf = (i: number) => cluster.urls[i % 2] ?? "";
     const outcome = await runStreams(known, { streams, atOnce, send: fetch, urlOf });
-    process.stderr.write(`undisturbed: ${describeOutcome(outcome)}\n${longestPauses(outcome, 5)}`);
+    process.stderr.write(`undisturbed: ${describeOutcome(outcome)}\n${longestPauses(outcome.waits, 5)}`);
     expect(outcome.wrong).toEqual([]);
   },
   limit_ms,

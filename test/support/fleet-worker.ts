@@ -117,6 +117,11 @@ export class FleetWorker {
       .map((report) => report.instance_id);
   }
 
+  /** Where gateways reach it. */
+  get url(): string {
+    return this.#server.url.origin;
+  }
+
   /** Ends without a word, as a host does that loses its power. */
   async kill(): Promise<void> {
     this.isCutOff = true;
@@ -161,7 +166,7 @@ export class FleetWorker {
     return new GatewayLink({
       gateways,
       cluster_token,
-      identity: { url: this.#server.url.origin, version: "0.0.0-test", devices: devices.reports() },
+      identity: { url: this.url, version: "0.0.0-test", devices: devices.reports() },
       report: () => this.#report(),
       onRelease: (ids) =>
         void Promise.allSettled(ids.map((id) => this.#supervisor.unload(id, { if_idle: false }))),

@@ -5,6 +5,7 @@
  */
 import { readSse } from "./sse-client.ts";
 import { type Answer, exactModel, type StreamKind, streamKinds } from "./stream-kinds.ts";
+import { describeWaits, type Wait, WaitMeter } from "./stream-waits.ts";
 
 type Send = (url: string, init: RequestInit) => Promise<Response>;
 
@@ -25,23 +26,6 @@ export interface LoadOutcome {
   readonly different: number;
   /** Of each stream. */
   readonly waits: Wait[];
-}
-
-/** How long a stream kept its client waiting. */
-export interface Wait {
-  /** Name of the stream's kind. */
-  readonly kind: string;
-  /** Id of the last event before the longest pause, and when that began. */
-  readonly after: string;
-  readonly at: Date;
-  /** Longest pause between two events. */
-  readonly pause_ms: number;
-  /** What comments said in it, and how long after its begin. */
-  readonly said: readonly string[];
-  /** From the request to the first event. */
-  readonly first_ms: number;
-  /** Longest time without a word, not even a comment. */
-  readonly silence_ms: number;
 }
 
 /** Something comes at least so often, a comment if nothing else: proxies take what is silent for dead. */
@@ -112,74 +96,28 @@ export function joinOutcomes(outcomes: readonly LoadOutcome[]): LoadOutcome {
 
 /** What the outcome of a run is worth telling, in one line. */
 export function describeOutcome({ streams, wrong, loose, different, waits }: LoadOutcome): string {
-  const [half, most] = quantiles(waits.map(({ pause_ms }) => pause_ms));
-  const [halfFirst, mostFirst] = quantiles(waits.map(({ first_ms }) => first_ms));
   return (
     `${streams} streams, ${wrong.length} wrong; ${different} of ${loose} outside the deterministic mode differ; ` +
-    `first event p50 ${halfFirst} ms, p99 ${mostFirst} ms; longest pause p50 ${half} ms, p99 ${most} ms; ` +
-    `never silent for more than ${Math.max(...waits.map(({ silence_ms }) => silence_ms)).toFixed(0)} ms`
+    describeWaits(waits)
   );
-}
-
-function quantiles(values: readonly number[]): string[] {
-  return [0.5, 0.99].map((share) => quantile(values, share).toFixed(0));
-}
-
-/** The longest pauses, and the longest of each kind, where somebody wants to look into them. */
-export function longestPauses({ waits }: LoadOutcome, count: number): string {
-  const all = waits.toSorted((a, b) => b.pause_ms - a.pause_ms);
-  const ofKinds = [...new Set(all.map(({ kind }) => kind))].map((kind) =>
-    all.find((one) => one.kind === kind),
-  );
-  const chosen = count === 0 ? [] : new Set([...all.slice(0, count), ...ofKinds]);
-  const lines = [...chosen].map((wait) => {
-    if (wait === undefined) return "";
-    const { pause_ms, kind, after, at, said } = wait;
-    return `  ${pause_ms.toFixed(0)} ms, ${kind}, after ${after} at ${at.toISOString()}: ${said.join("; ")}\n`;
-  });
-  return lines.join("");
 }
 
 async function readOne(url: string, { kind, body }: Pick<KnownStream, "kind" | "body">, send: Send) {
-  const sent_ms = performance.now();
+  const meter = new WaitMeter(kind.name);
   const response = await send(`${url}${kind.path}`, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify(body),
   });
   if (!response.ok) throw new Error(`status ${response.status}: ${await response.text()}`);
+  meter.begun();
   let [text, tokens, prompt_tokens, last, ends] = ["", 0, 0, -1, 0];
   let [disorder, finish_reason]: (string | null)[] = [null, null];
-  let at_ms = sent_ms;
-  let wait: Wait = {
-    kind: kind.name,
-    after: "",
-    at: new Date(),
-    pause_ms: 0,
-    said: [],
-    first_ms: 0,
-    silence_ms: 0,
-  };
-  let heard_ms = performance.now();
-  let said: string[] = [];
-  let id = "";
   const calls: string[] = [];
   for await (const event of readSse(response)) {
-    const pause_ms = event.at_ms - at_ms;
-    const silence_ms = event.at_ms - heard_ms;
-    heard_ms = event.at_ms;
-    wait = { ...wait, silence_ms: Math.max(wait.silence_ms, silence_ms) };
+    const silence_ms = meter.take(event);
     if (silence_ms > silence_limit_ms) disorder ??= `not a word came for ${silence_ms.toFixed(0)} ms`;
-    if (event.kind === "comment") {
-      said.push(`${(pause_ms / 1000).toFixed(1)} s: ${stateOf(event.data)}`);
-      continue;
-    }
-    if (id === "") wait = { ...wait, first_ms: pause_ms };
-    else if (pause_ms > wait.pause_ms)
-      wait = { ...wait, after: id, at: new Date(Date.now() - pause_ms), pause_ms, said };
-    said = [];
-    at_ms = event.at_ms;
-    id = event.id ?? id;
+    if (event.kind === "comment") continue;
     if (event.data === "[DONE]") {
       ends += 1;
       continue;
@@ -187,7 +125,7 @@ async function readOne(url: string, { kind, body }: Pick<KnownStream, "kind" | "
     const chunk = JSON.parse(event.data);
     if (chunk.error !== undefined)
       throw new Error(
-        `${chunk.error.code}: ${chunk.error.message} (after ${id} at ${new Date().toISOString()})`,
+        `${chunk.error.code}: ${chunk.error.message} (after ${meter.id} at ${new Date().toISOString()})`,
       );
     const index = Number(/:0\.(-?\d+)$/.exec(event.id ?? "")?.[1] ?? Number.NaN);
     if (!(index >= last)) disorder ??= `event ${index} came after ${last}`;
@@ -204,17 +142,7 @@ async function readOne(url: string, { kind, body }: Pick<KnownStream, "kind" | "
   }
   if (ends !== 1) disorder ??= `the stream had ${ends} ends`;
   const answer: Answer = { text, calls, finish_reason: finish_reason ?? null, tokens, prompt_tokens };
-  return { answer, wait, disorder: disorder ?? null };
-}
-
-/** `queued 3`, `moved failover`. */
-function stateOf(comment: string): string {
-  try {
-    const { state, position = "", why = "" } = JSON.parse(comment);
-    return `${state} ${position}${why}`;
-  } catch {
-    return comment;
-  }
+  return { answer, wait: meter.wait, disorder: disorder ?? null };
 }
 
 function differenceOf(wanted: Answer, got: Answer): string | null {
@@ -229,10 +157,4 @@ function difference(wanted: string, got: string): string {
   while (same < wanted.length && wanted[same] === got[same]) same += 1;
   const [due, came] = [wanted, got].map((text) => JSON.stringify(text.slice(same, same + 30)));
   return `of ${wanted.length} characters the first ${same} are right, then ${came} came for ${due}`;
-}
-
-/** The value that so many of the sorted ones are not above. */
-export function quantile(values: readonly number[], share: number): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0;
 }

@@ -38,6 +38,8 @@ export class StreamScene {
   readonly gateways: RunningGateway[] = [];
   readonly workers: FleetWorker[] = [];
   readonly model = "model";
+  /** Addresses of workers that are cut off: nothing comes from them or gets there, and no connection breaks. */
+  readonly silenced = new Set<string>();
   readonly #folder = mkdtempSync(path.join(tmpdir(), "sllm-streams-"));
   readonly #options: StreamSceneOptions;
 
@@ -64,7 +66,8 @@ export class StreamScene {
       store: this.store,
       workers: createHttpWorkerClient({
         cluster_token,
-        fetch: (url, init) => (running.isCut ? Promise.reject(new TypeError("cut off")) : fetch(url, init)),
+        fetch: (url, init) =>
+          running.isCut ? Promise.reject(new TypeError("cut off")) : this.#fetchFrom(url, init),
       }),
       clock: systemClock,
       random: systemRandom,
@@ -77,6 +80,21 @@ export class StreamScene {
     const started = Object.assign(running, { gateway, server, url: server.url.origin });
     this.gateways.push(started);
     return started;
+  }
+
+  /** As the network between gateways and workers does it. */
+  async #fetchFrom(url: string, init: RequestInit): Promise<Response> {
+    const { origin } = new URL(url);
+    const nothing = () =>
+      new Promise<never>((_, reject) =>
+        init.signal?.addEventListener("abort", () => reject(init.signal?.reason)),
+      );
+    if (this.silenced.has(origin)) return await nothing();
+    const response = await fetch(url, init);
+    const lossy = new TransformStream<Uint8Array, Uint8Array>({
+      transform: (bytes, out) => (this.silenced.has(origin) ? nothing() : out.enqueue(bytes)),
+    });
+    return new Response(response.body?.pipeThrough(lossy), response);
   }
 
   /** Its clients' connections break, it reaches no worker any more, and it renews nothing. */
