@@ -102,7 +102,8 @@ export class Lives {
     const { clock, queue, placer, trace, models, hold_ms, outcomes, workers } = this.#deps;
     const model_id = modelAt(models, trace, index).model_id;
     const arrived_ms = trace.arrival_ms[index] ?? 0;
-    const deadline_ms = since_ms + hold_ms;
+    // Of all its waits together: two that stop each other would wait for ever.
+    const deadline_ms = since_ms + Math.max(0, hold_ms - (outcomes.startup_ms[index] ?? 0));
     const generation_id = `${index}.${outcomes.preemptions[index] ?? 0}`;
     const waiting = {
       generation_id,

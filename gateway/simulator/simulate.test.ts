@@ -125,6 +125,22 @@ describe("a simulated cluster", () => {
     expect(Object.values(alone.loads).reduce((sum, count) => sum + count, 0)).toBe(3);
   });
 
+  test("requests that stop each other give up once they have waited as long as they may, all waits together", async () => {
+    const cluster = makeCluster({
+      system: { policy: "preemptive", hold_ms: 30_000 },
+      hosts: { count: 1, devices: 1 },
+      models: { copies: 2, disk_copies: null, prefill_base_ms: 5_000 },
+    });
+    const trace = toTrace(
+      [0, 1].map((model) => ({ arrival_ms: 1_000 * model, model, input_tokens: 10, output_tokens: 200 })),
+    );
+    const simulation = await run(cluster, trace);
+    const { served, late } = summarize(simulation, 30_000);
+    expect(served + late).toBe(2);
+    expect(simulation.preemptions).toBeGreaterThan(2);
+    expect(Math.max(...simulation.outcomes.startup_ms)).toBeLessThan(31_000);
+  });
+
   test("baselines without tiers download for every start, or read what they have on disk", async () => {
     const trace = bursts(0.5, 240, 6, 5);
     const first = await run(makeCluster({ system: { policy: "download-first" } }), trace);
