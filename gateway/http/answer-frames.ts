@@ -39,6 +39,11 @@ export class AnswerFrames {
     if (this.#after !== null) this.#open.add(0);
   }
 
+  /** Whether its client had a part of it from elsewhere. */
+  get isContinued(): boolean {
+    return this.#after !== null;
+  }
+
   /** What the client gets for an update; "" when nothing. */
   encode(update: GenerationUpdate): string {
     switch (update.type) {

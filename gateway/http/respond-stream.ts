@@ -61,6 +61,8 @@ async function pump(
   if (answer.cancel.signal.aborted) writer.close();
   const endKeepAlive = keepAlive(deps.clock, writer, frames);
   try {
+    // Who comes back has heard nothing for a while, and may lose this connection as well before the next word.
+    if (frames.isContinued) writer.write(frames.keepAlive());
     for (const update of seen) writer.write(frames.encode(update));
     for (let next = first; ; next = run.updates.next()) {
       const { done, value } = await next;

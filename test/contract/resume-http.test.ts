@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { limits } from "../../schema/limits.ts";
 import { eventually } from "../support/eventually.ts";
+import { collectSse } from "../support/sse-client.ts";
 import { hear, nothingHeard, StreamScene, wholeText } from "../support/stream-scene.ts";
 
 /** One cluster for all: what a test kills is not there any more for those after it. */
@@ -57,6 +58,13 @@ describe("a client that comes back", () => {
       expect(heard).toMatchObject({ text: wholeText(60), isDone: true, error: null });
     }
     expect(cancelled()).toBe(before);
+  });
+
+  test("hears a comment at once, although the next token may take its time", async () => {
+    const heard = await hear(await scene.complete(0, 5, resumable), nothingHeard());
+    const again = await scene.complete(1, 5, { ...resumable, "last-event-id": heard.id ?? "" });
+    const [first] = await collectSse(again);
+    expect(first?.kind).toBe("comment");
   });
 
   test("goes on at another gateway when its own is killed, with a row or without one", async () => {
