@@ -3,6 +3,7 @@ import { expect } from "bun:test";
 import type { GenerationPlace, TokensEvent } from "../../schema/cluster/generate.ts";
 import type { HandOverResponse, MoveEvent } from "../../schema/cluster/moves.ts";
 import { SllmError } from "../../schema/error.ts";
+import type { CheckpointDigest } from "../../schema/ids.ts";
 import { limits } from "../../schema/limits.ts";
 import { EngineRun } from "../../worker/generations/engine-run.ts";
 import { Arrivals } from "../../worker/moves/arrivals.ts";
@@ -79,9 +80,11 @@ class Source implements LeavingStream {
   readonly kv: KvSource;
   hasEnded = false;
   movedTo: GenerationPlace | null = null;
+  readonly #adapter: CheckpointDigest | undefined;
   #grown: (() => void)[] = [];
 
-  constructor(most: number) {
+  constructor(most: number, adapter: CheckpointDigest | undefined) {
+    this.#adapter = adapter;
     this.engine = new SteppedEngine(most);
     const number = this.engine.submit({ ...settings, resume: { prompt: [1, 2, 3], output: [] } }, (event) => {
       if (event.type === "tokens") this.events.push(event);
@@ -99,7 +102,8 @@ class Source implements LeavingStream {
   record() {
     const hops = [{ worker_id: "w-0000000000000001", epoch: 1, first_index: 0 }];
     const { prompt, sampling, stop, max_tokens, ignore_eos } = settings;
-    const kept = { prompt, sampling, stop: [...stop], max_tokens, ignore_eos };
+    const adapter = this.#adapter === undefined ? {} : { adapter: this.#adapter };
+    const kept = { prompt, sampling, stop: [...stop], max_tokens, ignore_eos, ...adapter };
     const run = { generation_id, epoch: 1, owner: null, instance_id, hops };
     return { ...run, settings: kept, prompt: [1, 2, 3], first_index: 0 };
   }
@@ -138,6 +142,8 @@ interface SceneOptions {
   readonly gap_tokens?: number;
   readonly rounds?: number;
   readonly with_kv?: boolean;
+  /** That the generation answers with. */
+  readonly adapter?: CheckpointDigest;
 }
 
 export class MoveScene {
@@ -155,7 +161,7 @@ export class MoveScene {
   constructor(options: SceneOptions = {}) {
     const { most = 100, faults = [], gap_tokens = 2, rounds = 16, with_kv = false } = options;
     this.faults = faults;
-    this.source = new Source(most);
+    this.source = new Source(most, options.adapter);
     this.there = new There(this.clock, most);
     const worker_id = "w-0000000000000002";
     const to = { worker_id, url: "http://127.0.0.1:1", incarnation: "0123456789abcdef", instance_id };

@@ -74,7 +74,7 @@ export class Arrivals {
     }
     before?.drop();
     const { clock, kvFiles } = this.#options;
-    const takesKv = request.kv !== undefined && request.kv.fingerprint === instance.kv?.fingerprint;
+    const takesKv = takesRows(request, instance);
     const onGone = (gone: Arrival) => {
       if (this.#arriving.get(generation_id) === gone) this.#arriving.delete(generation_id);
     };
@@ -122,4 +122,9 @@ export class Arrivals {
     }
     return arrival;
   }
+}
+
+/** What an adapter has computed is another cache; the fingerprint is the engine's, and names none. */
+function takesRows({ kv, adapter }: ArrivalRequest, instance: ArrivalTarget): boolean {
+  return kv !== undefined && adapter === undefined && kv.fingerprint === instance.kv?.fingerprint;
 }

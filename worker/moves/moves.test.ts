@@ -38,6 +38,19 @@ test("a stream moves with its KV cache where the destination's engine takes it, 
   for (const scene of [computed, broken]) expect(scene.seen[0]?.type).toBe("round");
 });
 
+test("what was computed with an adapter is never taken for rows of another: the destination computes it", async () => {
+  const scene = new MoveScene({ with_kv: true, adapter: "a".repeat(64) });
+  // Of the same engine as the source's, as far as the fingerprint says.
+  scene.there.engine.kv = someKv;
+  scene.there.engine.tokensPerStep = 3;
+  for (let i = 0; i < 20; i++) scene.source.engine.step();
+  await scene.play();
+  expect(scene.handOver).toMatchObject({ outcome: "moved" });
+  expect(scene.seen[0]?.type).toBe("round");
+  expect(scene.there.engine.loaded).toBe(0);
+  scene.check(100);
+});
+
 test("what the destination finds computed is no work of the first round", async () => {
   const firstRound = async (cached: number) => {
     const scene = new MoveScene();
