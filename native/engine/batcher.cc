@@ -97,7 +97,7 @@ bool Batcher::start(Session &session, const KvTable::Place &place) {
 
     if (!again) {
         session.started_ms = env_.now_ms();
-        session.cached_tokens = std::min(place.reused, session.prompt_tokens());
+        session.found_tokens = place.reused;
         const std::uint32_t room = backend_.facts().context_tokens - session.prompt_tokens();
         const std::uint64_t asked = session.request.max_tokens;
         session.output_limit = asked == 0 ? room : static_cast<std::uint32_t>(std::min<std::uint64_t>(asked, room));
@@ -127,12 +127,12 @@ void Batcher::preempt_youngest() {
 }
 
 Status Batcher::compute() {
-    std::vector<std::uint32_t> left;
-    std::vector<std::uint32_t> held;
+    std::vector<std::uint32_t> left, held;
     const bool hastens = make_haste();
+    const bool alone = hastens && backend_.facts().shape.fixed;  // who hurries has calls of its own: a step then
     for (const auto &session : running_) {
         const std::uint32_t wanted = left_of(*session);
-        const bool waits = hastens && !session->hurries && (session->held || wanted > 1);
+        const bool waits = hastens && !session->hurries && (alone || session->held || wanted > 1);
         left.push_back(session->held || waits ? 0 : wanted);
         held.push_back(session->held && !waits ? wanted : 0);
     }
@@ -141,17 +141,15 @@ Status Batcher::compute() {
     last_step_tokens_ = std::accumulate(taken.begin(), taken.end(), 0u);
     if (last_step_tokens_ == 0) return {};
     steps_++;
-    std::uint32_t streams = 0;
     std::uint32_t spare = 0;
-    for (std::size_t i = 0; i < taken.size(); i++) {
-        if (held[i] > 0) spare += taken[i];
-        else streams += taken[i];
-    }
+    for (std::size_t i = 0; i < taken.size(); i++) spare += held[i] > 0 ? taken[i] : 0;
+    const std::uint32_t streams = last_step_tokens_ - spare;
     const double began_ms = env_.now_ms();
+    left_some_ = alone;
     Status status = compute(left, taken);
-    // A step with a prompt tells nothing about one of streams.
+    // A step with a prompt tells nothing about one of streams, and one that was cut short nothing about held ones.
     const bool has_prompt = std::any_of(left.begin(), left.end(), [](std::uint32_t n) { return n > 1; });
-    if (streams > 0 && !has_prompt && status.ok()) held_share_.observe(env_.now_ms() - began_ms, spare);
+    if (streams > 0 && !has_prompt && !left_some_ && status.ok()) held_share_.observe(env_.now_ms() - began_ms, spare);
     return status;
 }
 
@@ -194,16 +192,19 @@ Status Batcher::compute_group(std::uint32_t adapter, const Group &group) {
     }
     const std::vector<MicroBatch> batches = shape_batches(group.parts, backend_.facts().shape, lengths);
     for (const BatchPart &part : group.parts) kv_.computed(part.slot, part.tokens);
+    std::vector<std::size_t> rows(lengths.size(), 0);  // by slot
     for (const MicroBatch &batch : batches) {
+        if (hurry_ && can_wait(group, batch)) continue;
         if (Status s = backend_.decode(batch.tokens); !s.ok()) {
             if (s.code() == Code::cancelled) take_back(group);
             return s;
         }
+        for (const BatchToken &token : batch.tokens) rows[token.slot] += token.filler ? 0 : 1;
         for (const auto &[part, index] : batch.outputs) {
             draw_token(*running_[group.owners[part]], index);
         }
     }
-    for (const BatchPart &part : group.parts) computed_tokens_ += part.tokens.size();
+    leave_rest(group, rows);
     return {};
 }
 
@@ -254,7 +255,7 @@ void Batcher::finish(Session &session, std::int32_t reason, std::string text) {
     event.status = reason;
     event.index = session.output_tokens();
     event.prompt_tokens = session.prompt_tokens();
-    event.cached_tokens = session.cached_tokens;
+    event.cached_tokens = session.cached_tokens();
     event.queue_ms = session.started_ms - session.submitted_ms;
     if (session.first_token_ms > 0) event.prefill_ms = session.first_token_ms - session.started_ms;
     event.decode_ms = session.last_token_ms - session.first_token_ms;

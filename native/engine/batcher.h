@@ -33,6 +33,7 @@ public:
     void cancel(std::uint64_t request) override;
     void hold(std::uint64_t request) override;
     void extend(std::uint64_t request, std::span<const std::int32_t> tokens, bool go) override;
+    void hurry(bool on) override { hurry_ = on; }
     void move_kv(const KvTransfer &transfer) override;
     Status step() override;
     bool dominates_step(std::uint64_t request) const override { return heaviest_.load() == request; }
@@ -71,7 +72,8 @@ private:
     // digest: of what was saved.
     Status save_kv(const Session &session, const KvTransfer &transfer, std::uint64_t *digest);
     Status load_kv(Session &session, const KvTransfer &transfer);
-    // Whether the step to come has no tokens but those of streams, because the reader of one that was let go waits.
+    // Whether the step to come has no tokens but those of streams, because the reader of one that was let go waits. In
+    // a fixed shape it has no other stream's either, so that its second token comes with theirs.
     bool make_haste();
     // Tells how far held sessions are.
     void report_held();
@@ -89,6 +91,11 @@ private:
     Status compute_group(std::uint32_t adapter, const Group &group);
     // The group's call was given up: its tokens come again with the next step.
     void take_back(const Group &group);
+    // Whether a call of the group can come with a later step, because somebody waits for the next one: it is of a held
+    // session alone.
+    bool can_wait(const Group &group, const MicroBatch &call) const;
+    // Only so many rows of each part were computed; the others come again with the next step.
+    void leave_rest(const Group &group, const std::vector<std::size_t> &rows);
     // The output of a call at this index becomes the session's next token.
     void draw_token(Session &session, std::size_t index);
     void take_token(Session &session, std::int32_t token, std::string logprobs);
@@ -110,6 +117,8 @@ private:
     std::uint64_t computed_tokens_ = 0;
     std::uint32_t last_step_tokens_ = 0;
     bool hastened_ = false;  // the last step
+    std::atomic<bool> hurry_{false};
+    bool left_some_ = false;  // the step under way, of what it was to take
     static constexpr std::uint64_t no_request = UINT64_MAX;
     std::atomic<std::uint64_t> heaviest_{no_request};  // the request with half or more of the step's tokens
     std::uint32_t adapter_ = 0;  // that the backend computes with

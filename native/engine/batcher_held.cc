@@ -83,6 +83,25 @@ bool Batcher::make_haste() {
     return hastened_;
 }
 
+bool Batcher::can_wait(const Group &group, const MicroBatch &call) const {
+    return std::all_of(call.tokens.begin(), call.tokens.end(), [&](const BatchToken &token) {
+        for (std::size_t i = 0; i < group.parts.size() && !token.filler; i++) {
+            if (group.parts[i].slot == token.slot) return running_[group.owners[i]] && running_[group.owners[i]]->held;
+        }
+        return token.filler;
+    });
+}
+
+void Batcher::leave_rest(const Group &group, const std::vector<std::size_t> &rows) {
+    for (const BatchPart &part : group.parts) {
+        const std::size_t done = rows[part.slot];
+        computed_tokens_ += done;
+        if (done == part.tokens.size()) continue;
+        kv_.cut(part.slot, part.position + static_cast<std::uint32_t>(done));
+        left_some_ = true;
+    }
+}
+
 Status Batcher::append(Session &session, std::span<const std::int32_t> tokens) {
     if (tokens.empty()) return {};
     if (session.announced) return {Code::wrong_state, "only a request that was submitted held takes tokens"};
@@ -117,7 +136,7 @@ bool Batcher::announce(Session &session) {
     session.announced = true;
     sllm_event event = event_of(session, SLLM_EVENT_STARTED);
     event.prompt_tokens = session.prompt_tokens();
-    event.cached_tokens = session.cached_tokens;
+    event.cached_tokens = session.cached_tokens();
     emit_(event, std::move(session.resumed_text), {});
     if (session.text.stopped()) {
         finish(session, SLLM_FINISH_STOP, {});
@@ -141,7 +160,7 @@ void Batcher::report_held() {
         sllm_event event = event_of(*session, SLLM_EVENT_HELD);
         event.index = output;
         event.prompt_tokens = session->prompt_tokens();
-        event.cached_tokens = session->cached_tokens;
+        event.cached_tokens = session->found_tokens;
         emit_(event, {}, {});
     }
 }

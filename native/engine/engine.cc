@@ -47,8 +47,7 @@ Engine::~Engine() {
 
 Status Engine::submit(Request request) {
     if (Status s = check_request(request, backend_->facts()); !s.ok()) return s;
-    const std::uint64_t number = request.number;
-    const std::uint32_t adapter = request.adapter;
+    const auto [number, adapter] = std::pair(request.number, request.adapter);
     auto session = std::make_unique<Session>(std::move(request), env_.now_ms());
     {
         const std::lock_guard lock(mutex_);
@@ -130,9 +129,8 @@ Status Engine::cancel(std::uint64_t request) {
 }
 
 Status Engine::hold(std::uint64_t request) {
-    if (backend_->facts().embedding.pooling != Pooling::none) {
-        return {Code::invalid_argument, "an engine that embeds holds no requests"};
-    }
+    const bool embeds = backend_->facts().embedding.pooling != Pooling::none;
+    if (embeds) return {Code::invalid_argument, "an engine that embeds holds no requests"};
     return command({request, true, {}, false});
 }
 
@@ -147,6 +145,7 @@ Status Engine::command(HeldCommand command) {
         if (!unfinished_.contains(command.request)) {
             return {Code::not_found, "no unfinished request " + std::to_string(command.request)};
         }
+        if (command.go) runner_->hurry(true);  // until its turn comes, between two steps
         held_.push_back(std::move(command));
     }
     work_.notify_one();
@@ -251,6 +250,7 @@ bool Engine::take_work() {
         if (stopping_) return false;
         submitted = std::exchange(submitted_, {});
         held = std::exchange(held_, {});
+        runner_->hurry(false);
         kv = std::exchange(kv_, {});
         cancelled = std::exchange(cancelled_, {});
         removed = removed_;

@@ -51,6 +51,9 @@ public:
     // See sllm_engine_hold and sllm_engine_extend; nothing when the request has ended.
     virtual void hold(std::uint64_t) {}
     virtual void extend(std::uint64_t, std::span<const std::int32_t>, bool) {}
+    // Whether a request is about to be let go, whose reader waits: the step under way leaves out what it has not begun
+    // of held ones. [any]
+    virtual void hurry(bool) {}
     // See sllm_engine_save_kv and sllm_engine_load_kv; nothing when the request has ended.
     virtual void move_kv(const KvTransfer &) {}
     // Gives requests that wait what is free and computes once. After an error only fail_all may follow.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -39,6 +40,7 @@ struct Session {
 
     std::uint32_t prompt_tokens() const { return static_cast<std::uint32_t>(request.prompt.size()); }
     std::uint32_t output_tokens() const { return static_cast<std::uint32_t>(sequence.size()) - prompt_tokens(); }
+    std::uint32_t cached_tokens() const { return std::min(found_tokens, prompt_tokens()); }
     TokenHistory history() const {
         const std::span<const std::int32_t> all(sequence);
         return {all.first(prompt_tokens()), all.subspan(prompt_tokens())};
@@ -58,7 +60,7 @@ struct Session {
     std::size_t replayed = 0;            // tokens of resumed output whose text went into `resumed_text`
     std::string resumed_text;            // as far as it is certain; until the STARTED event takes it
     std::uint32_t slot = 0;              // while it runs
-    std::uint32_t cached_tokens = 0;     // of the sequence at its start, reused from the cache
+    std::uint32_t found_tokens = 0;      // of the sequence at its start, reused from the cache
     std::uint32_t output_limit = 0;      // from max_tokens and what the context leaves
     double submitted_ms = 0;
     double started_ms = 0;

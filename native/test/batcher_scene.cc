@@ -37,6 +37,7 @@ void BatcherScene::take(const sllm_event &event, const std::string &text) {
     answer.last = event;
     if (event.kind == SLLM_EVENT_HELD) {
         answer.held.push_back(event.index);
+        answer.found = event.cached_tokens;
         return;
     }
     if (event.kind == SLLM_EVENT_KV) {

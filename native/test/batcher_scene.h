@@ -20,6 +20,7 @@ struct Answer {
     std::string resumed_text;  // as far as it was certain
     std::string text;
     std::vector<std::uint32_t> held;  // the index of every HELD event
+    std::uint32_t found = 0;          // as the last HELD event tells
     std::vector<std::pair<std::int32_t, std::string>> kv;  // status and text of every KV event
     sllm_event started{};
     sllm_event last{};
@@ -33,6 +34,7 @@ public:
     void cancel(std::uint64_t request) { batcher_.cancel(request); }
     void hold(std::uint64_t request) { batcher_.hold(request); }
     void extend(std::uint64_t request, std::span<const std::int32_t> tokens, bool go);
+    void hurry(bool on) { batcher_.hurry(on); }
     void move_kv(const sllm::KvTransfer &transfer) { batcher_.move_kv(transfer); }
     std::uint64_t computed_tokens() const { return batcher_.activity().computed_tokens; }
     bool idle() const { return batcher_.idle(); }

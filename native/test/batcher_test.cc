@@ -6,20 +6,14 @@
 #include "engine/echo_backend.h"
 #include "test/batcher_scene.h"
 #include "test/harness.h"
+#include "test/scene_requests.h"
 
 namespace {
 
 using sllm::EchoBackend;
 using sllm::Request;
 using test::BatcherScene;
-
-Request request_of(std::uint64_t number, const std::string &text, std::uint64_t max_tokens = 0) {
-    Request request;
-    request.number = number;
-    request.max_tokens = max_tokens;
-    for (const char byte : text) request.prompt.push_back(static_cast<unsigned char>(byte));
-    return request;
-}
+using test::request_of;
 
 Request endless(std::uint64_t number, const std::string &text, std::uint64_t max_tokens) {
     Request request = request_of(number, text, max_tokens);

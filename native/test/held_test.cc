@@ -8,31 +8,30 @@
 #include "engine/held_share.h"
 #include "test/batcher_scene.h"
 #include "test/harness.h"
+#include "test/scene_requests.h"
 
 namespace {
 
 using sllm::EchoBackend;
 using sllm::Request;
 using test::BatcherScene;
-using Tokens = std::vector<std::int32_t>;
+using test::held;
+using test::part;
+using test::request_of;
+using test::Tokens;
 
-Request request_of(std::uint64_t number, const std::string &text, std::uint64_t max_tokens = 0) {
-    Request request;
-    request.number = number;
-    request.max_tokens = max_tokens;
-    for (const char byte : text) request.prompt.push_back(static_cast<unsigned char>(byte));
-    return request;
-}
-
-Request held(Request request, const Tokens &resume) {
-    request.held = true;
-    request.resume = resume;
-    return request;
-}
-
-Tokens part(const Tokens &all, std::size_t from, std::size_t to) {
-    return {all.begin() + static_cast<std::ptrdiff_t>(from), all.begin() + static_cast<std::ptrdiff_t>(to)};
-}
+// Of a fixed shape; somebody is about to be let go with every call.
+class Hurrying : public test::BackendWrapper {
+public:
+    explicit Hurrying(sllm::Backend &inner) : BackendWrapper(inner) { facts_.shape.fixed = true; }
+    sllm::Status decode(std::span<const sllm::BatchToken> batch) override {
+        rows.push_back(batch.size());
+        if (scene != nullptr) scene->hurry(true);
+        return inner_.decode(batch);
+    }
+    BatcherScene *scene = nullptr;
+    std::vector<std::size_t> rows;  // of each call
+};
 
 void step_until(BatcherScene &scene, const std::function<bool()> &done) {
     for (int i = 0; !done(); i++) {
@@ -179,6 +178,41 @@ TEST("held: a request that is let go computes what came with it and nothing else
     CHECK_EQ(scene.answers[3].ends, 1u);
 }
 
+TEST("held: in a fixed shape who is let go has a step of its own, and its next token comes with those of the others") {
+    EchoBackend echo(2'000, 3, 64, 0);
+    Hurrying backend(echo);
+    BatcherScene scene(backend, 32);
+    const std::string text(20, 'a');
+    scene.submit(request_of(1, text));
+    scene.submit(held(request_of(2, text), {'a'}));
+    step_until(scene, [&] { return !scene.answers[2].held.empty() && scene.answers[2].held.back() == 1; });
+    scene.extend(2, Tokens{'a'}, true);
+    const std::size_t told = scene.answers[1].tokens.size();
+    backend.rows.clear();
+    scene.step();
+    CHECK(backend.rows == std::vector<std::size_t>{1});
+    CHECK_EQ(scene.answers[2].tokens.size(), 1u);
+    CHECK_EQ(scene.answers[1].tokens.size(), told);
+    scene.step();
+    CHECK_EQ(scene.answers[2].tokens.size(), 2u);
+    CHECK_EQ(scene.answers[1].tokens.size(), told + 1);
+    scene.run();
+    CHECK_EQ(scene.answers[1].text, text);
+}
+
+TEST("held: output that the cache holds from before counts as found, and a prompt's part of it alone at the start") {
+    EchoBackend backend(500, 2, 64, 0);
+    BatcherScene scene(backend, 32);
+    const std::string text = "to be or not to be";
+    scene.submit(request_of(1, text));
+    scene.run();
+    scene.submit(held(request_of(2, text), scene.answers[1].tokens));
+    scene.run();
+    CHECK(scene.answers[2].found > text.size());
+    scene.extend(2, {}, true);
+    CHECK_EQ(scene.answers[2].started.cached_tokens, text.size());
+}
+
 TEST("held: what stops during the rounds stops at the hand-over, and limits count what came before") {
     EchoBackend backend(500, 2, 64, 0);
     BatcherScene scene(backend, 32);
@@ -219,6 +253,31 @@ TEST("held: what cannot be output of the request ends it with a reason") {
     scene.extend(4, {}, true);
     scene.hold(1);
     CHECK_EQ(scene.answers[4].ends, 1u);
+}
+
+TEST("held: while one is about to go on, a step leaves the rows of held ones to a later one, and no answer changes") {
+    EchoBackend echo(2'000, 3, 64, 0);
+    Hurrying backend(echo);
+    BatcherScene scene(backend, 32);
+    const std::string text(200, 'a');
+    scene.submit(request_of(1, text));
+    scene.submit(held(request_of(2, text), {'a'}));
+    step_until(scene, [&] { return scene.answers[1].tokens.size() >= 2; });
+    CHECK(scene.answers[2].held.empty());
+    backend.scene = &scene;
+    backend.rows.clear();
+    scene.step();
+    // The stream's call, in which somebody came; the next one has the rows of the held one again.
+    CHECK(backend.rows == std::vector<std::size_t>{1});
+    scene.hurry(false);
+    backend.scene = nullptr;
+    scene.step();
+    CHECK(backend.rows.size() > 1);
+    step_until(scene, [&] { return !scene.answers[2].held.empty() && scene.answers[2].held.back() == 1; });
+    scene.extend(2, {}, true);
+    scene.run();
+    CHECK_EQ(scene.answers[1].text, text);
+    CHECK_EQ(scene.answers[2].text, text.substr(1));
 }
 
 TEST_MAIN()

@@ -5,31 +5,17 @@
 #include "engine/echo_backend.h"
 #include "test/batcher_scene.h"
 #include "test/harness.h"
+#include "test/scene_requests.h"
 
 namespace {
 
 using sllm::EchoBackend;
 using sllm::Request;
 using test::BatcherScene;
-using Tokens = std::vector<std::int32_t>;
-
-Request request_of(std::uint64_t number, const std::string &text, std::uint64_t max_tokens = 0) {
-    Request request;
-    request.number = number;
-    request.max_tokens = max_tokens;
-    for (const char byte : text) request.prompt.push_back(static_cast<unsigned char>(byte));
-    return request;
-}
-
-Request held(Request request, const Tokens &resume) {
-    request.held = true;
-    request.resume = resume;
-    return request;
-}
-
-Tokens part(const Tokens &all, std::size_t from, std::size_t to) {
-    return {all.begin() + static_cast<std::ptrdiff_t>(from), all.begin() + static_cast<std::ptrdiff_t>(to)};
-}
+using test::held;
+using test::part;
+using test::request_of;
+using test::Tokens;
 
 // Streams of two scenes that move to and fro at random. A move gives a request a number of its own at the destination.
 class RandomMoves {

@@ -175,6 +175,7 @@ export const arrivalProgress = z.strictObject({
   completion_tokens: z.number().int().min(0),
   /** Output tokens up to which all is computed, the last one aside; null before the prompt is. */
   computed_tokens: z.number().int().min(0).nullable(),
+  /** Of prompt and output, found computed when it came; left out: none. */
   cached_tokens,
 });
 export type ArrivalProgress = z.infer<typeof arrivalProgress>;

@@ -19,7 +19,7 @@ export type GenerationListener = (event: GenerationEvent) => void;
 
 /**
  * Told how many output tokens of a held request are computed; of one that ran here, how many it has. And how many tokens of
- * its prompt were found computed.
+ * prompt and output were found computed.
  */
 export type HeldListener = (completion_tokens: number, cached_tokens: number) => void;
 

@@ -36,7 +36,7 @@ export class Approach {
   #acknowledged = 0;
   /** ... and to have computed; null before the prompt is. */
   #computed: number | null = null;
-  /** Of the prompt, found there, so that nobody computed them. */
+  /** Of prompt and output, found there, so that nobody computed them. */
   #cached = 0;
 
   constructor(options: ApproachOptions) {
@@ -167,7 +167,7 @@ export class Approach {
     const progress = await destination.round(stream.record().generation_id, round);
     // Two calls may be under way, and the answer of the earlier one come last.
     this.#acknowledged = Math.max(this.#acknowledged, progress.completion_tokens);
-    this.#cached = progress.cached_tokens ?? 0;
+    this.#cached = Math.max(this.#cached, progress.cached_tokens ?? 0);
     if (progress.computed_tokens !== null) {
       this.#computed = Math.max(this.#computed ?? 0, progress.computed_tokens);
     }

@@ -33,7 +33,7 @@ export class Arrival {
   readonly #over = new AbortController();
   /** Output tokens up to which all is computed. */
   #computed: number | null = null;
-  /** Prompt tokens that the engine had computed for others. */
+  /** Of prompt and output, which the engine had computed for others. */
   #cached = 0;
   #error: WireError | null = null;
   #adopted: Adopted | null = null;

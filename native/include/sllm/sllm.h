@@ -548,7 +548,8 @@ typedef struct sllm_event {
     uint32_t prompt_tokens;   /* STARTED, DONE, HELD */
     union {                   /* since 1.3 */
         uint32_t logprob_bytes; /* TOKEN */
-        uint32_t cached_tokens; /* STARTED, DONE, HELD: of the prompt, found in the KV cache */
+        uint32_t cached_tokens; /* STARTED, DONE: of the prompt, found in the KV cache; HELD: of
+                                   prompt and resumed output */
     };
     double queue_ms;          /* DONE: submit to slot */
     double prefill_ms;        /* DONE: slot to first token */
