@@ -78,6 +78,26 @@ function lineOf(moves: Measured["moves"], time: string, tokens: string | null) {
   };
 }
 
+/** Tokens from which on sending is faster than computing, by both lines; null where they do not cross. */
+function crossOver(computed: ReturnType<typeof lineOf>, sent: ReturnType<typeof lineOf>): number | null {
+  if (computed === null || sent === null || computed.ms_per_token <= sent.ms_per_token) return null;
+  return Math.max(0, tenths((sent.base_ms - computed.base_ms) / (computed.ms_per_token - sent.ms_per_token)));
+}
+
+/** The pause, and what of it was the detection, the prefill at the other engine, and neither. */
+function failoverOf(failovers: Measured["failovers"]) {
+  const known = (all: readonly (number | null)[]) => ofAll(all.filter((ms) => ms !== null));
+  const rest = failovers.map(({ pause_ms, detection_ms, prefill_ms }) =>
+    detection_ms === null || prefill_ms === null ? null : pause_ms - detection_ms - prefill_ms,
+  );
+  return {
+    pause_ms: ofAll(failovers.map(({ pause_ms }) => pause_ms)),
+    detection_ms: known(failovers.map(({ detection_ms }) => detection_ms)),
+    prefill_ms: known(failovers.map(({ prefill_ms }) => prefill_ms)),
+    rest_ms: known(rest),
+  };
+}
+
 function summary({ undisturbed, moves, beside_ms, failovers, lost, doubled, line }: Measured) {
   const undisturbed_ms = undisturbed.flat();
   const finished = moves.filter(({ row }) => row.state === "finished");
@@ -102,6 +122,8 @@ function summary({ undisturbed, moves, beside_ms, failovers, lost, doubled, line
       };
     },
   );
+  const computedLine = lineOf(recomputed, "first_round", "first_round_tokens");
+  const sentLine = lineOf(sent, "kv", null);
   const pauses = finished.map(({ pause_ms }) => pause_ms);
   return {
     machine: facts,
@@ -117,15 +139,16 @@ function summary({ undisturbed, moves, beside_ms, failovers, lost, doubled, line
       rounds: median(finished.map(({ row }) => row.rounds)),
       tokens_computed: median(finished.map(({ row }) => row.tokens)),
       bytes_moved: sent.reduce((sum, { row }) => sum + row.bytes, 0),
-      recompute: lineOf(recomputed, "first_round", "first_round_tokens"),
-      kv_transfer: lineOf(sent, "kv", null),
+      recompute: computedLine,
+      kv_transfer: sentLine,
+      cross_over_tokens: crossOver(computedLine, sentLine),
       handed_over_ms: ofAll(finished.map(({ row }) => row.timings_ms?.handed_over ?? 0)),
       by_context: byContext,
       asked: moves.length,
       finished: finished.length,
     },
     gap_beside_moves_ms: ofAll(beside_ms),
-    failover: { pause_ms: ofAll(failovers) },
+    failover: failoverOf(failovers),
     learned: line,
     tokens_lost: lost,
     tokens_doubled: doubled,
