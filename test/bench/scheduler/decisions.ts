@@ -2,7 +2,13 @@
 import type { ClusterIndex } from "../../../gateway/scheduler/cluster-index.ts";
 import { decide } from "../../../gateway/scheduler/decide.ts";
 import type { Action } from "../../../gateway/scheduler/decision.ts";
-import { type InstanceUsage, type PlacementRequest, unused } from "../../../gateway/scheduler/view.ts";
+import {
+  type InstanceUsage,
+  noRivals,
+  type PlacementRequest,
+  type Rivals,
+  unused,
+} from "../../../gateway/scheduler/view.ts";
 import { quantile } from "../statistics.ts";
 import { type FleetModel, makeFleet } from "./fleet.ts";
 
@@ -20,7 +26,14 @@ export interface DecisionTimes {
 
 const warmUp = 2_000;
 
-/** Every other request is for a model drawn by popularity, the others for any, so that many are cold. */
+/** One of so many requests meets a crowd: other models that wait for devices, up to so many. */
+const crowdEvery = 4;
+const mostRivals = 64;
+
+/**
+ * Every other request is for a model drawn by popularity, the others for any, so that many are cold; one
+ * of `crowdEvery` of both kinds decides as one of many.
+ */
 export function measureDecisions(hosts: number, count: number, may_migrate: boolean): DecisionTimes {
   const fleet = makeFleet(hosts);
   const times: number[] = [];
@@ -63,7 +76,7 @@ function toRequest(model: FleetModel, i: number, may_migrate: boolean): Placemen
     ...model,
     max_instances: Number.POSITIVE_INFINITY,
     waiting_ahead: 0,
-    rivals: { models: 0, requests: 0 },
+    rivals: rivalsOf(i),
     queue_delay_ms: 5_000,
     avoid: { workers: new Set(), instances: new Set() },
     policy: "startup-optimal",
@@ -72,6 +85,13 @@ function toRequest(model: FleetModel, i: number, may_migrate: boolean): Placemen
     may_migrate,
     now_ms: 1e6 + i,
   };
+}
+
+/** Of any size up to the most, with one to eight requests a model: the same for the same request. */
+function rivalsOf(i: number): Rivals {
+  if (Math.floor(i / 2) % crowdEvery !== 0) return noRivals;
+  const models = 1 + ((i * 29) % mostRivals);
+  return { models, requests: models * (1 + ((i * 13) % 8)) };
 }
 
 /** What a gateway writes into its view after a decision. */
