@@ -96,9 +96,7 @@ describe("a stream", () => {
         if (lives) return Promise.resolve(new Response("ok"));
         return new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
       });
-      const began_ms = performance.now();
       const error = await failure(collect(client.generate(worker, request, never)));
-      expect(performance.now() - began_ms).toBeLessThan(limits.stream_silence_ms + limits.attach_ms);
       expect(error).toMatchObject({ code: "worker_unavailable", is_silent: !lives });
       expect(asked).toBe(`${worker.url}/livez`);
     },
