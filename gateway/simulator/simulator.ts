@@ -11,4 +11,4 @@ export { headerOf } from "./workloads/csv.ts";
 export { functionColumns, readFunctionsTrace } from "./workloads/functions-trace.ts";
 export { type GammaWorkload, gammaTrace } from "./workloads/gamma.ts";
 export { gsm8k, type Lengths } from "./workloads/lengths.ts";
-export { llmColumns, readLlmTrace } from "./workloads/llm-trace.ts";
+export { llmColumns, publishedColumns, readLlmTrace } from "./workloads/llm-trace.ts";

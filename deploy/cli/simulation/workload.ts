@@ -10,6 +10,7 @@ import {
   headerOf,
   llmColumns,
   modelsOf,
+  publishedColumns,
   type RequestTrace,
   readFunctionsTrace,
   readLlmTrace,
@@ -78,10 +79,10 @@ export function readWorkload(args: Arguments, cluster: SimulatedCluster, seed: n
       ...{ without_timers: false, lengths: gsm8k, seed },
     });
   }
-  const known: readonly string[] = [...llmColumns.required, ...llmColumns.optional];
+  const known: readonly string[] = [...llmColumns.required, ...publishedColumns.required, "model"];
   if (!header.some((column) => known.includes(column))) {
     throw new CommandFailure(`${name}:1: no column is known`, {
-      advice: `Requests have ${llmColumns.required.join(", ")}; calls have ${functionColumns.required.join(", ")}.`,
+      advice: `Requests have ${llmColumns.required.join(", ")} or ${publishedColumns.required.join(", ")}; calls have ${functionColumns.required.join(", ")}.`,
     });
   }
   const speed = numberOf(args, "speed", 0.001, 1_000) ?? 1;

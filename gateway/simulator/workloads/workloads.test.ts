@@ -73,6 +73,20 @@ describe("traces", () => {
     expect(read("t_s,in_tokens,out_tokens,model\n1,2,3,c\n")).toBe("bad.csv:2: the cluster has no model 'c'");
   });
 
+  test("requests as Azure publishes them come at their times after the first, in UTC", () => {
+    const header = "TIMESTAMP,ContextTokens,GeneratedTokens\n";
+    const rows =
+      "2023-11-16 18:17:03.9799600,4808,10\r\n2023-11-16 23:59:59.5,7,8\n2023-11-17T00:00:00Z,1,2\n";
+    const { arrival_ms, input_tokens } = readLlmTrace("azure.csv", header + rows, llm);
+    const day_ms = ((23 - 18) * 3_600 + (59 - 17) * 60 + (59 - 3)) * 1_000 + 500 - 979.96;
+    expect([...arrival_ms].map((at_ms) => Math.round(at_ms * 100) / 100)).toEqual([0, day_ms, day_ms + 500]);
+    expect([...input_tokens]).toEqual([4_808, 7, 1]);
+    for (const time of ["yesterday", "2023-11-16", "2023-13-40 00:00:00", "2023-11-16 18:17:03+02:00", ""]) {
+      const message = messageOf(() => readLlmTrace("azure.csv", `${header}${time},1,1\n`, llm));
+      expect(message).toStartWith(`azure.csv:2: 'TIMESTAMP' is '${time}'`);
+    }
+  });
+
   test("functions of a window become models, each call in its minute, without those that are called too often", () => {
     const header = `func_rank,trigger,"${functionColumns.required[2]}"`;
     const text = `${header}\n0,http,480:100 481:1\n1,timer,480:2 481:3\n2,http,479:5 481:4\n3,http,500:9\n`;
