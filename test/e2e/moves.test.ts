@@ -12,7 +12,7 @@ setDefaultTimeout(120_000);
 let cluster: TestCluster;
 beforeAll(async () => {
   cluster = await TestCluster.start({ workers: 2 });
-  const settings = { deterministic: true, context_tokens: 1_024, slots: 4, min_instances: 2 };
+  const settings = { deterministic: true, context_tokens: 4_096, slots: 4, min_instances: 2 };
   await cluster.deploy("shakespeare", undefined, settings);
   await eventually(
     "both instances are ready",
@@ -75,9 +75,9 @@ test("a stream that is moved by hand goes on as if nothing had been, and its mov
 });
 
 test("sllm migrate moves a stream and tells how, and fails with the reason where there is nothing to move", async () => {
-  const undisturbed = await (await ask(2)).read();
-  const stream = await ask(2);
-  await stream.until(20);
+  // Long enough for a command to start meanwhile.
+  const undisturbed = await (await ask(2, 3_900)).read();
+  const stream = await ask(2, 3_900);
   const moved = await sllm("migrate", stream.generation_id);
   const answer = await stream.read();
   expect(answer.text).toBe(undisturbed.text);

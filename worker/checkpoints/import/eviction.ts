@@ -13,7 +13,7 @@ import { openGguf } from "./gguf-splits.ts";
 import { incomingFolderName } from "./incoming.ts";
 import { isPinned, lastUsedMs, readDeployed } from "./marks.ts";
 import { sourceRevision } from "./origin.ts";
-import { listOwned } from "./owned-files.ts";
+import { fileTickMs, listOwned } from "./owned-files.ts";
 import { isMissing } from "./system-failure.ts";
 
 /** Why a checkpoint stays. */
@@ -55,8 +55,8 @@ export async function protectionOf(
   if (await isInUse(storeDir, digest)) return "in use";
   const deployed = await readDeployed(storeDir);
   // What came after the last word of a gateway may have been deployed since.
-  if (deployed === null || deployed.known_at_ms <= used_ms || deployed.digests.includes(digest))
-    return "deployed";
+  const isUnknown = deployed === null || deployed.known_at_ms <= used_ms + fileTickMs;
+  if (isUnknown || deployed.digests.includes(digest)) return "deployed";
   return (await isSourceThere(join(storeDir, digest))) ? null : "last copy";
 }
 

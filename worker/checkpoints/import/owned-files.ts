@@ -17,6 +17,9 @@ export interface OwnedFile {
   readonly payload: string;
 }
 
+/** What a file's time may be behind the clock: they move in ticks of the kernel, of 10 ms at most. */
+export const fileTickMs = 12;
+
 const pattern = /^\.(reserved|using)-([0-9a-f]{12}-\d+-\d+-[0-9a-f]{12})-([0-9a-f]+)$/;
 
 /** Makes a file of this process, under an own mark if none is given; the caller removes it. */

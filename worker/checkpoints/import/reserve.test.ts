@@ -86,7 +86,6 @@ describe("a checkpoint", () => {
   test("that came after the last word of a gateway stays, and so does one that was used since", async () => {
     const old = await stored(1);
     await deployed();
-    await Bun.sleep(5);
     await markUsed(store, old.digest);
     expect(await whyKept(old.digest)).toBe("deployed");
   });

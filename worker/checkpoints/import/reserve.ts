@@ -9,7 +9,7 @@ import { checkpointFiles } from "../../../schema/checkpoint/manifest.ts";
 import { SllmError } from "../../../schema/error.ts";
 import { limits } from "../../../schema/limits.ts";
 import { evict, type Protection, protectionOf, type StoreEntry, storeEntries } from "./eviction.ts";
-import { createOwned, listOwned, madeAtMs, type OwnedFile, removeOwned } from "./owned-files.ts";
+import { createOwned, fileTickMs, listOwned, madeAtMs, type OwnedFile, removeOwned } from "./owned-files.ts";
 
 export interface Room {
   readonly store_dir: string;
@@ -20,17 +20,13 @@ export interface Room {
   readonly owner: string;
 }
 
-/**
- * File times move in ticks of the kernel, 10 ms at most. After one, everybody who could have come before is to be seen.
- */
-const tickMs = 12;
-
 /** Holds the room until `release`, which the caller calls once the checkpoint is there or given up. */
 export async function reserveRoom(room: Room): Promise<{ release(): Promise<void> }> {
   const own = await createOwned(room.store_dir, "reserved", room.bytes.toString(16), room.owner);
   const release = () => removeOwned(room.store_dir, own);
   try {
-    await new Promise((resolve) => setTimeout(resolve, tickMs));
+    // Now everybody who could have come before is to be seen.
+    await new Promise((resolve) => setTimeout(resolve, fileTickMs));
     if (!(await makeRoom(room, own))) throw await diskFull(room);
     return { release };
   } catch (error) {
