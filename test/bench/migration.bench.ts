@@ -7,7 +7,7 @@
 import { parseArgs } from "node:util";
 import { robustLine } from "../../gateway/placement/estimates/robust.ts";
 import { machine } from "./machine.ts";
-import { type Measured, measureMoves } from "./migration/measure.ts";
+import { type GapPlace, gapPlaces, type Measured, measureMoves } from "./migration/measure.ts";
 import { quantile } from "./statistics.ts";
 
 const { values } = parseArgs({
@@ -39,6 +39,8 @@ const ofAll = (all: readonly number[]) =>
   all.length === 0
     ? null
     : { p50: tenths(quantile(all, 0.5)), p99: tenths(quantile(all, 0.99)), n: all.length };
+const countsOf = (places: readonly GapPlace[]) =>
+  Object.fromEntries(gapPlaces.map((place) => [place, places.filter((one) => one === place).length]));
 const median = (all: readonly number[]) => (all.length === 0 ? null : tenths(quantile(all, 0.5)));
 
 /** Longest gaps of streams that do not move, over times as long as a move is watched. */
@@ -135,6 +137,7 @@ function summary({ undisturbed, moves, beside_ms, failovers, lost, doubled, line
           ? null
           : { p50: tenths(quantile(pauses, 0.5) / usual), p99: tenths(quantile(pauses, 0.99) / usual) },
       longest_gap_ms: ofAll(finished.map(({ longest_gap_ms }) => longest_gap_ms)),
+      longest_at: countsOf(finished.map(({ longest_at }) => longest_at)),
       gap_tokens: ofAll(finished.map(({ row }) => row.timings_ms?.gap_tokens ?? 0)),
       rounds: median(finished.map(({ row }) => row.rounds)),
       tokens_computed: median(finished.map(({ row }) => row.tokens)),

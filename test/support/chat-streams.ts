@@ -9,9 +9,17 @@ export interface ReadAnswer {
   readonly workers: readonly string[];
   /** Longest time between two events with tokens. */
   readonly longest_gap_ms: number;
-  readonly gaps_ms: readonly number[];
   /** What a client must never see. */
   readonly problems: readonly string[];
+}
+
+/** Between two events with tokens. */
+export interface Gap {
+  readonly ms: number;
+  readonly ended_ms: number;
+  /** The workers that told the event before and the one after. */
+  readonly from: string;
+  readonly to: string;
 }
 
 /** An open stream of the chat API. */
@@ -20,11 +28,7 @@ export class OpenStream {
   readonly #events: AsyncGenerator<StreamEvent>;
   readonly #problems: string[] = [];
   readonly #workers: string[] = [];
-  readonly #gaps_ms: number[] = [];
-  /** When each gap ended. */
-  readonly #gapEnds_ms: number[] = [];
-  /** Those between a worker's last token and the next worker's first. */
-  readonly #changes_ms: number[] = [];
+  readonly #gaps: Gap[] = [];
   readonly #leaving: AbortController;
   /** Length of the text with each token that ended an event. */
   readonly #lengths = new Map<number, number>();
@@ -83,14 +87,9 @@ export class OpenStream {
     return this.#problems;
   }
 
-  /** Times between the last token of one worker and the first of the next. */
-  get changeGaps_ms(): readonly number[] {
-    return this.#changes_ms;
-  }
-
-  /** Times between tokens that ended since then. */
-  gapsSince(since_ms: number): number[] {
-    return this.#gaps_ms.filter((_, i) => (this.#gapEnds_ms[i] ?? 0) >= since_ms);
+  /** Those that ended since then. */
+  gapsSince(since_ms: number): Gap[] {
+    return this.#gaps.filter(({ ended_ms }) => ended_ms >= since_ms);
   }
 
   /** The client leaves. */
@@ -126,8 +125,8 @@ export class OpenStream {
     while (await this.next());
     return {
       ...{ text: this.#text, finish_reason: this.#finish_reason, usage: this.#usage },
-      ...{ workers: this.#workers, gaps_ms: this.#gaps_ms, problems: this.#problems },
-      longest_gap_ms: Math.max(0, ...this.#gaps_ms),
+      ...{ workers: this.#workers, problems: this.#problems },
+      longest_gap_ms: Math.max(0, ...this.#gaps.map(({ ms }) => ms)),
     };
   }
 
@@ -153,13 +152,11 @@ export class OpenStream {
       this.#problems.push(`token ${last_index} was told after token ${this.#last_index}`);
     }
     if (last_index === this.#last_index) return;
-    const hasMoved = this.#workers.at(-1) !== worker_id;
-    if (hasMoved) this.#workers.push(worker_id);
+    const from = this.#workers.at(-1) ?? worker_id;
     if (this.#last_ms !== null) {
-      if (hasMoved) this.#changes_ms.push(at_ms - this.#last_ms);
-      this.#gaps_ms.push(at_ms - this.#last_ms);
-      this.#gapEnds_ms.push(at_ms);
+      this.#gaps.push({ ms: at_ms - this.#last_ms, ended_ms: at_ms, from, to: worker_id });
     }
+    if (this.#workers.at(-1) !== worker_id) this.#workers.push(worker_id);
     this.#last_ms = at_ms;
     this.#last_index = last_index;
   }

@@ -24,7 +24,7 @@ export async function killUnder(cluster: TestCluster, reading: Reading): Promise
   process.kill(pid, "SIGKILL");
   const before = stream.lastIndex;
   await eventually("it goes on elsewhere", () => stream.lastIndex > before + tokensAfter, 120_000);
-  const pause_ms = Math.max(...stream.gapsSince(began_ms));
+  const pause_ms = Math.max(...stream.gapsSince(began_ms).map(({ ms }) => ms));
   const detection_ms = failureSeen_ms(cluster, killed_ms);
   await reading.until(Number.POSITIVE_INFINITY);
   return { pause_ms, detection_ms, prefill_ms: await prefillOf(cluster, stream.generation_id) };

@@ -6,7 +6,7 @@ import { adminEstimateList } from "../../../schema/api/admin.ts";
 import { type AdminMigration, adminMigration, adminMigrationList } from "../../../schema/api/migrations.ts";
 import type { MigrationMethod } from "../../../schema/vocab.ts";
 import { makeModel } from "../../models/make-model.ts";
-import { OpenStream } from "../../support/chat-streams.ts";
+import { type Gap, OpenStream } from "../../support/chat-streams.ts";
 import { TestCluster } from "../../support/cluster.ts";
 import { eventually } from "../../support/eventually.ts";
 import { type Failover, killUnder } from "./failover.ts";
@@ -22,6 +22,9 @@ export interface MovesWish {
   readonly beside: number;
 }
 
+export const gapPlaces = ["source", "hand_over", "destination"] as const;
+export type GapPlace = (typeof gapPlaces)[number];
+
 export interface MeasuredMove {
   readonly row: AdminMigration;
   readonly context_tokens: number;
@@ -29,6 +32,8 @@ export interface MeasuredMove {
   readonly pause_ms: number;
   /** Longest gap of the stream from the move's begin until some tokens after its end, and the time of all of them. */
   readonly longest_gap_ms: number;
+  /** Where that was: between tokens of the source, between its last one and the destination's first, or after that. */
+  readonly longest_at: GapPlace;
   readonly watched_ms: number;
 }
 
@@ -126,7 +131,9 @@ class MoveBench {
     await Promise.all([...this.#staying, ...movers].map((one) => one.until(16)));
     const quiet_since_ms = performance.now();
     await Bun.sleep(undisturbed_ms);
-    const undisturbed = [...this.#staying, ...movers].map(({ stream }) => stream.gapsSince(quiet_since_ms));
+    const undisturbed = [...this.#staying, ...movers].map(({ stream }) =>
+      msOf(stream.gapsSince(quiet_since_ms)),
+    );
     this.#say(`undisturbed: ${undisturbed.flat().length} gaps`);
     for (const mover of movers) mover.stream.leave();
 
@@ -224,14 +231,19 @@ class MoveBench {
       120_000,
     );
     await mover.until(stream.lastIndex + 1 + tokensAfter);
-    const longest_gap_ms = Math.max(...stream.gapsSince(began_ms));
-    const watched_ms = performance.now() - began_ms;
+    const gaps = stream.gapsSince(began_ms);
+    const longest_gap_ms = Math.max(...msOf(gaps));
+    const longest = gaps.find(({ ms }) => ms === longest_gap_ms);
+    const change = gaps.findLast(({ from, to }) => from !== to);
+    const isBefore =
+      longest !== undefined && longest.ended_ms < (change?.ended_ms ?? Number.POSITIVE_INFINITY);
     return {
       row,
       context_tokens: context,
-      pause_ms: stream.changeGaps_ms.at(-1) ?? 0,
+      pause_ms: change?.ms ?? 0,
       longest_gap_ms,
-      watched_ms,
+      longest_at: longest === change ? "hand_over" : isBefore ? "source" : "destination",
+      watched_ms: performance.now() - began_ms,
     };
   }
 
@@ -250,7 +262,7 @@ class MoveBench {
     const began_ms = performance.now();
     const watched = [...of];
     await what();
-    return watched.flatMap(({ stream }) => stream.gapsSince(began_ms));
+    return watched.flatMap(({ stream }) => msOf(stream.gapsSince(began_ms)));
   }
 
   async #migrationsOf(generation_id: string): Promise<AdminMigration[]> {
@@ -272,9 +284,12 @@ class MoveBench {
   }
 }
 
-function textOf({ row, context_tokens, pause_ms, longest_gap_ms }: MeasuredMove, number: number): string {
+const msOf = (gaps: readonly Gap[]) => gaps.map(({ ms }) => ms);
+
+function textOf(move: MeasuredMove, number: number): string {
+  const { row, context_tokens, pause_ms, longest_gap_ms, longest_at } = move;
   const { state, rounds, timings_ms, error, method } = row;
   const what = `move ${number} at ${context_tokens} tokens: ${state} after ${rounds} rounds, ${method}`;
-  const gaps = `pause ${Math.round(pause_ms)} ms, longest gap ${Math.round(longest_gap_ms)} ms`;
+  const gaps = `pause ${Math.round(pause_ms)} ms, longest gap ${Math.round(longest_gap_ms)} ms (${longest_at})`;
   return `${what}, ${gaps}, ${JSON.stringify(timings_ms)} ${error?.message ?? ""}`;
 }
