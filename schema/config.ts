@@ -217,8 +217,8 @@ export const workerConfig = z.strictObject({
     .max(limits.batch_tokens)
     .default(limits.prefill_tokens)
     .describe(
-      "Prompt tokens of one engine step while answers are generated: fewer shorten the pause that a long prompt makes, " +
-        "more shorten the wait for its own answer.",
+      "Prompt tokens of one engine step while answers are generated, at most: a step takes fewer where it would become " +
+        "four times as long as one of answers alone.",
     ),
   weights_layout: z
     .enum(["file", "repacked"])

@@ -229,7 +229,7 @@ export const limits = {
   context_tokens: 1_048_576,
   /** Tokens of one step, prompts and answers together. */
   batch_tokens: 512,
-  /** Tokens of one step for prompts while answers are generated, where the settings name no other number. */
+  /** Tokens of one step for prompts while answers are generated, at most, where the settings name no other number. */
   prefill_tokens: 256,
   /** A call to a worker: a client's largest body, resumed tokens, and what was told of them, as JSON. */
   worker_body_bytes: 80 * 1024 * 1024,

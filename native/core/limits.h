@@ -31,9 +31,15 @@ inline constexpr std::uint32_t engine_queue_max = 65'536;
 inline constexpr std::uint32_t batch_tokens = 512;
 inline constexpr std::uint32_t batch_tokens_max = 16'384;
 
-// Tokens of a step for prompts when the caller names no number: while a stream runs, a long prompt pauses it no longer
-// than this many tokens take.
+// Tokens of a step for prompts while a stream runs, at most, when the caller names no number: fast devices get no
+// faster by more. Slower ones take fewer, so that a long prompt pauses streams no longer than is bearable.
 inline constexpr std::uint32_t prefill_tokens = 256;
+// Of them at least, however long they take: fewer cost nearly as much, for a call reads all weights.
+inline constexpr std::uint32_t prompt_tokens_least = 32;
+// A step with prompts may take so long whatever streams take: readers notice no pause of this length, and with no
+// stream to pause only those who come during it wait, while every prompt pays for steps that are short.
+inline constexpr double stream_pause_ms = 50;
+inline constexpr double step_ms = 5'000;
 // Of a step for sequences that are held, at most, while anything else is computed: nobody waits for them yet. What they
 // cost the streams that stay decides, so on a device with room for more than its streams it is this many.
 inline constexpr std::uint32_t held_tokens = 64;

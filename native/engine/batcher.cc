@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <map>
-#include <numeric>
 #include <utility>
 
 #include "core/limits.h"
@@ -11,7 +10,7 @@
 namespace sllm {
 
 Batcher::Batcher(Backend &backend, std::uint32_t prefill_tokens, Env &env, Emit emit)
-    : backend_(backend), limits_{backend.facts().batch_tokens, prefill_tokens, limits::held_tokens_first}, env_(env),
+    : backend_(backend), limits_{backend.facts().batch_tokens, prefill_tokens, limits::held_tokens}, env_(env),
       emit_(std::move(emit)), kv_(backend.facts().slots, backend.facts().kv) {}
 
 void Batcher::cancel(std::uint64_t request) {
@@ -136,20 +135,21 @@ Status Batcher::compute() {
         left.push_back(session->held || waits ? 0 : wanted);
         held.push_back(session->held && !waits ? wanted : 0);
     }
-    limits_.held_tokens = held_share_.tokens();
-    const std::vector<std::uint32_t> taken = plan_step(left, held, limits_, steps_);
-    last_step_tokens_ = std::accumulate(taken.begin(), taken.end(), 0u);
+    const bool has_streams = std::any_of(left.begin(), left.end(), [](std::uint32_t n) { return n == 1; });
+    const StepLimits limits = shares_.limits(limits_, running_.size(), has_streams);
+    const std::vector<std::uint32_t> taken = plan_step(left, held, limits, steps_);
+    StepRecord step;
+    for (std::size_t i = 0; i < taken.size(); i++) {
+        (held[i] > 0 ? step.held : left[i] == 1 ? step.streams : step.prompts) += taken[i];
+    }
+    last_step_tokens_ = step.tokens();
     if (last_step_tokens_ == 0) return {};
     steps_++;
-    std::uint32_t spare = 0;
-    for (std::size_t i = 0; i < taken.size(); i++) spare += held[i] > 0 ? taken[i] : 0;
-    const std::uint32_t streams = last_step_tokens_ - spare;
     const double began_ms = env_.now_ms();
     left_some_ = alone;
     Status status = compute(left, taken);
-    // A step with a prompt tells nothing about one of streams, and one that was cut short nothing about held ones.
-    const bool has_prompt = std::any_of(left.begin(), left.end(), [](std::uint32_t n) { return n > 1; });
-    if (streams > 0 && !has_prompt && !left_some_ && status.ok()) held_share_.observe(env_.now_ms() - began_ms, spare);
+    step.ms = env_.now_ms() - began_ms;
+    if (!left_some_ && status.ok()) shares_.observe(step);
     return status;
 }
 

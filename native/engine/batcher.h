@@ -12,11 +12,11 @@
 
 #include "engine/backend.h"
 #include "engine/batch_plan.h"
-#include "engine/held_share.h"
 #include "engine/kv_table.h"
 #include "engine/micro_batch.h"
 #include "engine/request_runner.h"
 #include "engine/session.h"
+#include "engine/step_shares.h"
 #include "io/env.h"
 #include "sllm/sllm.h"
 
@@ -24,8 +24,7 @@ namespace sllm {
 
 class Batcher : public RequestRunner {
 public:
-    // prefill_tokens: of a step for prompts while streams run, at least 1. Of held sequences a step takes
-    // as many as streams can spare while anything else runs.
+    // prefill_tokens: of a step for prompts while streams run, at least 1 and at most, see step_shares.h.
     Batcher(Backend &backend, std::uint32_t prefill_tokens, Env &env, Emit emit);
 
     bool idle() const override;
@@ -109,7 +108,7 @@ private:
 
     Backend &backend_;
     StepLimits limits_;
-    HeldShare held_share_;
+    StepShares shares_;
     Env &env_;
     const Emit emit_;
     KvTable kv_;

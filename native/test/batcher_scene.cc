@@ -8,7 +8,7 @@
 namespace test {
 
 BatcherScene::BatcherScene(sllm::Backend &backend, std::uint32_t prefill_tokens)
-    : batcher_(backend, prefill_tokens, sllm::Env::posix(),
+    : batcher_(backend, prefill_tokens, clock_,
                [this](const sllm_event &event, const std::string &text, const std::string &) { take(event, text); }) {}
 
 void BatcherScene::submit(sllm::Request request) {

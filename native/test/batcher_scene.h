@@ -30,6 +30,9 @@ class BatcherScene {
 public:
     BatcherScene(sllm::Backend &backend, std::uint32_t prefill_tokens);
 
+    // Time stands still unless a test moves it.
+    double now_ms = 0;
+
     void submit(sllm::Request request);
     void cancel(std::uint64_t request) { batcher_.cancel(request); }
     void hold(std::uint64_t request) { batcher_.hold(request); }
@@ -47,9 +50,16 @@ public:
     std::map<std::uint64_t, Answer> answers;
 
 private:
+    struct Clock : sllm::Env {
+        explicit Clock(const double &now) : now_(now) {}
+        double now_ms() override { return now_; }
+        const double &now_;
+    };
+
     void take(const sllm_event &event, const std::string &text);
 
     std::map<std::uint64_t, std::uint32_t> next_index_;
+    Clock clock_{now_ms};
     sllm::Batcher batcher_;
 };
 

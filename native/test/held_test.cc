@@ -5,7 +5,6 @@
 
 #include "core/limits.h"
 #include "engine/echo_backend.h"
-#include "engine/held_share.h"
 #include "test/batcher_scene.h"
 #include "test/harness.h"
 #include "test/scene_requests.h"
@@ -91,29 +90,6 @@ TEST("held: a source that is let go again goes on as if nothing had been") {
     scene.extend(1, {}, true);
     scene.run();
     CHECK_EQ(scene.answers[1].text, "one answer");
-}
-
-TEST("held: streams that stay lose what they can spare of a step, and no more") {
-    constexpr std::uint32_t least = sllm::limits::held_tokens_first;
-    sllm::HeldShare share;
-    CHECK_EQ(share.tokens(), least);
-    for (int i = 0; i < 50; i++) share.observe(100, 0);
-    // Ten milliseconds for the call and two for each token: twenty make a step half as long again.
-    for (int i = 0; i < 100; i++) {
-        share.observe(110 + 2.0 * share.tokens(), share.tokens());
-        CHECK(share.tokens() <= 21);
-    }
-    CHECK(share.tokens() >= 16);
-    // What is left of a round says nothing about a whole one.
-    const std::uint32_t before = share.tokens();
-    for (int i = 0; i < 50; i++) share.observe(100, 1);
-    CHECK_EQ(share.tokens(), before);
-    // Where they cost more than can be spared, the least that gets on.
-    for (int i = 0; i < 100; i++) share.observe(100 + 50.0 * share.tokens(), share.tokens());
-    CHECK_EQ(share.tokens(), least);
-    // Where they cost nothing, as many as a step may take.
-    for (int i = 0; i < 100; i++) share.observe(100, share.tokens());
-    CHECK_EQ(share.tokens(), sllm::limits::held_tokens);
 }
 
 TEST("held: a step with streams takes a share of what is held, one without all that it can") {

@@ -243,8 +243,8 @@ typedef struct sllm_engine_params {
     const char *devices;     /* NUL-terminated; NULL or "": the CPU. Otherwise names of sllm_devices that hold weights,
                                 KV cache and computation, all layers, shared out in order: "CUDA0", "CUDA0,CUDA1" or,
                                 with shares of the bytes "CUDA0=2,CUDA1=1". LLAMA only. Since 1.2 */
-    uint32_t prefill_tokens; /* of a step for prompts while any answer is being generated: bounds the pause that a long
-                                prompt puts into running answers; 0: 256. Since 1.3 */
+    uint32_t prefill_tokens; /* of a step for prompts while any answer is being generated, at most: a step takes fewer
+                                where it would become four times as long as one of answers alone; 0: 256. Since 1.3 */
     uint32_t kv_tokens;      /* tokens of all slots together that the KV cache holds, at least context_tokens; 0: slots
                                 times context_tokens. When it runs short the youngest request waits or is put back and
                                 computed again later; its events just go on. Since 1.3 */
