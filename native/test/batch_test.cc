@@ -41,13 +41,18 @@ const sllm::BatchShape fixed{true, true};
 
 }  // namespace
 
-TEST("plan: running streams are part of every step, prompts share the rest evenly") {
+TEST("plan: running streams are part of every step, and prompts take the rest, the shortest first") {
     CHECK(plan({1, 1, 1}, {8, 4}) == Counts({1, 1, 1}));
-    CHECK(plan({100, 1, 100}, {64, 20}) == Counts({10, 1, 10}));
-    CHECK(plan({4, 1, 100}, {64, 20}) == Counts({4, 1, 16}));
+    CHECK(plan({100, 1, 30}, {64, 20}) == Counts({5, 1, 15}));
+    CHECK(plan({100, 4, 1, 50}, {64, 20}) == Counts({5, 4, 1, 11}));
+    CHECK(plan({50, 1, 100}, {64, 20}) == Counts({20, 1, 0}));
+    // Of equal ones the first.
+    CHECK(plan({50, 50, 1, 50}, {64, 20}) == Counts({20, 0, 1, 0}));
     // Nobody waits for these: a whole step of prompt.
-    CHECK(plan({100, 100}, {64, 20}) == Counts({32, 32}));
+    CHECK(plan({100, 90}, {64, 20}) == Counts({16, 48}));
+    CHECK(plan({100, 10}, {64, 20}) == Counts({54, 10}));
     CHECK(plan({1, 1, 9}, {2, 20}) == Counts({1, 1, 0}));
+    CHECK(plan({1, 9, 5}, {2, 20}) == Counts({1, 1, 0}));
 }
 
 TEST("plan: held sequences share what is left over, and little of it while anything else runs") {
@@ -59,12 +64,24 @@ TEST("plan: held sequences share what is left over, and little of it while anyth
     CHECK(plan_step(Counts{0, 0}, Counts{0, 0}, limits, 0) == Counts({0, 0}));
 }
 
-TEST("plan: where not every prompt gets a part, each is first in turn and none starves") {
-    Counts left(5, 40);
+TEST("plan: the prompt that came first gets its quarter however many shorter ones come") {
+    std::uint32_t first = 2'000;
+    std::uint32_t steps = 0;
+    for (; first > 60; steps++) {
+        const Counts taken = plan({first, 1, 60, 60}, {100, 40});
+        CHECK(taken == Counts({10, 1, 30, 0}));
+        first -= taken[0];
+    }
+    CHECK_EQ(steps, 194u);
+    CHECK(plan({first, 1, 60, 60}, {100, 40}) == Counts({40, 1, 0, 0}));
+}
+
+TEST("plan: where not every held sequence gets a part, each is first in turn and none starves") {
+    Counts held(5, 40);
     for (std::uint64_t turn = 0; turn < 100; turn++) {
-        const Counts taken = plan(left, {2, 2}, turn);
-        for (std::size_t i = 0; i < left.size(); i++) left[i] -= taken[i];
-        const auto [least, most] = std::minmax_element(left.begin(), left.end());
+        const Counts taken = sllm::plan_step(Counts(5, 0), held, {2, 2, 2}, turn);
+        for (std::size_t i = 0; i < held.size(); i++) held[i] -= taken[i];
+        const auto [least, most] = std::minmax_element(held.begin(), held.end());
         CHECK(*most - *least <= 2);
         if (*most <= 2) return;
     }
