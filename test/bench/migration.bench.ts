@@ -7,7 +7,8 @@
 import { parseArgs } from "node:util";
 import { robustLine } from "../../gateway/placement/estimates/robust.ts";
 import { machine } from "./machine.ts";
-import { type GapPlace, gapPlaces, type Measured, measureMoves } from "./migration/measure.ts";
+import { measureMoves } from "./migration/measure.ts";
+import { type GapPlace, gapPlaces, type Measured } from "./migration/measured.ts";
 import { quantile } from "./statistics.ts";
 
 const { values } = parseArgs({

@@ -178,6 +178,21 @@ export async function createDatabase(
   return { url: url.href, drop: () => administer(`drop database if exists ${name} with (force)`) };
 }
 
+/** What `use` makes of a new database on a server; both are gone afterwards, the server if it is our own. */
+export async function withDatabase<T>(use: (url: string) => Promise<T>): Promise<T> {
+  const server = await startPostgres();
+  try {
+    const { url, drop } = await createDatabase(server);
+    try {
+      return await use(url);
+    } finally {
+      await drop();
+    }
+  } finally {
+    await server.stop();
+  }
+}
+
 /** For the runner: one server for all test files, until standard input ends. */
 async function serve(): Promise<void> {
   const server = await startPostgres();

@@ -9,7 +9,9 @@ import { makeModel } from "../../models/make-model.ts";
 import { type Gap, OpenStream } from "../../support/chat-streams.ts";
 import { TestCluster } from "../../support/cluster.ts";
 import { eventually } from "../../support/eventually.ts";
+import { withDatabase } from "../../support/postgres.ts";
 import { type Failover, killUnder } from "./failover.ts";
+import type { Measured, MeasuredMove } from "./measured.ts";
 import { Reading } from "./reading.ts";
 
 export interface MovesWish {
@@ -20,39 +22,6 @@ export interface MovesWish {
   readonly contexts: readonly number[];
   /** Streams that stay on each worker. */
   readonly beside: number;
-}
-
-export const gapPlaces = ["source", "hand_over", "destination"] as const;
-export type GapPlace = (typeof gapPlaces)[number];
-
-export interface MeasuredMove {
-  readonly row: AdminMigration;
-  readonly context_tokens: number;
-  /** From the source's last token until the destination's first. */
-  readonly pause_ms: number;
-  /** Longest gap of the stream from the move's begin until some tokens after its end, and the time of all of them. */
-  readonly longest_gap_ms: number;
-  /** Where that was: between tokens of the source, between its last one and the destination's first, or after that. */
-  readonly longest_at: GapPlace;
-  readonly watched_ms: number;
-}
-
-export interface Measured {
-  /** Gaps of each stream while nothing moves. */
-  readonly undisturbed: readonly (readonly number[])[];
-  readonly moves: readonly MeasuredMove[];
-  /** Gaps of the streams that stay, while others move. */
-  readonly beside_ms: readonly number[];
-  readonly failovers: readonly Failover[];
-  readonly lost: number;
-  readonly doubled: number;
-  /** What the gateway has learned of moves, with the relative errors of what it expected. */
-  readonly line: {
-    readonly ms_per_token: number | null;
-    readonly error_p50: number | null;
-    readonly error_p90: number | null;
-    readonly network_bytes_per_ms: number | null;
-  };
 }
 
 /** Long enough to hold several times what a move takes. */
@@ -68,7 +37,16 @@ const vocabulary_tokens = 8_192;
 /** Of everything that moves. */
 const moverSeed = 1_000_000;
 
-export async function measureMoves(wish: MovesWish, say: (text: string) => void): Promise<Measured> {
+/** With a database server: an embedded one would compute in the gateway, on the processors that are measured. */
+export function measureMoves(wish: MovesWish, say: (text: string) => void): Promise<Measured> {
+  return withDatabase((url) => measureWith({ SLLM_GATEWAY_DATABASE_URL: url }, wish, say));
+}
+
+async function measureWith(
+  gateway: Readonly<Record<string, string>>,
+  wish: MovesWish,
+  say: (text: string) => void,
+): Promise<Measured> {
   const folder = mkdtempSync(path.join(tmpdir(), "sllm-bench-moves-"));
   const source = path.join(folder, "model.gguf");
   await makeModel({
@@ -76,18 +54,14 @@ export async function measureMoves(wish: MovesWish, say: (text: string) => void)
     vocabulary: vocabulary_tokens,
   });
   const cluster = await TestCluster.start({
-    workers: 2,
+    ...{ gateway, workers: 2 },
     workerCommands: (index) => ["taskset", "-c", String(index % availableParallelism()), process.execPath],
   });
   const bench = new MoveBench(cluster, wish, say);
   try {
-    const slots = 2 * wish.beside + 2;
     const settings = {
-      deterministic: true,
-      slots,
-      context_tokens,
-      min_instances: 2,
-      keep_alive_ms: 3_600_000,
+      ...{ deterministic: true, slots: 2 * wish.beside + 2, context_tokens },
+      ...{ min_instances: 2, keep_alive_ms: 3_600_000 },
     };
     await cluster.deploy("bench", source, settings);
     await bench.bothReady();

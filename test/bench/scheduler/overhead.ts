@@ -6,7 +6,7 @@
 import path from "node:path";
 import { clusterToken, TestCluster } from "../../support/cluster.ts";
 import { openNativeLibrary } from "../../support/native.ts";
-import { createDatabase, startPostgres } from "../../support/postgres.ts";
+import { withDatabase } from "../../support/postgres.ts";
 import { writeTinyCheckpoint } from "../../support/tiny-checkpoint.ts";
 import { quantile } from "../statistics.ts";
 
@@ -38,17 +38,7 @@ const model = "echo";
 /** Starts a cluster of its own and stops it. */
 export async function measureOverhead(options: OverheadOptions): Promise<Overhead> {
   if (options.database === "embedded") return await measureWith({}, options);
-  const server = await startPostgres();
-  try {
-    const { url, drop } = await createDatabase(server);
-    try {
-      return await measureWith({ SLLM_GATEWAY_DATABASE_URL: url }, options);
-    } finally {
-      await drop();
-    }
-  } finally {
-    await server.stop();
-  }
+  return await withDatabase((url) => measureWith({ SLLM_GATEWAY_DATABASE_URL: url }, options));
 }
 
 async function measureWith(
