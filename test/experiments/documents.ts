@@ -105,7 +105,7 @@ export function realityText(comparisons: readonly Comparison[]): string {
     `A gateway and ${workers} workers as processes on one machine: real stores, each reading at most ${disk_bytes_per_s / 1e6} MB/s, and the echo`,
     `engine at ${token_ms} ms a token, one request at a time. ${models} models of ${size_bytes / 1e6} MB, room for ${realityPlan.instances_per_worker} on each worker, keep-alive ${keep_alive_ms / 1_000} s,`,
     `${realityPlan.requests_per_s} request per second with CV ${cv}, Zipf ${zipf}, lengths of GSM8K, ${realityPlan.duration_ms / 1_000} s. The simulation has the median times of`,
-    "starts from memory and from disk of these runs and is told nothing else. Times from the request to its first token",
+    "starts from memory and from disk and between tokens of these runs and is told nothing else. Times from the request to its first token",
     "as the client sees it, in seconds.",
     "",
     "| seed | requests | mean, live | simulated | off | P95, live | simulated | off |",

@@ -57,40 +57,51 @@ interface Fleet {
   >;
 }
 
+/** Of one request, as its client saw it. */
+interface Answer {
+  readonly first_ms: number;
+  /** Between tokens, in the mean; null where the answer has too few to tell. */
+  readonly token_ms: number | null;
+}
+
+interface LiveRun {
+  readonly seed: number;
+  readonly trace: RequestTrace;
+  readonly answers: readonly Answer[];
+  readonly fleet: Fleet;
+  readonly log: string;
+}
+
 /** One live run per seed, each on a fleet of its own, then the same in virtual time. */
 export async function runReality(
   seeds: readonly number[],
   say: (text: string) => void,
 ): Promise<readonly Comparison[]> {
-  const runs: { seed: number; trace: RequestTrace; live_ms: readonly number[]; fleet: Fleet; log: string }[] =
-    [];
+  const runs: LiveRun[] = [];
   for (const seed of seeds) {
     const { requests_per_s, cv, zipf, duration_ms, models } = plan;
     const workload = { requests_per_s, cv, zipf, duration_ms, stream: "aggregate" as const, lengths: gsm8k };
     const trace = gammaTrace(workload, models, seed);
     const fleet = await startFleet();
     try {
-      const live_ms = await play(fleet.cluster, trace);
-      runs.push({ seed, trace, live_ms, fleet, log: fleet.cluster.gateway.log() });
+      const answers = await play(fleet.cluster, trace);
+      runs.push({ seed, trace, answers, fleet, log: fleet.cluster.gateway.log() });
       say(`seed ${seed}: ${trace.count} requests played`);
     } finally {
       await fleet.cluster.close();
     }
   }
   const weights_bytes = runs[0]?.fleet.weights_bytes ?? 0;
-  const measured = measuredFrom(
-    runs.map(({ log }) => log),
-    weights_bytes,
-  );
+  const measured = measuredFrom(runs, weights_bytes);
   say(JSON.stringify(measured));
   const results: Comparison[] = [];
-  for (const { seed, trace, live_ms, fleet } of runs) {
+  for (const { seed, trace, answers, fleet } of runs) {
     const { outcomes } = await simulate(simulatedFleet(fleet, measured), trace, { seed, settle });
     const simulated_ms = spreadOf(outcomes.ttft_ms);
     results.push({
       seed,
       requests: trace.count,
-      live_ms: spreadOf(Float64Array.from(live_ms)),
+      live_ms: spreadOf(Float64Array.from(answers, ({ first_ms }) => first_ms)),
       simulated_ms,
     });
   }
@@ -133,10 +144,10 @@ async function startFleet(): Promise<Fleet> {
   return { cluster, memory_bytes, weights_bytes, facts };
 }
 
-/** Times to the first token, in the order of the requests. */
-async function play(cluster: TestCluster, trace: RequestTrace): Promise<number[]> {
+/** In the order of the requests. */
+async function play(cluster: TestCluster, trace: RequestTrace): Promise<Answer[]> {
   const began_ms = performance.now();
-  const answers: Promise<number>[] = [];
+  const answers: Promise<Answer>[] = [];
   for (let i = 0; i < trace.count; i++) {
     await Bun.sleep(Math.max(0, began_ms + (trace.arrival_ms[i] ?? 0) - performance.now()));
     answers.push(ask(cluster, trace, i));
@@ -144,7 +155,7 @@ async function play(cluster: TestCluster, trace: RequestTrace): Promise<number[]
   return Promise.all(answers);
 }
 
-async function ask(cluster: TestCluster, trace: RequestTrace, index: number): Promise<number> {
+async function ask(cluster: TestCluster, trace: RequestTrace, index: number): Promise<Answer> {
   const began_ms = performance.now();
   const response = await cluster.post("/v1/completions", {
     ...{ model: `m${trace.model[index]}`, prompt: "x".repeat(Math.min(200, trace.input_tokens[index] ?? 1)) },
@@ -153,30 +164,52 @@ async function ask(cluster: TestCluster, trace: RequestTrace, index: number): Pr
   });
   if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
   let first_ms: number | null = null;
+  let [last_ms, tokens] = [0, 0];
   for await (const event of readSse(response)) {
     if (event.kind === "comment" || event.data === "[DONE]") continue;
     const text: string = JSON.parse(event.data).choices?.[0]?.text ?? "";
-    if (text !== "") first_ms ??= performance.now() - began_ms;
+    if (text === "") continue;
+    last_ms = performance.now() - began_ms;
+    first_ms ??= last_ms;
+    tokens += text.length;
   }
   if (first_ms === null) throw new Error("an answer without a token");
-  return first_ms;
+  const token_ms = tokens < leastTimed_tokens ? null : (last_ms - first_ms) / (tokens - 1);
+  return { first_ms, token_ms };
 }
 
+/** Answers of fewer say little of the time between tokens. */
+const leastTimed_tokens = 20;
+
 interface Measured {
+  /** The engine is asked for a round number and takes a little longer, as all that waits for a time does. */
+  readonly token_ms: number;
   /** What a start takes whose bytes are in memory. */
   readonly init_ms: number;
   /** At which the others' bytes come, all of the start but this. */
   readonly disk_bytes_per_s: number;
 }
 
-/** From the gateways' own logs, one per run: medians of the starts that had no other beside them on their worker. */
-function measuredFrom(logs: readonly string[], weights_bytes: number): Measured {
-  const starts = logs.flatMap(startsIn).filter(({ isAlone }) => isAlone);
+/**
+ * Medians: of the answers' times, and, from the gateways' own logs, of the starts that had no other beside them on their
+ * worker.
+ */
+function measuredFrom(runs: readonly LiveRun[], weights_bytes: number): Measured {
+  const tokens_ms = runs.flatMap(({ answers }) => answers.map(({ token_ms }) => token_ms));
+  const token_ms = quantile(
+    tokens_ms.filter((ms) => ms !== null),
+    0.5,
+  );
+  const starts = runs.flatMap(({ log }) => startsIn(log)).filter(({ isAlone }) => isAlone);
   const times = (tier: string) => starts.filter((one) => one.tier === tier).map(({ took_ms }) => took_ms);
   const [fromDisk, fromMemory] = [times("disk"), times("host")];
   if (fromDisk.length === 0 || fromMemory.length === 0) throw new Error("too few starts to measure");
   const init_ms = quantile(fromMemory, 0.5);
-  return { init_ms, disk_bytes_per_s: (weights_bytes / (quantile(fromDisk, 0.5) - init_ms)) * 1_000 };
+  return {
+    token_ms,
+    init_ms,
+    disk_bytes_per_s: (weights_bytes / (quantile(fromDisk, 0.5) - init_ms)) * 1_000,
+  };
 }
 
 /** Starts of one run, from the decision until the gateway knows the instance as ready. */
@@ -220,7 +253,7 @@ function simulatedFleet({ memory_bytes, weights_bytes, facts }: Fleet, measured:
       {
         ...{ name: "m", copies: plan.models, weights_bytes, kv_bytes_per_token: facts.kv_bytes_per_token },
         ...{ embedding: facts.embedding, vocabulary_tokens: facts.vocabulary_tokens, slots: 1 },
-        ...{ context_tokens: plan.context_tokens, prefill_ms_per_token: 0, token_ms: plan.token_ms },
+        ...{ context_tokens: plan.context_tokens, prefill_ms_per_token: 0, token_ms: measured.token_ms },
         ...{ build_ms: 0, init_ms: measured.init_ms, stop_ms: 30, keep_alive_ms: plan.keep_alive_ms },
       },
     ],
