@@ -1,4 +1,5 @@
 /** The texts around the tables of the experiments. Pure. */
+import type { Spread } from "../../gateway/simulator/summary.ts";
 import { cv, duration_ms, paperCluster, type SizeName, seeds, sizes, zipf } from "./cases.ts";
 import { type Distance, optimumCases } from "./optimum.ts";
 import { paperShelves } from "./paper.ts";
@@ -83,21 +84,15 @@ export function speedText(speeds: readonly Speed[]): string {
 export function realityText(comparisons: readonly Comparison[]): string {
   const seconds = (ms: number) => (ms / 1_000).toFixed(2);
   const off = (simulated: number, live: number) => `${(100 * (simulated / live - 1)).toFixed(0)} %`;
-  const rows = comparisons.map(({ seed, requests, live_ms: live, simulated_ms: simulated }) =>
-    [
-      ...[
-        "",
-        String(seed),
-        String(requests),
-        seconds(live.mean),
-        seconds(simulated.mean),
-        off(simulated.mean, live.mean),
-      ],
-      ...[seconds(live.p95), seconds(simulated.p95), off(simulated.p95, live.p95), ""],
-    ]
-      .join(" | ")
-      .trim(),
-  );
+  const rows = comparisons.map(({ seed, requests, live_ms, simulated_ms }) => {
+    const cells = (of: (spread: Spread) => number) => {
+      const live = live_ms.map(of);
+      const mean = live.reduce((sum, one) => sum + one, 0) / live.length;
+      const each = live.map(seconds).join(", ");
+      return `${seconds(mean)} (${each}) | ${seconds(of(simulated_ms))} | ${off(of(simulated_ms), mean)}`;
+    };
+    return `| ${seed} | ${requests} | ${cells(({ mean }) => mean)} | ${cells(({ p95 }) => p95)} |`;
+  });
   const { workers, models, size_bytes, disk_bytes_per_s, token_ms, cv, zipf, keep_alive_ms } = realityPlan;
   return [
     "# The simulator against a live fleet",
@@ -105,8 +100,8 @@ export function realityText(comparisons: readonly Comparison[]): string {
     `A gateway and ${workers} workers as processes on one machine: real stores, each reading at most ${disk_bytes_per_s / 1e6} MB/s, and the echo`,
     `engine at ${token_ms} ms a token, one request at a time. ${models} models of ${size_bytes / 1e6} MB, room for ${realityPlan.instances_per_worker} on each worker, keep-alive ${keep_alive_ms / 1_000} s,`,
     `${realityPlan.requests_per_s} request per second with CV ${cv}, Zipf ${zipf}, lengths of GSM8K, ${realityPlan.duration_ms / 1_000} s. The simulation has the median times of`,
-    "starts from memory and from disk and between tokens of these runs and is told nothing else. Times from the request to its first token",
-    "as the client sees it, in seconds.",
+    "starts from memory and from disk and between tokens of these runs and is told nothing else. Times from the request to its first",
+    "token as the client sees it, in seconds; live: the mean of the times that a seed was played, and each.",
     "",
     "| seed | requests | mean, live | simulated | off | P95, live | simulated | off |",
     "|---|---|---|---|---|---|---|---|",

@@ -35,7 +35,7 @@ const experiments: Readonly<Record<string, () => Promise<string | null>>> = {
       ...tables,
     ].join("\n");
   },
-  reality: async () => realityText(await runReality([1, 2, 3], say)),
+  reality: async () => realityText(await runReality([1, 2, 3], 3, say)),
   optimum: async () => optimumText(await runOptimum()),
   speed: async () => speedText(await runSpeed(1_000_000, 10_000)),
 };

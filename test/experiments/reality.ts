@@ -43,7 +43,8 @@ const startLine = z.object({
 export interface Comparison {
   readonly seed: number;
   readonly requests: number;
-  readonly live_ms: Spread;
+  /** Of each time that it was played: processes on one machine never do the same twice. */
+  readonly live_ms: readonly Spread[];
   readonly simulated_ms: Spread;
 }
 
@@ -72,40 +73,50 @@ interface LiveRun {
   readonly log: string;
 }
 
-/** One live run per seed, each on a fleet of its own, then the same in virtual time. */
+/** So many live runs of each seed, in turns, each on a fleet of its own; then the same in virtual time. */
 export async function runReality(
   seeds: readonly number[],
+  rounds: number,
   say: (text: string) => void,
 ): Promise<readonly Comparison[]> {
   const runs: LiveRun[] = [];
-  for (const seed of seeds) {
-    const { requests_per_s, cv, zipf, duration_ms, models } = plan;
-    const workload = { requests_per_s, cv, zipf, duration_ms, stream: "aggregate" as const, lengths: gsm8k };
-    const trace = gammaTrace(workload, models, seed);
-    const fleet = await startFleet();
-    try {
-      const answers = await play(fleet.cluster, trace);
-      runs.push({ seed, trace, answers, fleet, log: fleet.cluster.gateway.log() });
-      say(`seed ${seed}: ${trace.count} requests played`);
-    } finally {
-      await fleet.cluster.close();
+  for (let round = 1; round <= rounds; round++) {
+    for (const seed of seeds) {
+      runs.push(await playSeed(seed));
+      say(`round ${round}, seed ${seed}: played`);
     }
   }
   const weights_bytes = runs[0]?.fleet.weights_bytes ?? 0;
   const measured = measuredFrom(runs, weights_bytes);
   say(JSON.stringify(measured));
   const results: Comparison[] = [];
-  for (const { seed, trace, answers, fleet } of runs) {
+  for (const seed of seeds) {
+    const [first, ...others] = runs.filter((run) => run.seed === seed);
+    if (first === undefined) throw new Error("every seed was played");
+    const { trace, fleet } = first;
     const { outcomes } = await simulate(simulatedFleet(fleet, measured), trace, { seed, settle });
-    const simulated_ms = spreadOf(outcomes.ttft_ms);
     results.push({
-      seed,
-      requests: trace.count,
-      live_ms: spreadOf(Float64Array.from(answers, ({ first_ms }) => first_ms)),
-      simulated_ms,
+      ...{ seed, requests: trace.count },
+      live_ms: [first, ...others].map(({ answers }) =>
+        spreadOf(Float64Array.from(answers, ({ first_ms }) => first_ms)),
+      ),
+      simulated_ms: spreadOf(outcomes.ttft_ms),
     });
   }
   return results;
+}
+
+async function playSeed(seed: number): Promise<LiveRun> {
+  const { requests_per_s, cv, zipf, duration_ms, models } = plan;
+  const workload = { requests_per_s, cv, zipf, duration_ms, stream: "aggregate" as const, lengths: gsm8k };
+  const trace = gammaTrace(workload, models, seed);
+  const fleet = await startFleet();
+  try {
+    const answers = await play(fleet.cluster, trace);
+    return { seed, trace, answers, fleet, log: fleet.cluster.gateway.log() };
+  } finally {
+    await fleet.cluster.close();
+  }
 }
 
 async function startFleet(): Promise<Fleet> {
