@@ -29,7 +29,7 @@ void give_prompts(std::span<const std::uint32_t> left, std::uint32_t budget, std
 
 // Rounds: each gives every sequence that still wants some the same share of the budget.
 void share_evenly(std::span<const std::uint32_t> wanted, std::uint32_t budget, std::uint64_t turn,
-               std::vector<std::uint32_t> *taken) {
+                  std::vector<std::uint32_t> *taken) {
     for (;;) {
         std::uint32_t open = 0;
         for (std::size_t i = 0; i < wanted.size(); i++) {

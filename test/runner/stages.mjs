@@ -45,7 +45,7 @@ export const stages = [
   { name: "fault", kind: "bun", folders: ["test/fault"], test_ms: 120_000, limit_ms: 6 * minute_ms },
 ];
 
-/** Whole run, however many stages are slow; about 17 minutes is what two cores need that do nothing else. */
+/** Whole run, however many stages are slow; 17 to 19 minutes is what two cores need that do nothing else. */
 export const runLimit_ms = 40 * minute_ms;
 
 /**
