@@ -91,15 +91,14 @@ export async function runReality(
   say(JSON.stringify(measured));
   const results: Comparison[] = [];
   for (const seed of seeds) {
-    const [first, ...others] = runs.filter((run) => run.seed === seed);
+    const played = runs.filter((run) => run.seed === seed);
+    const [first] = played;
     if (first === undefined) throw new Error("every seed was played");
     const { trace, fleet } = first;
     const { outcomes } = await simulate(simulatedFleet(fleet, measured), trace, { seed, settle });
     results.push({
       ...{ seed, requests: trace.count },
-      live_ms: [first, ...others].map(({ answers }) =>
-        spreadOf(Float64Array.from(answers, ({ first_ms }) => first_ms)),
-      ),
+      live_ms: played.map(({ answers }) => spreadOf(Float64Array.from(answers, ({ first_ms }) => first_ms))),
       simulated_ms: spreadOf(outcomes.ttft_ms),
     });
   }
